@@ -1,0 +1,1 @@
+"""Every operation defined in plain PyTorch: the definition, and the CPU implementation."""
