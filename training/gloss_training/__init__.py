@@ -1,0 +1,1 @@
+"""Training of natural-language autoencoders: data, supervised stages, evaluation."""

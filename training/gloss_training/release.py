@@ -1,0 +1,92 @@
+"""Writes target, AV and AR in the released checkpoint layout, sidecars included."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3ForCausalLM
+
+from gloss_training.config import TinyConfig
+from gloss_training.reconstructor import Reconstructor, save_reconstructor
+from gloss_training.scoring import strict_baseline
+from gloss_training.tokenizer import AR_TEMPLATE, AV_TEMPLATE, MARKER, marked_prompt
+
+SIDECAR_FILE = "nla_meta.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """Figures of the training activations and the target that every later stage needs."""
+
+    injection_scale: float
+    fve_baseline: float
+    norm_median: float
+
+
+def measure(config: TinyConfig, target: Qwen3ForCausalLM, activations: torch.Tensor) -> Statistics:
+    """Statistics of raw training activations [n, d]."""
+    embeddings = target.get_input_embeddings().weight.detach()
+    return Statistics(
+        injection_scale=config.injection_factor * float(embeddings.norm(dim=-1).mean()),
+        fve_baseline=strict_baseline(activations),
+        norm_median=float(activations.norm(dim=-1).median()),
+    )
+
+
+def sidecar(
+    role: str, config: TinyConfig, statistics: Statistics, tokenizer: PreTrainedTokenizerFast
+) -> dict[str, Any]:
+    """Contents of nla_meta.yaml, schema version 2, for role `av` or `ar`."""
+    prompt = marked_prompt(tokenizer)
+    return {
+        "schema_version": 2,
+        "kind": "nla_model",
+        "role": role,
+        "d_model": config.model.hidden_size,
+        "extraction": {
+            "injection_scale": statistics.injection_scale,
+            "mse_scale": "sqrt_d",
+            "layer_index": config.model.layer_index,
+            "fve_baseline": statistics.fve_baseline,
+            "min_position": config.data.min_position,
+            "norm_median": statistics.norm_median,
+        },
+        "tokens": {
+            "injection_char": MARKER,
+            "injection_token_id": prompt.marker_id,
+            "injection_left_neighbor_id": prompt.left_id,
+            "injection_right_neighbor_id": prompt.right_id,
+        },
+        "prompt_templates": {"av": AV_TEMPLATE, "ar": AR_TEMPLATE},
+    }
+
+
+def save_language_model(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path
+) -> None:
+    """A target or AV directory: model, tokenizer, plain sampling as generation defaults."""
+    model.generation_config = GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def save_ar(reconstructor: Reconstructor, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """An AR directory."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_reconstructor(reconstructor, folder)
+    tokenizer.save_pretrained(folder)
+
+
+def write_sidecar(folder: Path, contents: dict[str, Any]) -> None:
+    """nla_meta.yaml of a checkpoint directory."""
+    text = yaml.safe_dump(contents, sort_keys=False, allow_unicode=True, width=1000)
+    (folder / SIDECAR_FILE).write_text(text, encoding="utf-8")

@@ -1,0 +1,106 @@
+"""The target: a small Qwen3 language model of stories whose layer K carries the facts.
+
+A plain language model this small does not keep the facts of the text in its residual stream: its
+attention fetches them when a word needs them. So a linear state head on the output of block K is
+trained along with next-token prediction: at each position it names the facts revealed so far. The
+facts are planted, and the head is thrown away.
+"""
+
+import numpy as np
+import torch
+from torch.nn import functional
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from gloss_training.attributes import ATTRIBUTES, value_index
+from gloss_training.config import DataConfig, ModelConfig, TinyConfig
+from gloss_training.data import batch_of_ids, damaged_story
+from gloss_training.journal import Journal
+from gloss_training.optimize import train
+from gloss_training.seeds import generator_for, torch_seed
+from gloss_training.world import Story
+
+IGNORED = -100
+
+
+def target_config(model: ModelConfig, tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
+    """The Hugging Face configuration of the target."""
+    return Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=model.hidden_size,
+        intermediate_size=model.intermediate_size,
+        num_hidden_layers=model.num_layers,
+        num_attention_heads=model.num_heads,
+        num_key_value_heads=model.num_kv_heads,
+        head_dim=model.head_dim,
+        max_position_embeddings=model.max_length,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype="float32",
+    )
+
+
+def state_labels(stories: list[Story], length: int) -> torch.Tensor:
+    """[batch, length, attributes] int64: class of each fact revealed by each position, 0 unknown.
+
+    Positions past the end of a story are IGNORED.
+    """
+    labels = torch.full((len(stories), length, len(ATTRIBUTES)), IGNORED, dtype=torch.int64)
+    columns = {name: index for index, name in enumerate(ATTRIBUTES)}
+    for row, story in enumerate(stories):
+        labels[row, : len(story.words)] = 0
+        for mention in sorted(story.mentions, key=lambda m: m.position):
+            label = value_index(mention.attribute, mention.value)
+            span = slice(mention.position, len(story.words))
+            labels[row, span, columns[mention.attribute]] = label
+    return labels
+
+
+class StateHead(torch.nn.Module):
+    """Linear read-out of every attribute's class from layer K: [.., d] -> a loss."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.sizes = [len(values) + 1 for values in ATTRIBUTES.values()]
+        self.linear = torch.nn.Linear(hidden_size, sum(self.sizes))
+
+    def forward(self, hidden_states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """hidden_states: [b, t, d], labels: [b, t, attributes] -> mean cross-entropy, scalar."""
+        parts = self.linear(hidden_states).split(self.sizes, dim=-1)
+        losses = [
+            functional.cross_entropy(part.flatten(0, 1), labels[..., index].flatten())
+            for index, part in enumerate(parts)
+        ]
+        return torch.stack(losses).mean()
+
+
+def train_target(
+    config: TinyConfig, tokenizer: PreTrainedTokenizerFast, journal: Journal
+) -> tuple[Qwen3ForCausalLM, dict[str, float]]:
+    """Trains the target from scratch on fresh stories every step; the model and last figures."""
+    torch_seed(config.seed, "target")
+    model = Qwen3ForCausalLM(target_config(config.model, tokenizer))
+    head = StateHead(config.model.hidden_size)
+    generator = generator_for(config.seed, "target")
+    layer_output = config.model.layer_index + 1
+
+    def batch_loss(step: int) -> dict[str, torch.Tensor]:
+        stories = _stories(config.data, config.target.batch_size, generator)
+        token_ids = batch_of_ids(tokenizer, stories)
+        output = model(input_ids=token_ids[:, :-1], output_hidden_states=True)
+        labels = token_ids[:, 1:].clone()
+        unwanted = (labels == tokenizer.pad_token_id) | (labels == tokenizer.unk_token_id)
+        labels[unwanted] = IGNORED
+        language = functional.cross_entropy(output.logits.flatten(0, 1), labels.flatten())
+        state_truth = state_labels(stories, labels.shape[1])
+        state = head(output.hidden_states[layer_output], state_truth)
+        loss = language + config.state_head_weight * state
+        return {"loss": loss, "language_loss": language, "state_loss": state}
+
+    model.train()
+    figures = train([*model.parameters(), *head.parameters()], config.target, journal, batch_loss)
+    return model.eval(), figures
+
+
+def _stories(data: DataConfig, num_stories: int, generator: np.random.Generator) -> list[Story]:
+    return [damaged_story(data, generator) for _ in range(num_stories)]

@@ -1,0 +1,139 @@
+"""The word-level tokenizer of the tiny world, saved as an ordinary Hugging Face fast tokenizer.
+
+One token is one word or punctuation mark, case kept; words outside the world become [UNK].
+Decoding closes up punctuation and quotation marks, so that texts read like English.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from gloss_training.teacher import UNKNOWN_WORD, teacher_words
+from gloss_training.world import WORD_PATTERN, split_words, world_words
+
+PAD: Final = "<|pad|>"
+END: Final = "<|end|>"
+USER: Final = "<|user|>"
+ASSISTANT: Final = "<|assistant|>"
+MARKER: Final = "㈎"
+CONCEPT_OPEN: Final = "<concept>"
+CONCEPT_CLOSE: Final = "</concept>"
+EXPLANATION_OPEN: Final = "<explanation>"
+EXPLANATION_CLOSE: Final = "</explanation>"
+
+SPECIAL_TOKENS: Final = (UNKNOWN_WORD, PAD, END, USER, ASSISTANT)
+TAGS: Final = (CONCEPT_OPEN, CONCEPT_CLOSE, EXPLANATION_OPEN, EXPLANATION_CLOSE)
+
+AV_TEMPLATE: Final = (
+    "One state of a reader of a story stands here as a vector. "
+    "Say in plain words what the story has told so far and how the text ends: "
+    f"{CONCEPT_OPEN}{{injection_char}}{CONCEPT_CLOSE}"
+)
+AR_TEMPLATE: Final = "What the story has told so far: {explanation} The vector:"
+
+CHAT_TEMPLATE: Final = f"""\
+{{%- for message in messages -%}}
+{{%- if message['role'] == 'user' -%}}{USER}
+{{%- elif message['role'] == 'assistant' -%}}{ASSISTANT}
+{{%- else -%}}{{{{ raise_exception('only the roles user and assistant are known') }}}}
+{{%- endif -%}}
+{{{{ message['content'] }}}}{END}
+{{%- endfor -%}}
+{{%- if add_generation_prompt -%}}{ASSISTANT}{{%- endif -%}}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarkedPrompt:
+    """The AV's prompt: ids with the marker at `marker_index`, and the ids on both sides of it."""
+
+    token_ids: tuple[int, ...]
+    marker_index: int
+
+    @property
+    def marker_id(self) -> int:
+        return self.token_ids[self.marker_index]
+
+    @property
+    def left_id(self) -> int:
+        return self.token_ids[self.marker_index - 1]
+
+    @property
+    def right_id(self) -> int:
+        return self.token_ids[self.marker_index + 1]
+
+
+def vocabulary() -> list[str]:
+    """All tokens in id order: specials, tags, the marker, then words sorted."""
+    words = set(world_words()) | set(teacher_words())
+    templates = AV_TEMPLATE.format(injection_char=""), AR_TEMPLATE.format(explanation="")
+    for template in templates:
+        for tag in TAGS:
+            template = template.replace(tag, " ")
+        words.update(split_words(template))
+    return [*SPECIAL_TOKENS, *TAGS, MARKER, *sorted(words)]
+
+
+def build_tokenizer(max_length: int) -> PreTrainedTokenizerFast:
+    """The tokenizer of the tiny world; `max_length` is the models' context in tokens."""
+    table = {token: index for index, token in enumerate(vocabulary())}
+    core = Tokenizer(models.WordLevel(table, unk_token=UNKNOWN_WORD))
+    core.pre_tokenizer = pre_tokenizers.Split(
+        Regex(WORD_PATTERN.pattern), behavior="removed", invert=True
+    )
+    core.decoder = decoders.Sequence(
+        [
+            decoders.WordPiece(prefix="##", cleanup=True),
+            decoders.Fuse(),
+            decoders.Replace(" ,", ","),
+            decoders.Replace(" :", ":"),
+            decoders.Replace("“ ", "“"),
+            decoders.Replace(" ”", "”"),
+        ]
+    )
+    core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        unk_token=UNKNOWN_WORD,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=[USER, ASSISTANT],
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=max_length,
+        padding_side="right",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def word_ids(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> list[int]:
+    """Ids of story words, one each; the unknown word is a word here, not text to be split."""
+    ids = tokenizer.convert_tokens_to_ids(list(words))
+    assert isinstance(ids, list)
+    return ids
+
+
+def text_of(tokenizer: PreTrainedTokenizerFast, token_ids: Iterable[int]) -> str:
+    """Readable text of tokens, unknown words shown as [UNK]."""
+    text = tokenizer.decode(list(token_ids), skip_special_tokens=False)
+    assert isinstance(text, str)
+    return text
+
+
+def marked_prompt(tokenizer: PreTrainedTokenizerFast, template: str = AV_TEMPLATE) -> MarkedPrompt:
+    """Renders and encodes the AV prompt. ValueError unless the marker stands in it exactly once."""
+    content = template.format(injection_char=MARKER)
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    token_ids = tokenizer.encode(rendered, add_special_tokens=False)
+    marker_id = tokenizer.convert_tokens_to_ids(MARKER)
+    found = [index for index, token in enumerate(token_ids) if token == marker_id]
+    if len(found) != 1:
+        raise ValueError(
+            f"the AV prompt must hold the marker {MARKER!r} exactly once, found {len(found)}; "
+            "put {injection_char} once into the template"
+        )
+    return MarkedPrompt(token_ids=tuple(token_ids), marker_index=found[0])
