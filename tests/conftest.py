@@ -1,0 +1,46 @@
+"""Checkpoints that many tests read; a test that breaks one copies it first."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from support.checkpoints import ARCHITECTURES, Pair, write_pair
+
+# One thread: float32 sums keep their order, and test processes do not fight for cores.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
+    """One small pair per architecture. Read only."""
+    root = tmp_path_factory.mktemp("pairs")
+    return {arch: write_pair(root / arch, arch) for arch in ARCHITECTURES}
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def arch(request: pytest.FixtureRequest) -> str:
+    """Every architecture in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def pair(pairs: dict[str, Pair], arch: str) -> Pair:
+    """The read-only pair of the current architecture."""
+    return pairs[arch]
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
+    """Copies a checkpoint directory so that it can be broken."""
+
+    def copy(directory: Path) -> Path:
+        target = tmp_path / f"{directory.parent.name}_{directory.name}"
+        shutil.copytree(directory, target)
+        return target
+
+    return copy
