@@ -75,7 +75,7 @@ def evaluate(
         num_rows=len(chosen),
         fve=fve(mse, baseline),
         mean_cosine=float(cosines.mean()),
-        fve_shuffled=fve(normalized_mse(rebuilt, other_documents(activations, config)), baseline),
+        fve_shuffled=fve(normalized_mse(rebuilt, other_documents(activations)), baseline),
         fve_teacher=fve(normalized_mse(taught, activations), baseline),
         unclosed_rate=sum(not closed for _, closed in explanations) / len(chosen),
         fve_baseline=baseline,
@@ -116,7 +116,7 @@ def truth_figures(verdicts: Sequence[Verdict]) -> dict[str, float]:
     }
 
 
-def other_documents(activations: torch.Tensor, config: TinyConfig) -> torch.Tensor:
+def other_documents(activations: torch.Tensor) -> torch.Tensor:
     """The rows rolled by half their number, so that each meets a row of a distant story."""
     return activations.roll(max(1, len(activations) // 2), dims=0)
 

@@ -12,13 +12,15 @@ import torch
 from rich.console import Console
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-from gloss_training.activations import make_rows, read_rows, write_rows
+from gloss_training.activations import SPLITS, make_rows, read_rows, write_rows
 from gloss_training.config import TinyConfig
 from gloss_training.evaluate import evaluate
 from gloss_training.journal import open_journal
 from gloss_training.reconstructor import load_reconstructor
 from gloss_training.release import (
+    SIDECAR_FILE,
     Statistics,
+    dataset_sidecar,
     measure,
     save_ar,
     save_language_model,
@@ -67,10 +69,11 @@ class TinyRun:
         folder.mkdir(exist_ok=True)
         counts: dict[str, Any] = {}
         training: list[torch.Tensor] = []
-        for split in ("av", "ar", "heldout"):
+        for split in SPLITS:
             rows = make_rows(self.config, target, tokenizer, split)
             path = folder / f"{split}.parquet"
             write_rows(path, rows, split, self.config.model.layer_index)
+            write_sidecar(folder / f"{path.name}.{SIDECAR_FILE}", dataset_sidecar(self.config))
             counts[f"num_{split}_rows"] = len(rows)
             if split != "heldout":
                 training.append(rows.activations)
@@ -84,7 +87,9 @@ class TinyRun:
             reconstructor, figures = train_ar(self.config, target, tokenizer, rows, journal)
         folder = self.folder.root / "ar"
         save_ar(reconstructor, tokenizer, folder)
-        write_sidecar(folder, sidecar("ar", self.config, self._statistics(), tokenizer))
+        write_sidecar(
+            folder / SIDECAR_FILE, sidecar("ar", self.config, self._statistics(), tokenizer)
+        )
         return figures
 
     def _av(self) -> dict[str, Any]:
@@ -96,7 +101,7 @@ class TinyRun:
             model, figures = train_av(self.config, target, tokenizer, rows, scale, journal)
         folder = self.folder.root / "av"
         save_language_model(model, tokenizer, folder)
-        write_sidecar(folder, sidecar("av", self.config, statistics, tokenizer))
+        write_sidecar(folder / SIDECAR_FILE, sidecar("av", self.config, statistics, tokenizer))
         return figures
 
     def _evaluate(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Writes target, AV and AR in the released checkpoint layout, sidecars included."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def sidecar(
         "d_model": config.model.hidden_size,
         "extraction": {
             "injection_scale": statistics.injection_scale,
-            "mse_scale": "sqrt_d",
+            "mse_scale": math.sqrt(config.model.hidden_size),
             "layer_index": config.model.layer_index,
             "fve_baseline": statistics.fve_baseline,
             "min_position": config.data.min_position,
@@ -60,6 +61,19 @@ def sidecar(
             "injection_right_neighbor_id": prompt.right_id,
         },
         "prompt_templates": {"av": AV_TEMPLATE, "ar": AR_TEMPLATE},
+    }
+
+
+def dataset_sidecar(config: TinyConfig) -> dict[str, Any]:
+    """Contents of the sidecar beside a parquet file of activations."""
+    return {
+        "schema_version": 2,
+        "kind": "nla_dataset",
+        "extraction": {
+            "d_model": config.model.hidden_size,
+            "layer_index": config.model.layer_index,
+            "min_position": config.data.min_position,
+        },
     }
 
 
@@ -86,7 +100,7 @@ def save_ar(reconstructor: Reconstructor, tokenizer: PreTrainedTokenizerFast, fo
     tokenizer.save_pretrained(folder)
 
 
-def write_sidecar(folder: Path, contents: dict[str, Any]) -> None:
-    """nla_meta.yaml of a checkpoint directory."""
+def write_sidecar(path: Path, contents: dict[str, Any]) -> None:
+    """A sidecar file: `nla_meta.yaml` in a checkpoint, `<file>.nla_meta.yaml` beside a parquet."""
     text = yaml.safe_dump(contents, sort_keys=False, allow_unicode=True, width=1000)
-    (folder / SIDECAR_FILE).write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,68 @@
+"""Figures over verdicts, and controls that notice a pair which cheats."""
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+
+from gloss_training import evaluate as evaluation
+from gloss_training.activations import make_rows
+from gloss_training.claims import judge
+from gloss_training.config import TinyConfig
+from gloss_training.reconstructor import from_target
+from gloss_training.release import measure
+
+REVEALED = {"hero": "Ben", "job": "baker", "place": "park", "mood": "sad"}
+
+
+def test_truth_figures_pool_claims() -> None:
+    verdicts = [
+        judge("The hero is Ben, a baker. It is dawn.", REVEALED, ["Ben", "."]),
+        judge("The text ends with “a red”. Hm.", REVEALED, ["a", "red"]),
+    ]
+    figures = evaluation.truth_figures(verdicts)
+    assert figures == {
+        "claim_precision": pytest.approx(3 / 4),
+        "fact_precision": pytest.approx(2 / 3),
+        "ending_precision": 1.0,
+        "facts_per_explanation": 1.5,
+        "fact_recall": pytest.approx(2 / 8),
+        "unparsed_rate": pytest.approx(1 / 4),
+    }
+
+
+def test_nothing_stated_is_no_precision() -> None:
+    figures = evaluation.truth_figures([judge("", REVEALED, ["Ben"])])
+    assert set(figures.values()) == {0.0}
+
+
+def test_shuffled_rows_meet_another_document(
+    config: TinyConfig, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    rows = make_rows(config, target, tokenizer, "heldout")
+    marks = torch.arange(len(rows))[:, None].float()
+    moved = evaluation.other_documents(marks)[:, 0].long().tolist()
+    assert sorted(moved) == list(range(len(rows)))
+    assert all(rows.doc_ids[i] != rows.doc_ids[j] for i, j in enumerate(moved))
+
+
+def test_a_perfect_reconstruction_scores_one_and_shuffled_it_does_not(
+    config: TinyConfig,
+    target: Qwen3ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = make_rows(config, target, tokenizer, "heldout")
+    config = config.model_copy(update={"num_evaluation_rows": len(rows)})
+    statistics = measure(config, target, rows.activations)
+    monkeypatch.setattr(evaluation, "verbalize", lambda *_, **__: list(rows.explanations))
+    monkeypatch.setattr(evaluation, "reconstruct", lambda *_: 3.0 * rows.activations)
+    figures, samples = evaluation.evaluate(
+        config, target, from_target(target, 2), tokenizer, rows, statistics
+    )
+    assert figures.fve == pytest.approx(1.0, abs=1e-5)
+    assert figures.mean_cosine == pytest.approx(1.0, abs=1e-5)
+    assert figures.fve_shuffled < -0.5
+    assert figures.claim_precision == figures.fact_recall == 1.0
+    assert figures.unclosed_rate == 1.0
+    assert len(samples) == figures.num_rows == len(rows)
+    assert samples[3]["explanation"] == rows.explanations[3]

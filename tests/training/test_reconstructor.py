@@ -1,0 +1,86 @@
+"""The AR reads the last real token of the truncated target, through a head that starts as one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+
+from gloss_training.activations import capture
+from gloss_training.config import TinyConfig
+from gloss_training.reconstructor import (
+    encode_explanations,
+    from_target,
+    load_reconstructor,
+    reconstruct,
+    save_reconstructor,
+)
+from gloss_training.tokenizer import AR_TEMPLATE
+
+TEXTS = [
+    "The hero is Ben.",
+    "It is a rainy morning. He is in the garden with Ada.",
+    "He eats soup.",
+]
+
+
+def test_untrained_ar_gives_the_targets_own_layer_k(
+    target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    vectors = reconstruct(from_target(target, 2), tokenizer, TEXTS)
+    for text, vector in zip(TEXTS, vectors, strict=True):
+        token_ids = torch.tensor([tokenizer.encode(AR_TEMPLATE.format(explanation=text))])
+        torch.testing.assert_close(
+            vector, capture(target, token_ids, 2)[0, -1], rtol=1e-4, atol=1e-4
+        )
+
+
+def test_rows_do_not_depend_on_the_batch(
+    target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    reconstructor = from_target(target, 2)
+    together = reconstruct(reconstructor, tokenizer, TEXTS)
+    for index, text in enumerate(TEXTS):
+        alone = reconstruct(reconstructor, tokenizer, [text])[0]
+        torch.testing.assert_close(together[index], alone, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(together[0], together[1])
+
+
+def test_padding_is_on_the_right(tokenizer: PreTrainedTokenizerFast) -> None:
+    token_ids, lengths = encode_explanations(tokenizer, TEXTS)
+    for row, length in zip(token_ids.tolist(), lengths.tolist(), strict=True):
+        assert tokenizer.pad_token_id not in row[:length]
+        assert set(row[length:]) <= {tokenizer.pad_token_id}
+
+
+def test_saved_files_have_the_released_names(
+    tmp_path: Path, config: TinyConfig, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    reconstructor = from_target(target, config.model.layer_index)
+    torch.nn.init.normal_(reconstructor.value_head.weight)
+    save_reconstructor(reconstructor, tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+    assert "model.embed_tokens.weight" in names
+    assert "model.layers.2.self_attn.q_norm.weight" in names
+    assert not any(name.startswith(("lm_head", "model.norm", "model.layers.3")) for name in names)
+    with safe_open(tmp_path / "value_head.safetensors", "pt") as file:
+        assert set(file.keys()) == {"weight"}
+        assert tuple(file.get_tensor("weight").shape) == (32, 32)
+    loaded = load_reconstructor(tmp_path)
+    assert loaded.backbone.config.num_hidden_layers == config.model.layer_index + 1
+    before = reconstruct(reconstructor, tokenizer, TEXTS)
+    assert torch.equal(reconstruct(loaded, tokenizer, TEXTS), before)
+
+
+def test_missing_weights_are_refused(tmp_path: Path, target: Qwen3ForCausalLM) -> None:
+    save_reconstructor(from_target(target, 1), tmp_path)
+    text = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(
+        text.replace('"num_hidden_layers": 2', '"num_hidden_layers": 3').replace(
+            '"layer_types": [', '"layer_types": ["full_attention",'
+        )
+    )
+    with pytest.raises(RuntimeError, match=r"layers\.2"):
+        load_reconstructor(tmp_path)
