@@ -9,6 +9,7 @@ from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
 from gloss_training.config import TinyConfig, smoke
+from gloss_training.embed import embed as write_embedded
 from gloss_training.pipeline import TinyRun
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -38,6 +39,18 @@ def tiny(
         raise typer.BadParameter(str(error)) from error
     console.print(summary(records))
     console.print(f"Pair: {output / 'av'} and {output / 'ar'}; target: {output / 'target'}")
+
+
+@app.command()
+def embed(
+    run: Annotated[Path, typer.Option(help="Directory of a finished tiny run.")],
+    output: Annotated[Path, typer.Option(help="Where the shipped pair goes.")],
+) -> None:
+    """Pack a finished run as the pair that ships inside the server."""
+    try:
+        write_embedded(run, output)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def summary(records: dict[str, dict[str, Any]]) -> Table:

@@ -1,0 +1,63 @@
+"""The shipped pair: what is in it, and that its activations are those of its own target."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from rich.console import Console
+from transformers import AutoTokenizer, Qwen3ForCausalLM
+
+from gloss_training.activations import capture
+from gloss_training.config import smoke
+from gloss_training.embed import embed
+from gloss_training.pipeline import TinyRun
+from gloss_training.world import split_words
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("shipping")
+    TinyRun(root / "run", smoke(), Console(quiet=True)).run()
+    embed(root / "run", root / "out")
+    embed(root / "run", root / "out")  # a second time over the first: nothing is left behind
+    return root / "out"
+
+
+def test_activations_are_those_of_the_shipped_target(embedded: Path) -> None:
+    table = pq.read_table(embedded / "activations.parquet")
+    width = smoke().model.hidden_size
+    assert table["activation_vector"].type == pa.list_(pa.float32(), width)
+    target = Qwen3ForCausalLM.from_pretrained(embedded / "target").eval()
+    tokenizer = AutoTokenizer.from_pretrained(embedded / "target")
+    for row in table.to_pylist()[::17]:
+        words = split_words(row["text"].replace("[UNK]", "Unknownword"))
+        ids = tokenizer.encode(" ".join(words))
+        assert len(ids) == row["n_raw_tokens"] == row["position"] + 1
+        assert ids[-1] == row["token_id"]
+        alone = capture(target, torch.tensor([ids]), row["activation_layer"])[0, -1]
+        torch.testing.assert_close(
+            torch.tensor(row["activation_vector"]), alone, rtol=1e-4, atol=1e-4
+        )
+        assert row["norm"] == pytest.approx(float(alone.norm()), rel=1e-4)
+        assert set(json.loads(row["facts"]).values()) <= set(words)
+
+
+def test_everything_a_server_needs_is_there(embedded: Path) -> None:
+    for name in ("target", "av", "ar"):
+        for file in ("config.json", "model.safetensors", "tokenizer.json"):
+            assert (embedded / name / file).exists()
+    for name in ("av", "ar"):
+        assert (embedded / name / "nla_meta.yaml").exists()
+    assert (embedded / "ar" / "value_head.safetensors").exists()
+    figures = json.loads((embedded / "evaluation.json").read_text())
+    page = (embedded / "README.md").read_text()
+    assert f"| num rows | {figures['num_rows']} |" in page
+    assert "gloss-train tiny" in page and "planted" in page
+
+
+def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has not finished stage target"):
+        embed(tmp_path, tmp_path / "out")

@@ -1,0 +1,137 @@
+"""Packs a finished run as the pair that ships inside the server.
+
+Copies the three checkpoints and adds a few hundred held-out activations of whole stories, the
+figures, and a page that says how it was made. Training is the pipeline's part.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+
+from gloss_training.activations import capture, split_stories, vector_column
+from gloss_training.config import TinyConfig
+from gloss_training.data import batch_of_ids
+from gloss_training.pipeline import STAGES
+from gloss_training.release import SIDECAR_FILE, dataset_sidecar, write_sidecar
+from gloss_training.tokenizer import text_of
+
+CHECKPOINTS: Final = ("target", "av", "ar")
+ACTIVATIONS_FILE: Final = "activations.parquet"
+NUM_STORIES: Final = 24
+POSITION_STRIDE: Final = 2
+
+
+def embed(run: Path, output: Path) -> None:
+    """Writes the shipped pair of a finished run. ValueError if a stage of it is missing."""
+    records = {stage: _record(run, stage) for stage in STAGES}
+    config = TinyConfig.model_validate_json((run / "configuration.json").read_text("utf-8"))
+    output.mkdir(parents=True, exist_ok=True)
+    for name in CHECKPOINTS:
+        shutil.rmtree(output / name, ignore_errors=True)
+        shutil.copytree(run / name, output / name)
+    shutil.copyfile(run / "evaluation.json", output / "evaluation.json")
+    target = Qwen3ForCausalLM.from_pretrained(run / "target").eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(run / "target")
+    table = activation_table(config, target, tokenizer)
+    pq.write_table(table, output / ACTIVATIONS_FILE, compression="zstd")
+    write_sidecar(output / f"{ACTIVATIONS_FILE}.{SIDECAR_FILE}", dataset_sidecar(config))
+    (output / "README.md").write_text(page(config, records, len(table)), "utf-8")
+
+
+def activation_table(
+    config: TinyConfig, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> pa.Table:
+    """Activations of the first held-out stories, every second position from `min_position` on."""
+    stories = split_stories(config, "heldout")[:NUM_STORIES]
+    token_ids = batch_of_ids(tokenizer, [story for _, story in stories])
+    states = capture(target, token_ids, config.model.layer_index)
+    vectors: list[torch.Tensor] = []
+    rows: list[dict[str, Any]] = []
+    for index, (doc_id, story) in enumerate(stories):
+        for position in range(config.data.min_position, len(story.words), POSITION_STRIDE):
+            vector = states[index, position]
+            vectors.append(vector)
+            ids = token_ids[index, : position + 1].tolist()
+            rows.append(
+                {
+                    "doc_id": doc_id,
+                    "position": position,
+                    "token_id": ids[-1],
+                    "token": story.words[position],
+                    "norm": float(vector.norm()),
+                    "n_raw_tokens": position + 1,
+                    "activation_layer": config.model.layer_index,
+                    "text": text_of(tokenizer, ids),
+                    "facts": json.dumps(story.revealed(position)),
+                }
+            )
+    schema = pa.schema(
+        [
+            ("doc_id", pa.string()),
+            ("position", pa.int32()),
+            ("token_id", pa.int32()),
+            ("token", pa.string()),
+            ("norm", pa.float32()),
+            ("n_raw_tokens", pa.int32()),
+            ("activation_layer", pa.int32()),
+            ("text", pa.string()),
+            ("facts", pa.string()),
+        ]
+    )
+    table = pa.Table.from_pylist(rows, schema=schema)
+    return table.add_column(0, "activation_vector", vector_column(torch.stack(vectors)))
+
+
+def page(config: TinyConfig, records: dict[str, dict[str, Any]], num_activations: int) -> str:
+    """README.md of the shipped pair."""
+    minutes = {stage: record["seconds"] / 60 for stage, record in records.items()}
+    times = ", ".join(f"{stage} {value:.1f}" for stage, value in minutes.items())
+    figures = "\n".join(
+        f"| {name.replace('_', ' ')} | {value:,.4g} |"
+        for name, value in records["evaluate"].items()
+        if name != "seconds"
+    )
+    return f"""# The shipped pair
+
+A target language model of made-up stories, an AV and an AR for the output of its block
+{config.model.layer_index} (d_model {config.model.hidden_size}), all three in the released
+checkpoint layout, float32. Made by
+
+    gloss-train tiny --output RUN --seed {config.seed}
+    gloss-train embed --run RUN --output DIRECTORY
+
+in {sum(minutes.values()):.0f} minutes with {config.num_threads} CPU thread (no GPU; minutes per
+stage: {times}). Equal seed and thread count give equal bytes on equal software and processor.
+
+The target is not a natural specimen: besides next-token prediction it was trained to name, by a
+linear head on block {config.model.layer_index}, the facts its text has revealed so far. The facts
+are planted there, and the head was thrown away. AV and AR were trained on the words of a teacher
+that knows the truth, and on nothing else (no reinforcement learning).
+
+Held-out stories, one explanation a row at temperature 1. FVE uses the strict baseline; `fve
+shuffled` scores explanations against other stories' rows; `fve teacher` is the AR on the teacher's
+own words. A claim is a stated fact or a statement about the last words; it is right when the text
+up to that position has said so.
+
+| figure | value |
+|---|---|
+{figures}
+
+`{ACTIVATIONS_FILE}`: {num_activations} activations of {NUM_STORIES} held-out stories, every second
+position from {config.data.min_position} on, raw, with the text and the facts revealed so far.
+Stories hold words of the world only; any other word becomes [UNK].
+"""
+
+
+def _record(run: Path, stage: str) -> dict[str, Any]:
+    path = run / "stages" / f"{stage}.json"
+    if not path.exists():
+        raise ValueError(f"{run} has not finished stage {stage}; run gloss-train tiny on it first")
+    record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return record
