@@ -1,0 +1,86 @@
+"""How an engine is set up: device, precision, sizes. Validated once, never changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from gloss_engine.errors import GlossError
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+INJECTION_MODES = ("replace", "add")
+
+
+class ConfigError(GlossError, ValueError):
+    """A setting that cannot be used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Settings of one engine.
+
+    Attributes:
+        device: "auto" (CUDA where there is one), "cpu" or "cuda".
+        dtype: "auto" (float32 on a CPU, bfloat16 on CUDA), or a name in DTYPES.
+        injection_mode: "replace" the marker's embedding, or "add" to the output of block 1.
+        num_slots: most sequences that run at once.
+        page_size: tokens of a page.
+        num_pages: private pages; None: enough for every slot at its longest.
+        max_new_tokens: most tokens a request may ask for.
+        max_prefill_tokens: most suffix tokens prefilled in one step.
+        score_batch: texts the AR scores at once, and the most between two decode steps.
+        score_wait_steps: steps a text waits at most for `score_batch` to fill.
+        fve_baseline: used where the AR's and AV's sidecars name none.
+        num_threads: CPU threads; None leaves torch's setting.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    injection_mode: str = "replace"
+    num_slots: int = 128
+    page_size: int = 16
+    num_pages: int | None = None
+    max_new_tokens: int = 200
+    max_prefill_tokens: int = 2048
+    score_batch: int = 64
+    score_wait_steps: int = 16
+    fve_baseline: float | None = None
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("device", self.device, ("auto", "cpu", "cuda"))
+        _one_of("dtype", self.dtype, ("auto", *DTYPES))
+        _one_of("injection_mode", self.injection_mode, INJECTION_MODES)
+        for name in ("num_slots", "page_size", "max_new_tokens", "score_batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, expected 1 or more")
+        if self.fve_baseline is not None and not self.fve_baseline > 0:
+            raise ConfigError(f"fve_baseline: got {self.fve_baseline}, expected more than 0")
+
+    def resolve_device(self) -> torch.device:
+        """The device to run on.
+
+        Raises:
+            ConfigError: "cuda" where torch sees none.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device: got cuda, but torch sees no CUDA device; use cpu or auto")
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+    def resolve_dtype(self) -> torch.dtype:
+        """The dtype of weights and keys."""
+        if self.dtype == "auto":
+            return torch.float32 if self.resolve_device().type == "cpu" else torch.bfloat16
+        return DTYPES[self.dtype]
+
+
+def _one_of(name: str, got: str, expected: tuple[str, ...]) -> None:
+    if got not in expected:
+        raise ConfigError(f"{name}: got {got!r}, expected one of {', '.join(expected)}")

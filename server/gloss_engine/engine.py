@@ -1,0 +1,318 @@
+"""The engine: activations in, explanations with their evidence out, one step at a time.
+
+`submit` queues a request, `step` runs everything that is in flight for one token, `cancel` takes a
+request out at the next step. Nothing here is concurrent; a server gives it a process of its own.
+Knows nothing of transport, files or checkpoints (`loading.py` builds one from directories).
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from gloss_engine.av.flags import activation_flags, text_flags
+from gloss_engine.av.verbalizer import ExplanationReader
+from gloss_engine.errors import ItemError, RequestError
+from gloss_engine.facts import ModelFacts
+from gloss_engine.request import Explanation, StepOutput, TokenDelta, VerbalizeRequest
+from gloss_engine.runner import Runner
+from gloss_engine.scheduler import Scheduler, StepPlan
+from gloss_engine.score_queue import ScoreQueue
+from gloss_engine.sequence import Item, Sequence
+from gloss_engine.stats import EngineStats
+from gloss_engine.validation import item_errors, validate
+from gloss_kernels import FINISH_NAMES, Finish
+
+_NON_FINITE_OUTPUT = ItemError(
+    code="INTERNAL",
+    reason="NON_FINITE_OUTPUT",
+    message="the model's logits were NaN or infinite for this activation; the others went on",
+)
+
+
+@dataclass(eq=False, kw_only=True)
+class _InFlight:
+    """A request until its last explanation is out."""
+
+    request: VerbalizeRequest
+    activations: Tensor
+    norms: list[float]
+    seed: int
+    num_open: int
+    scored: bool
+
+
+class Engine:
+    """Continuous batching of verbalizations over one runner.
+
+    Args:
+        runner: runs steps.
+        scheduler: decides them.
+        reader: turns ids into text.
+        facts: what the checkpoints say.
+        scores: the AR's side, or None.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        scheduler: Scheduler,
+        reader: ExplanationReader,
+        facts: ModelFacts,
+        scores: ScoreQueue | None = None,
+    ) -> None:
+        self.runner, self.scheduler, self.reader = runner, scheduler, reader
+        self.facts, self.scores = facts, scores
+        self._requests: dict[str, _InFlight] = {}
+        self._ready: list[Explanation] = []
+        self._cancelled: list[str] = []
+        self._num_requests = 0
+        self._stats = EngineStats(
+            prefix_tokens=facts.prefix_len, pages_total=scheduler.allocator.capacity
+        )
+
+    @property
+    def has_work(self) -> bool:
+        """Whether another step would bring anything."""
+        return bool(self._requests)
+
+    def stats(self) -> EngineStats:
+        """A copy of the counters, with this moment's gauges."""
+        return replace(
+            self._stats,
+            explanations=dict(self._stats.explanations),
+            item_errors=dict(self._stats.item_errors),
+            scored=0 if self.scores is None else self.scores.num_scored,
+            ar_tokens=0 if self.scores is None else self.scores.num_tokens,
+            score_seconds=0.0 if self.scores is None else self.scores.seconds,
+            num_running=len(self.scheduler.running),
+            num_waiting=len(self.scheduler.waiting),
+            num_to_score=0 if self.scores is None else len(self.scores),
+            pages_used=self.scheduler.allocator.num_used,
+        )
+
+    def submit(self, request: VerbalizeRequest, request_id: str | None = None) -> str:
+        """Queue a request.
+
+        Args:
+            request: what to explain.
+            request_id: a name for it, unique among those in flight; None makes one.
+
+        Returns:
+            The request's id.
+
+        Raises:
+            RequestError: a request that cannot run as a whole; nothing is queued.
+        """
+        if request_id in self._requests:
+            raise RequestError(
+                "DUPLICATE_REQUEST", "request_id", f"request_id: {request_id!r} is in flight"
+            )
+        activations = validate(request, self.facts, self.scheduler, self.scores is not None)
+        if request_id is None:
+            request_id = f"request-{self._num_requests}"
+        self._num_requests += 1
+        seed = request.sampling.seed
+        seed = secrets.randbits(64) if seed is None else seed
+        n, samples = activations.shape[0], request.num_samples
+        self._requests[request_id] = _InFlight(
+            request=request,
+            activations=activations,
+            norms=torch.linalg.vector_norm(activations.float(), dim=-1).tolist(),
+            seed=seed,
+            num_open=n * samples,
+            scored=request.score is not False and self.scores is not None,
+        )
+        self.runner.add_activations(request_id, activations)
+        errors = item_errors(activations)
+        for index in range(n):
+            if index in errors:
+                for sample in range(samples):
+                    self._fail(request_id, index, sample, seed, errors[index])
+                continue
+            key = index if request.item_keys is None else request.item_keys[index]
+            self.scheduler.add(
+                Item(
+                    request_id=request_id,
+                    index=index,
+                    item_key=key,
+                    seed=seed,
+                    sampling=request.sampling,
+                    num_samples=samples,
+                )
+            )
+        return request_id
+
+    def cancel(self, request_id: str) -> None:
+        """Take a request out at the next step; what it had generated comes back as cancelled.
+
+        An id that is not in flight is ignored: it may just have finished.
+        """
+        if request_id in self._requests and request_id not in self._cancelled:
+            self._cancelled.append(request_id)
+
+    def step(self) -> StepOutput:
+        """Run everything in flight for one token and return what came of it."""
+        started = time.perf_counter()
+        out = StepOutput()
+        for request_id in self._cancelled:
+            self._leave(request_id)
+        self._cancelled.clear()
+        plan = self.scheduler.schedule()
+        if plan.num_rows:
+            self._run(plan, out)
+        if self.scores is not None:
+            idle = not self.scheduler.has_work
+            self._ready += self.scores.run(self._stats.num_steps, idle)
+        out.explanations, self._ready = self._ready, []
+        for explanation in out.explanations:
+            self._close(explanation, out)
+        self._stats.step_seconds += time.perf_counter() - started
+        return out
+
+    def verbalize(self, request: VerbalizeRequest) -> list[Explanation]:
+        """Run one request to its end, with whatever else is in flight.
+
+        Returns:
+            Its explanations, by index and sample.
+        """
+        request_id = self.submit(request)
+        results: list[Explanation] = []
+        finished = False
+        while not finished:
+            out = self.step()
+            results += [e for e in out.explanations if e.request_id == request_id]
+            finished = request_id in out.finished
+        return sorted(results, key=lambda e: (e.index, e.sample))
+
+    def _run(self, plan: StepPlan, out: StepOutput) -> None:
+        """One step of the model, and the departures it causes."""
+        codes = self.runner.run(plan)
+        stats = self._stats
+        stats.num_steps += 1
+        stats.prefill_tokens += len(plan.prefills) * self.facts.suffix_len
+        stats.prefix_tokens_reused += len(plan.prefills) * self.facts.prefix_len
+        stats.decode_tokens += plan.num_rows
+        ended = []
+        for sequence, code in zip(self.scheduler.running, codes, strict=True):
+            request = self._requests[sequence.item.request_id].request
+            reason = None if code == Finish.RUNNING else FINISH_NAMES[Finish(code)]
+            if request.stream or request.sampling.stop:
+                reason = self._look(sequence, request, reason, out)
+            if reason is not None:
+                ended.append(sequence)
+                self._finish(sequence, reason)
+        self._retire(ended)
+
+    def _look(
+        self, sequence: Sequence, request: VerbalizeRequest, reason: str | None, out: StepOutput
+    ) -> str | None:
+        """Read a sequence's tokens as they come: for streams and custom stop strings."""
+        token_ids, _ = self.runner.output(sequence.slot)
+        item = sequence.item
+        if request.stream and reason != "error":
+            out.tokens.append(
+                TokenDelta(
+                    request_id=item.request_id,
+                    index=item.index,
+                    sample=sequence.sample,
+                    token_id=token_ids[-1],
+                )
+            )
+        if request.sampling.stop and reason in (None, "length"):
+            text = self.reader.raw_text(token_ids)
+            if any(stop in text for stop in request.sampling.stop):
+                return "stop"
+        return reason
+
+    def _retire(self, sequences: list[Sequence]) -> None:
+        if sequences:
+            self.runner.retire(sequences, self.scheduler.retire(sequences))
+
+    def _finish(self, sequence: Sequence, reason: str) -> None:
+        """Read a sequence's result; its slot is still its own."""
+        item = sequence.item
+        flight = self._requests[item.request_id]
+        if reason == "error":
+            self._fail(
+                item.request_id, item.index, sequence.sample, flight.seed, _NON_FINITE_OUTPUT
+            )
+            return
+        token_ids, logprobs = self.runner.output(sequence.slot)
+        raw_text, extracted = self.reader.read(token_ids)
+        flags = text_flags(extracted) + self._activation_flags(flight, item.index)
+        explanation = Explanation(
+            request_id=item.request_id,
+            index=item.index,
+            sample=sequence.sample,
+            seed=flight.seed,
+            explanation=extracted.text,
+            raw_text=raw_text,
+            token_ids=tuple(token_ids),
+            logprob=sum(logprobs),
+            finish_reason=reason,
+            flags=tuple(flags),
+        )
+        if self.scores is not None and flight.scored and reason != "cancelled":
+            activation = flight.activations[item.index]
+            self.scores.add(explanation, activation, self._stats.num_steps)
+        else:
+            self._ready.append(explanation)
+
+    def _activation_flags(self, flight: _InFlight, index: int) -> list[str]:
+        request, facts = flight.request, self.facts
+        return activation_flags(
+            flight.norms[index],
+            facts.norm_median,
+            None if request.positions is None else request.positions[index],
+            facts.min_position,
+            None if request.token_ids is None else request.token_ids[index],
+            facts.special_ids,
+            facts.unknown_id,
+        )
+
+    def _fail(self, request_id: str, index: int, sample: int, seed: int, error: ItemError) -> None:
+        self._ready.append(
+            Explanation(request_id=request_id, index=index, sample=sample, seed=seed, error=error)
+        )
+
+    def _leave(self, request_id: str) -> None:
+        """Cancel what a request still has in flight."""
+        flight = self._requests.get(request_id)
+        if flight is None:
+            return
+        for item in self.scheduler.cancel(request_id):
+            for sample in range(item.num_forked, item.num_samples):
+                self._ready.append(
+                    Explanation(
+                        request_id=request_id,
+                        index=item.index,
+                        sample=sample,
+                        seed=flight.seed,
+                        finish_reason="cancelled",
+                    )
+                )
+        leaving = [s for s in self.scheduler.running if s.item.request_id == request_id]
+        for sequence in leaving:
+            self._finish(sequence, "cancelled")
+        self._retire(leaving)
+        if self.scores is not None:
+            self._ready += self.scores.drop(request_id)
+
+    def _close(self, explanation: Explanation, out: StepOutput) -> None:
+        """Count an explanation and close its request after the last."""
+        if explanation.error is None:
+            counts, key = self._stats.explanations, explanation.finish_reason
+        else:
+            counts, key = self._stats.item_errors, explanation.error.reason
+        counts[key] = counts.get(key, 0) + 1
+        flight = self._requests[explanation.request_id]
+        flight.num_open -= 1
+        if flight.num_open == 0:
+            del self._requests[explanation.request_id]
+            self.runner.drop_activations(explanation.request_id)
+            out.finished.append(explanation.request_id)

@@ -1,0 +1,35 @@
+"""The tensors behind the pages, and the copies that fork a sequence."""
+
+from __future__ import annotations
+
+import torch
+
+from gloss_engine.models.batch import PagedCache
+from gloss_engine.models.spec import ModelSpec
+
+
+def page_bytes(spec: ModelSpec, page_size: int, dtype: torch.dtype) -> int:
+    """Bytes of one page over all blocks, keys and values together."""
+    per_token = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * dtype.itemsize
+    return per_token * page_size
+
+
+def allocate_pool(
+    spec: ModelSpec, num_pages: int, page_size: int, device: torch.device, dtype: torch.dtype
+) -> PagedCache:
+    """A zeroed pool: unwritten keys are masked, but 0 * NaN would still spread from values."""
+    shape = (spec.num_layers, num_pages, spec.num_kv_heads, page_size, spec.head_dim)
+    return PagedCache(
+        keys=torch.zeros(shape, device=device, dtype=dtype),
+        values=torch.zeros(shape, device=device, dtype=dtype),
+    )
+
+
+def copy_pages(cache: PagedCache, sources: list[int], destinations: list[int]) -> None:
+    """Copy whole pages over all blocks, sources[i] to destinations[i]."""
+    if not sources:
+        return
+    source = torch.tensor(sources, device=cache.keys.device)
+    destination = torch.tensor(destinations, device=cache.keys.device)
+    for tensor in (cache.keys, cache.values):
+        tensor.index_copy_(1, destination, tensor.index_select(1, source))

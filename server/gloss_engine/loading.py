@@ -1,0 +1,127 @@
+"""Builds an engine from checkpoint directories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from gloss_engine.ar.reconstructor import Reconstructor
+from gloss_engine.ar.scorer import Scorer
+from gloss_engine.av.verbalizer import Verbalizer
+from gloss_engine.config import EngineConfig
+from gloss_engine.engine import Engine
+from gloss_engine.errors import CheckpointError
+from gloss_engine.facts import ModelFacts
+from gloss_engine.kv.allocator import BlockAllocator
+from gloss_engine.kv.pool import allocate_pool
+from gloss_engine.released import released_baseline
+from gloss_engine.runner import ModelRunner
+from gloss_engine.scheduler import Scheduler
+from gloss_engine.score_queue import ScoreQueue
+from gloss_engine.sidecar import Sidecar
+from gloss_engine.slots import SlotLimits, Slots
+
+
+def load_engine(
+    av_directory: Path, ar_directory: Path | None = None, config: EngineConfig | None = None
+) -> Engine:
+    """Load an AV, and an AR if one is given, in the released layout.
+
+    Raises:
+        CheckpointError: a checkpoint that does not hold together, or a pair that does not.
+        ConfigError: settings that do not fit the checkpoint.
+    """
+    config = config or EngineConfig()
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    verbalizer = Verbalizer(av_directory, config)
+    scores = None
+    if ar_directory is not None:
+        reconstructor = Reconstructor.load(
+            ar_directory, device=config.resolve_device(), dtype=config.resolve_dtype()
+        )
+        check_pair(verbalizer.sidecar, reconstructor.sidecar)
+        scores = ScoreQueue(
+            Scorer(reconstructor, fve_baseline(verbalizer, reconstructor, config)),
+            batch=config.score_batch,
+            wait_steps=config.score_wait_steps,
+        )
+    runner, scheduler = _machinery(verbalizer, config)
+    sidecar = verbalizer.sidecar
+    facts = ModelFacts(
+        d_model=verbalizer.spec.d_model,
+        layer_index=sidecar.layer_index,
+        prefix_len=len(verbalizer.prompt.prefix_ids),
+        suffix_len=scheduler.suffix_len,
+        max_new_tokens=config.max_new_tokens,
+        norm_median=sidecar.norm_median,
+        min_position=sidecar.min_position,
+        special_ids=verbalizer.special_ids,
+        unknown_id=verbalizer.unknown_id,
+    )
+    return Engine(runner, scheduler, verbalizer.reader, facts, scores)
+
+
+def check_pair(av: Sidecar, ar: Sidecar) -> None:
+    """Refuse an AV and an AR that explain different activations.
+
+    Raises:
+        CheckpointError: width or layer that differ.
+    """
+    for name, got, expected in (
+        ("d_model", ar.d_model, av.d_model),
+        ("layer K", ar.layer_index, av.layer_index),
+    ):
+        if None not in (got, expected) and got != expected:
+            raise CheckpointError(
+                f"AR: {name}",
+                got=got,
+                expected=f"the AV's {expected}",
+                fix="AV and AR must come from one release.",
+            )
+
+
+def fve_baseline(
+    verbalizer: Verbalizer, reconstructor: Reconstructor, config: EngineConfig
+) -> float | None:
+    """The strict baseline: a sidecar's, else the configured one, else that of a released pair."""
+    for stated in (
+        reconstructor.sidecar.fve_baseline,
+        verbalizer.sidecar.fve_baseline,
+        config.fve_baseline,
+    ):
+        if stated is not None:
+            return stated
+    return released_baseline(
+        d_model=verbalizer.spec.d_model,
+        num_layers=verbalizer.spec.num_layers,
+        layer_index=verbalizer.sidecar.layer_index,
+        marker_id=verbalizer.prompt.marker_id,
+    )
+
+
+def _machinery(verbalizer: Verbalizer, config: EngineConfig) -> tuple[ModelRunner, Scheduler]:
+    """Pages, slots, and what runs and schedules them."""
+    suffix_len = 1 + len(verbalizer.prompt.suffix_ids)
+    page_size = config.page_size
+    max_pages = -(-(suffix_len + config.max_new_tokens - 1) // page_size)
+    # One item may hold its prefilled suffix beside the slots' pages; page 0 is nobody's.
+    num_pages = config.num_pages or config.num_slots * max_pages + -(-suffix_len // page_size) + 1
+    decoder = verbalizer.decoder
+    cache = allocate_pool(decoder.spec, num_pages, page_size, decoder.device, decoder.dtype)
+    limits = SlotLimits(
+        num_slots=config.num_slots,
+        max_new_tokens=config.max_new_tokens,
+        max_pages=max_pages,
+        vocab_size=decoder.spec.vocab_size,
+    )
+    slots = Slots(limits, decoder.device)
+    runner = ModelRunner(decoder, verbalizer.program, cache, slots)
+    scheduler = Scheduler(
+        BlockAllocator(num_pages, page_size),
+        config.num_slots,
+        suffix_len,
+        config.max_prefill_tokens,
+    )
+    return runner, scheduler

@@ -1,0 +1,111 @@
+"""What one forward pass runs over, apart from the hidden states: an argument, never a global.
+
+Rows come in two runs: `num_decode` rows of one token each, which read their keys from pages, then
+the packed rows of whole sequences, which attend to themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefix:
+    """Keys and values of the tokens that every sequence of a batch begins with.
+
+    Attributes:
+        keys, values: [num_layers, num_kv_heads, prefix_len, head_dim].
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    def __len__(self) -> int:
+        return self.keys.shape[2]
+
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of one block, each [num_kv_heads, prefix_len, head_dim]."""
+        return self.keys[index], self.values[index]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PagedCache:
+    """The private pages of all sequences; page 0 belongs to nobody and absorbs padding.
+
+    Attributes:
+        keys, values: [num_layers, num_pages, num_kv_heads, page_size, head_dim].
+    """
+
+    keys: Tensor
+    values: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeRows:
+    """The rows that generate: one token per sequence.
+
+    Attributes:
+        block_table: [num_decode, max_pages] int64 private pages.
+        private_lens: [num_decode] int64 private keys, the current token included.
+        max_private_len: host bound on `private_lens`.
+    """
+
+    block_table: Tensor
+    private_lens: Tensor
+    max_private_len: int
+
+    def __len__(self) -> int:
+        return self.private_lens.shape[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedRows:
+    """The rows of whole sequences, packed.
+
+    Attributes:
+        cu_seqlens: [n + 1] int64 starts within the packed rows, and their end.
+        max_seqlen: host bound on the lengths.
+    """
+
+    cu_seqlens: Tensor
+    max_seqlen: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Injection:
+    """Vectors added to the residual stream after a block: the second injection dialect.
+
+    Attributes:
+        layer_index: the block after whose output they are added.
+        rows: [n] int64 rows of the batch.
+        directions: [n, d_model] float32 unit vectors; each is scaled by its row's own norm.
+    """
+
+    layer_index: int
+    rows: Tensor
+    directions: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardBatch:
+    """One forward pass.
+
+    Attributes:
+        positions: [num_tokens] int64 absolute positions.
+        decode: the first rows, or None.
+        packed: the remaining rows, or None.
+        prefix: what stands before every sequence, or None.
+        cache: where keys and values are stored, or None to store none.
+        slot_mapping: [num_tokens] int64 page * page_size + offset; needed with a cache.
+        injection: vectors to add on the way, or None.
+    """
+
+    positions: Tensor
+    decode: DecodeRows | None = None
+    packed: PackedRows | None = None
+    prefix: Prefix | None = None
+    cache: PagedCache | None = None
+    slot_mapping: Tensor | None = None
+    injection: Injection | None = None

@@ -1,0 +1,305 @@
+"""One decoder for every architecture, driven by a `ModelSpec`.
+
+Runs the blocks over a `ForwardBatch`. Leaves to others: what the rows are (runner), where keys and
+values live (kv), reading weights from disk (checkpoint). Projections that read the same input are
+packed into one product: q, k, v and gate, up.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gloss_engine.models.batch import ForwardBatch, Injection, PackedRows, Prefix
+from gloss_engine.models.linear import Linear
+from gloss_engine.models.rope import cos_sin_table
+from gloss_engine.models.spec import LayerSpec, ModelSpec
+from gloss_kernels import (
+    embed_inject,
+    gated_activation,
+    packed_attention,
+    paged_decode_attention,
+    qkv_rope_store,
+    rms_norm,
+)
+
+
+class Block:
+    """One decoder block: attention and gated MLP, each behind an RMS norm."""
+
+    def __init__(
+        self, spec: ModelSpec, layer: LayerSpec, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.spec, self.layer = spec, layer
+        q_size = spec.num_heads * spec.head_dim
+        qkv_size = q_size + 2 * spec.num_kv_heads * spec.head_dim
+
+        def linear(n_in: int, n_out: int, bias: bool) -> Linear:
+            return Linear(n_in, n_out, bias=bias, device=device, dtype=dtype)
+
+        def norm(size: int) -> Tensor:
+            return torch.empty(size, device=device, dtype=dtype)
+
+        self.qkv = linear(spec.d_model, qkv_size, spec.qkv_bias)
+        self.output = linear(q_size, spec.d_model, spec.o_bias)
+        self.gate_up = linear(spec.d_model, 2 * spec.intermediate_size, spec.mlp_bias)
+        self.down = linear(spec.intermediate_size, spec.d_model, spec.mlp_bias)
+        self.input_norm, self.mlp_norm = norm(spec.d_model), norm(spec.d_model)
+        self.q_norm = norm(spec.head_dim) if spec.qk_norm else None
+        self.k_norm = norm(spec.head_dim) if spec.qk_norm else None
+        self.post_attention_norm = norm(spec.d_model) if spec.post_norms else None
+        self.post_mlp_norm = norm(spec.d_model) if spec.post_norms else None
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """Every projection of the block."""
+        return self.qkv, self.output, self.gate_up, self.down
+
+    def targets(self) -> dict[str, Tensor]:
+        """Hugging Face parameter names, relative to the block, and the tensors to fill."""
+        spec = self.spec
+        q_size, kv_size = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
+        ff = spec.intermediate_size
+        named: dict[str, Tensor] = {"input_layernorm.weight": self.input_norm}
+        packed = (
+            (self.qkv, ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+             (q_size, kv_size, kv_size)),
+            (self.output, ("self_attn.o_proj",), (spec.d_model,)),
+            (self.gate_up, ("mlp.gate_proj", "mlp.up_proj"), (ff, ff)),
+            (self.down, ("mlp.down_proj",), (spec.d_model,)),
+        )  # fmt: skip
+        for layer, names, sizes in packed:
+            for name, part in zip(names, layer.weight.split(sizes), strict=True):
+                named[f"{name}.weight"] = part
+            if layer.bias is not None:
+                for name, part in zip(names, layer.bias.split(sizes), strict=True):
+                    named[f"{name}.bias"] = part
+        if self.q_norm is not None and self.k_norm is not None:
+            named["self_attn.q_norm.weight"] = self.q_norm
+            named["self_attn.k_norm.weight"] = self.k_norm
+        if self.post_attention_norm is not None and self.post_mlp_norm is not None:
+            named["post_attention_layernorm.weight"] = self.post_attention_norm
+            named["pre_feedforward_layernorm.weight"] = self.mlp_norm
+            named["post_feedforward_layernorm.weight"] = self.post_mlp_norm
+        else:
+            named["post_attention_layernorm.weight"] = self.mlp_norm
+        return named
+
+    def norm(self, hidden_states: Tensor, weight: Tensor, residual: Tensor | None) -> Tensor:
+        """RMS norm with the architecture's epsilon and offset."""
+        return rms_norm(
+            hidden_states,
+            weight,
+            self.spec.rms_norm_eps,
+            offset=self.spec.norm_offset,
+            residual=residual,
+        )
+
+    def attention(
+        self, hidden_states: Tensor, batch: ForwardBatch, index: int, table: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Attention of the normed rows; also their keys and values.
+
+        Args:
+            hidden_states: [num_tokens, d_model] after the input norm.
+            index: the block's index, which selects its cache and prefix.
+            table: the block's rotary table.
+        """
+        spec, cache = self.spec, batch.cache
+        queries, keys, values = qkv_rope_store(
+            self.qkv(hidden_states),
+            batch.positions,
+            table,
+            num_heads=spec.num_heads,
+            num_kv_heads=spec.num_kv_heads,
+            q_norm_weight=self.q_norm,
+            k_norm_weight=self.k_norm,
+            norm_eps=spec.rms_norm_eps,
+            norm_offset=spec.norm_offset,
+            key_cache=None if cache is None else cache.keys[index],
+            value_cache=None if cache is None else cache.values[index],
+            slot_mapping=batch.slot_mapping,
+        )
+        prefix = None if batch.prefix is None else batch.prefix.layer(index)
+        num_decode = 0 if batch.decode is None else len(batch.decode)
+        parts = []
+        if batch.decode is not None:
+            assert cache is not None
+            parts.append(
+                paged_decode_attention(
+                    queries[:num_decode],
+                    cache.keys[index],
+                    cache.values[index],
+                    batch.decode.block_table,
+                    batch.decode.private_lens,
+                    prefix=prefix,
+                    scale=spec.attention_scale,
+                    window=self.layer.window,
+                    max_private_len=batch.decode.max_private_len,
+                )
+            )
+        if batch.packed is not None:
+            parts.append(
+                packed_attention(
+                    queries[num_decode:],
+                    keys[num_decode:],
+                    values[num_decode:],
+                    batch.packed.cu_seqlens,
+                    max_seqlen=batch.packed.max_seqlen,
+                    prefix=prefix,
+                    scale=spec.attention_scale,
+                    window=self.layer.window,
+                )
+            )
+        mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return self.output(mixed.flatten(1)), keys, values
+
+    def mlp(self, hidden_states: Tensor) -> Tensor:
+        """The gated MLP of the normed rows."""
+        return self.down(gated_activation(self.gate_up(hidden_states), self.spec.activation))
+
+
+class Decoder:
+    """A stack of blocks with an embedding, and a head unless it is a truncation.
+
+    Args:
+        spec: the architecture.
+        num_layers: keep only the first blocks (an AR, or a target that only reads), without the
+            final norm and the head; None keeps the whole model.
+        max_positions: positions the rotary tables cover; the model's own limit at most.
+        device, dtype: where and how weights live.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        num_layers: int | None = None,
+        max_positions: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.spec, self.device, self.dtype = spec, device, dtype
+        self.embedding = torch.empty(spec.vocab_size, spec.d_model, device=device, dtype=dtype)
+        layers = spec.layers if num_layers is None else spec.layers[:num_layers]
+        self.blocks = [Block(spec, layer, device, dtype) for layer in layers]
+        self.final_norm: Tensor | None = None
+        self.head: Linear | None = None
+        if num_layers is None:
+            self.final_norm = torch.empty(spec.d_model, device=device, dtype=dtype)
+            tied = self.embedding if spec.tie_word_embeddings else None
+            self.head = Linear(
+                spec.d_model, spec.vocab_size, bias=False, device=device, dtype=dtype, weight=tied
+            )
+        num_positions = min(max_positions, spec.max_positions)
+        self.rope_tables = [cos_sin_table(rope, num_positions, device) for rope in spec.ropes]
+
+    def targets(self) -> dict[str, Tensor]:
+        """Hugging Face parameter names and the tensors, mostly views, that a loader fills."""
+        named = {"model.embed_tokens.weight": self.embedding}
+        for index, block in enumerate(self.blocks):
+            for name, tensor in block.targets().items():
+                named[f"model.layers.{index}.{name}"] = tensor
+        if self.final_norm is not None and self.head is not None:
+            named["model.norm.weight"] = self.final_norm
+            if not self.spec.tie_word_embeddings:
+                named["lm_head.weight"] = self.head.weight
+        return named
+
+    def pack(self) -> None:
+        """Lay the loaded weights out for the device; call once, after loading."""
+        for block in self.blocks:
+            for linear in block.linears:
+                linear.pack()
+        if self.head is not None:
+            self.head.pack(keep_weight=self.spec.tie_word_embeddings)
+
+    def embed(
+        self,
+        input_ids: Tensor,
+        injected_rows: Tensor | None = None,
+        activations: Tensor | None = None,
+        injection_scale: float = 1.0,
+    ) -> Tensor:
+        """Embedding rows with activations injected: see `gloss_kernels.embed_inject`."""
+        return embed_inject(
+            self.embedding,
+            input_ids,
+            embed_scale=self.spec.embed_scale,
+            injected_rows=injected_rows,
+            activations=activations,
+            injection_scale=injection_scale,
+        )
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        batch: ForwardBatch,
+        collect: list[tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        """Run all blocks.
+
+        Args:
+            hidden_states: [num_tokens, d_model] embedded rows; overwritten.
+            batch: what the rows are.
+            collect: receives every block's keys and values, [num_tokens, num_kv_heads, head_dim].
+
+        Returns:
+            [num_tokens, d_model] the residual stream after the last block, not normed.
+        """
+        residual, pending = hidden_states, None
+        for index, block in enumerate(self.blocks):
+            table = self.rope_tables[block.layer.rope_index]
+            if pending is None:
+                normed = block.norm(residual, block.input_norm, None)
+            else:
+                normed = block.norm(pending, block.input_norm, residual)
+            attended, keys, values = block.attention(normed, batch, index, table)
+            if collect is not None:
+                collect.append((keys, values))
+            if block.post_attention_norm is not None:
+                attended = block.norm(attended, block.post_attention_norm, None)
+            pending = block.mlp(block.norm(attended, block.mlp_norm, residual))
+            if block.post_mlp_norm is not None:
+                pending = block.norm(pending, block.post_mlp_norm, None)
+            if batch.injection is not None and batch.injection.layer_index == index:
+                residual, pending = _inject(residual.add_(pending), batch.injection), None
+        return residual if pending is None else residual.add_(pending)
+
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        """Final norm and head: [n, d_model] residual rows to [n, vocab_size] float32."""
+        assert self.final_norm is not None and self.head is not None
+        normed = rms_norm(
+            hidden_states,
+            self.final_norm,
+            self.spec.rms_norm_eps,
+            offset=self.spec.norm_offset,
+        )
+        return self.head(normed).float()
+
+    def compute_prefix(self, input_ids: Tensor) -> Prefix:
+        """Keys and values of a token sequence, for others to stand behind.
+
+        Args:
+            input_ids: [prefix_len] int64, at least one.
+        """
+        length = input_ids.shape[0]
+        batch = ForwardBatch(
+            positions=torch.arange(length, device=self.device),
+            packed=PackedRows(
+                cu_seqlens=torch.tensor([0, length], device=self.device), max_seqlen=length
+            ),
+        )
+        collected: list[tuple[Tensor, Tensor]] = []
+        self.forward(self.embed(input_ids), batch, collected)
+        keys = torch.stack([pair[0].transpose(0, 1) for pair in collected])
+        values = torch.stack([pair[1].transpose(0, 1) for pair in collected])
+        return Prefix(keys=keys.contiguous(), values=values.contiguous())
+
+
+def _inject(residual: Tensor, injection: Injection) -> Tensor:
+    """Add each direction, scaled to its row's own norm, to the residual stream in place."""
+    rows = residual.index_select(0, injection.rows).float()
+    norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    rows += norms * injection.directions
+    return residual.index_copy_(0, injection.rows, rows.to(residual.dtype))

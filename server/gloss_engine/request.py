@@ -1,0 +1,103 @@
+"""What goes into the engine and what comes out, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from gloss_engine.errors import ItemError
+from gloss_engine.sampling import SamplingParams
+
+FINISH_REASONS = ("eos", "closing_tag", "stop", "length", "cancelled", "error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerbalizeRequest:
+    """Activations to explain.
+
+    Attributes:
+        activations: [n, d_model] float32, float16 or bfloat16; raw, never normalised.
+        num_samples: explanations per activation.
+        sampling: how tokens are drawn.
+        item_keys: [n] coordinates of the draws, 0 to 2^64 - 1; None: the index in the request.
+        positions: [n] token positions the activations were read at, for flags; None: not known.
+        token_ids: [n] tokens they were read on, for flags; None: not known.
+        layer_index: the layer the caller read; refused where it is not the checkpoint's K.
+        allow_layer_mismatch: run all the same.
+        score: ask for evidence; None: wherever an AR is loaded.
+        stream: report every token as it comes.
+    """
+
+    activations: torch.Tensor | np.ndarray
+    num_samples: int = 1
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    item_keys: tuple[int, ...] | None = None
+    positions: tuple[int, ...] | None = None
+    token_ids: tuple[int, ...] | None = None
+    layer_index: int | None = None
+    allow_layer_mismatch: bool = False
+    score: bool | None = None
+    stream: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """One sample's explanation of one activation, with its evidence.
+
+    Attributes:
+        request_id: the request it answers.
+        index: the activation's place in the request.
+        sample: 0 .. num_samples - 1.
+        seed: seed of the draws.
+        explanation: the text between the tags (SERVICE contract); never None.
+        raw_text: everything generated, special tokens included.
+        token_ids: all generated ids, the one that completes the stop included.
+        logprob: sum over `token_ids` of log-softmax(logits / T) after the repetition penalty and
+            before truncation, nats; T = 0 counts as 1.
+        finish_reason: one of FINISH_REASONS.
+        cosine, mse, fve: the AR's evidence; None where not scored (fve also without a baseline).
+        flags: see `av.flags`.
+        error: why there is no explanation, or None.
+    """
+
+    request_id: str
+    index: int
+    sample: int
+    seed: int
+    explanation: str = ""
+    raw_text: str = ""
+    token_ids: tuple[int, ...] = ()
+    logprob: float = 0.0
+    finish_reason: str = "error"
+    cosine: float | None = None
+    mse: float | None = None
+    fve: float | None = None
+    flags: tuple[str, ...] = ()
+    error: ItemError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenDelta:
+    """A token of a streaming request, one step old at most."""
+
+    request_id: str
+    index: int
+    sample: int
+    token_id: int
+
+
+@dataclass(kw_only=True)
+class StepOutput:
+    """What one engine step brought.
+
+    Attributes:
+        tokens: new tokens of requests that stream.
+        explanations: finished explanations, in no particular order.
+        finished: ids of requests whose last explanation is among them.
+    """
+
+    tokens: list[TokenDelta] = field(default_factory=list)
+    explanations: list[Explanation] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)

@@ -1,0 +1,42 @@
+"""What the engine has done so far, for metrics, benchmarks and proofs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(kw_only=True)
+class EngineStats:
+    """Counters since the engine started, and gauges of this moment.
+
+    Attributes:
+        num_steps: steps that ran rows.
+        prefix_tokens: prompt tokens computed once for all (AV prefix).
+        prefill_tokens: suffix tokens prefilled, the injected rows included.
+        prefix_tokens_reused: prefix tokens that items did not have to compute.
+        decode_tokens: tokens generated.
+        explanations: explanations finished without an error, by finish reason.
+        item_errors: items and samples that failed, by reason.
+        scored: explanations scored; ar_tokens: tokens the AR ran.
+        step_seconds: time spent in steps; score_seconds: of it, in scoring.
+        num_running, num_waiting: sequences in slots, items that wait.
+        num_to_score: finished texts that wait for the AR.
+        pages_used, pages_total: private pages.
+    """
+
+    num_steps: int = 0
+    prefix_tokens: int = 0
+    prefill_tokens: int = 0
+    prefix_tokens_reused: int = 0
+    decode_tokens: int = 0
+    explanations: dict[str, int] = field(default_factory=dict)
+    item_errors: dict[str, int] = field(default_factory=dict)
+    scored: int = 0
+    ar_tokens: int = 0
+    step_seconds: float = 0.0
+    score_seconds: float = 0.0
+    num_running: int = 0
+    num_waiting: int = 0
+    num_to_score: int = 0
+    pages_used: int = 0
+    pages_total: int = 0

@@ -1,0 +1,136 @@
+"""What a request must be before anything of it runs.
+
+A request that makes no sense as a whole is refused; a row that cannot be explained fails alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gloss_engine.errors import ItemError, RequestError
+from gloss_engine.facts import ModelFacts
+from gloss_engine.request import VerbalizeRequest
+from gloss_engine.scheduler import Scheduler
+
+
+def validate(
+    request: VerbalizeRequest, facts: ModelFacts, scheduler: Scheduler, can_score: bool
+) -> Tensor:
+    """Check a request against what the engine can run.
+
+    Returns:
+        Its activations, [n, d_model] floating point.
+
+    Raises:
+        RequestError: naming the field, what was got, what was expected.
+    """
+    activations = as_activations(request.activations, facts.d_model)
+    _check_rows(request, activations.shape[0])
+    if request.num_samples < 1:
+        raise RequestError(
+            "INVALID_SAMPLES",
+            "num_samples",
+            f"num_samples: got {request.num_samples}, expected 1 or more",
+        )
+    if request.score and not can_score:
+        raise RequestError(
+            "NO_RECONSTRUCTOR",
+            "score",
+            "score: asked for, but no AR is loaded; load one or do not ask",
+        )
+    _check_layer(request, facts.layer_index)
+    _check_length(request, facts, scheduler)
+    return activations
+
+
+def _check_rows(request: VerbalizeRequest, n: int) -> None:
+    for name in ("item_keys", "positions", "token_ids"):
+        values = getattr(request, name)
+        if values is not None and len(values) != n:
+            raise RequestError(
+                "LENGTH_MISMATCH", name, f"{name}: got {len(values)}, expected {n}, one a row"
+            )
+    for key in request.item_keys or ():
+        if not 0 <= key < 2**64:
+            raise RequestError(
+                "INVALID_ITEM_KEY", "item_keys", f"item_keys: got {key}, expected 0 to 2^64 - 1"
+            )
+
+
+def _check_layer(request: VerbalizeRequest, layer: int | None) -> None:
+    stated = request.layer_index
+    if stated is None or layer is None or stated == layer or request.allow_layer_mismatch:
+        return
+    raise RequestError(
+        "LAYER_MISMATCH",
+        "layer_index",
+        f"layer_index: got {stated}, expected K = {layer}. K means the output of block K, "
+        f"which transformers calls hidden_states[{layer + 1}] (hidden_states[{layer}] is the "
+        "output of the block before). Capture there, or allow the mismatch.",
+    )
+
+
+def _check_length(request: VerbalizeRequest, facts: ModelFacts, scheduler: Scheduler) -> None:
+    wanted = request.sampling.max_new_tokens
+    if wanted > facts.max_new_tokens:
+        raise RequestError(
+            "TOO_MANY_TOKENS",
+            "max_new_tokens",
+            f"max_new_tokens: got {wanted}, expected at most {facts.max_new_tokens}, "
+            "this engine's limit",
+        )
+    needed = scheduler.pages_needed(wanted, request.num_samples)
+    if needed > scheduler.allocator.capacity:
+        raise RequestError(
+            "TOO_MANY_TOKENS",
+            "max_new_tokens",
+            f"max_new_tokens: {wanted} tokens need {needed} pages, expected at most "
+            f"{scheduler.allocator.capacity}, all there are; ask for fewer tokens",
+        )
+
+
+def as_activations(activations: torch.Tensor | np.ndarray, d_model: int) -> torch.Tensor:
+    """The request's activations as a [n, d_model] floating-point tensor.
+
+    Raises:
+        RequestError: not two-dimensional, empty, another width or no float type.
+    """
+    tensor = torch.as_tensor(activations)
+    shape = tuple(tensor.shape)
+    if tensor.dim() != 2 or tensor.shape[0] == 0 or tensor.shape[1] != d_model:
+        reason = "EMPTY_BATCH" if 0 in shape else "DIMENSION_MISMATCH"
+        raise RequestError(
+            reason,
+            "activations",
+            f"activations: got shape {list(shape)}, expected [n, {d_model}] with n >= 1. "
+            "Send one row per activation, each as wide as the explained model's residual stream.",
+        )
+    if not tensor.is_floating_point():
+        raise RequestError(
+            "UNSUPPORTED_DTYPE",
+            "activations",
+            f"activations: got {tensor.dtype}, expected float32, float16 or bfloat16.",
+        )
+    return tensor
+
+
+def item_errors(activations: torch.Tensor) -> dict[int, ItemError]:
+    """Rows that cannot be explained: non-finite or zero, by index."""
+    finite = torch.isfinite(activations).all(dim=-1)
+    zero = (activations == 0).all(dim=-1)
+    errors = {}
+    for index in (~finite).nonzero().squeeze(1).tolist():
+        errors[index] = ItemError(
+            code="INVALID_ARGUMENT",
+            reason="NON_FINITE_VECTOR",
+            message=f"activation {index} holds NaN or Inf; send finite values",
+        )
+    for index in zero.nonzero().squeeze(1).tolist():
+        errors[index] = ItemError(
+            code="INVALID_ARGUMENT",
+            reason="ZERO_VECTOR",
+            message=f"activation {index} is zero and has no direction to explain",
+        )
+    return errors
