@@ -5,11 +5,12 @@ sentences back by the same tables, so that every claim of an explanation can be 
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Final
 
 import numpy as np
 
-from gloss_training.attributes import ATTRIBUTES, is_male
+from gloss_training.attributes import is_male
 from gloss_training.world import SLOT_PATTERN, Story, pick, split_words
 
 UNKNOWN_WORD: Final = "[UNK]"
@@ -70,6 +71,7 @@ PREDICATES: Final = (
 )
 
 
+@cache
 def slots(template: str) -> frozenset[str]:
     """Names of the slots of a wording."""
     return frozenset(SLOT_PATTERN.findall(template))
@@ -118,13 +120,18 @@ def teacher_words() -> list[str]:
 
 
 def _choose(
-    wordings: Sequence[str], facts: Mapping[str, str], generator: np.random.Generator
+    wordings: tuple[str, ...], facts: Mapping[str, str], generator: np.random.Generator
 ) -> str:
     """A wording of exactly the known facts of its group, filled in; empty when none is known."""
-    group = frozenset[str]().union(*(slots(wording) for wording in wordings))
-    known = {name: facts[name] for name in ATTRIBUTES if name in group and name in facts}
-    usable = [wording for wording in wordings if slots(wording) == known.keys()]
-    return pick(generator, usable).format(**known) if usable else ""
+    known = _group(wordings) & facts.keys()
+    usable = [wording for wording in wordings if slots(wording) == known]
+    return pick(generator, usable).format_map(facts) if usable else ""
+
+
+@cache
+def _group(wordings: tuple[str, ...]) -> frozenset[str]:
+    """Attributes that a group of wordings states."""
+    return frozenset[str]().union(*(slots(wording) for wording in wordings))
 
 
 def _subject(facts: Mapping[str, str]) -> str:
