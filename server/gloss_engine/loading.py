@@ -15,8 +15,9 @@ from gloss_engine.errors import CheckpointError
 from gloss_engine.facts import ModelFacts
 from gloss_engine.kv.allocator import BlockAllocator
 from gloss_engine.kv.pool import allocate_pool
+from gloss_engine.models.decoder import Decoder
 from gloss_engine.released import released_baseline
-from gloss_engine.runner import ModelRunner
+from gloss_engine.runner import AvProgram, ModelRunner
 from gloss_engine.scheduler import Scheduler
 from gloss_engine.score_queue import ScoreQueue
 from gloss_engine.sidecar import Sidecar
@@ -47,7 +48,7 @@ def load_engine(
             batch=config.score_batch,
             wait_steps=config.score_wait_steps,
         )
-    runner, scheduler = _machinery(verbalizer, config)
+    runner, scheduler = machinery(verbalizer.decoder, verbalizer.program, config)
     sidecar = verbalizer.sidecar
     facts = ModelFacts(
         d_model=verbalizer.spec.d_model,
@@ -101,14 +102,14 @@ def fve_baseline(
     )
 
 
-def _machinery(verbalizer: Verbalizer, config: EngineConfig) -> tuple[ModelRunner, Scheduler]:
-    """Pages, slots, and what runs and schedules them."""
-    suffix_len = 1 + len(verbalizer.prompt.suffix_ids)
-    page_size = config.page_size
+def machinery(
+    decoder: Decoder, program: AvProgram, config: EngineConfig
+) -> tuple[ModelRunner, Scheduler]:
+    """Pages and slots for a loaded AV, with what runs and what schedules them."""
+    suffix_len, page_size = program.suffix_ids.shape[0], config.page_size
     max_pages = -(-(suffix_len + config.max_new_tokens - 1) // page_size)
     # One item may hold its prefilled suffix beside the slots' pages; page 0 is nobody's.
     num_pages = config.num_pages or config.num_slots * max_pages + -(-suffix_len // page_size) + 1
-    decoder = verbalizer.decoder
     cache = allocate_pool(decoder.spec, num_pages, page_size, decoder.device, decoder.dtype)
     limits = SlotLimits(
         num_slots=config.num_slots,
@@ -116,8 +117,7 @@ def _machinery(verbalizer: Verbalizer, config: EngineConfig) -> tuple[ModelRunne
         max_pages=max_pages,
         vocab_size=decoder.spec.vocab_size,
     )
-    slots = Slots(limits, decoder.device)
-    runner = ModelRunner(decoder, verbalizer.program, cache, slots)
+    runner = ModelRunner(decoder, program, cache, Slots(limits, decoder.device))
     scheduler = Scheduler(
         BlockAllocator(num_pages, page_size),
         config.num_slots,
