@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from tokenizers import pre_tokenizers
 from transformers import (
     AutoTokenizer,
     Gemma3Config,
@@ -330,6 +331,30 @@ def add_weights(directory: Path, added: dict[str, torch.Tensor]) -> None:
     if index.exists():
         names = dict.fromkeys(added, path.name)
         edit_json(index, lambda loaded: loaded["weight_map"].update(names))
+
+
+def add_nfc_marker(directory: Path) -> tuple[str, int]:
+    """Give a byte-level tokenizer.json the token U+F900, which Unicode's NFC turns into U+8C48.
+
+    Returns:
+        The character and its id, as tokenizer.json alone would encode it.
+    """
+    char, token_id = "\uf900", 0
+    mapped = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    first, second, third = mapped.pre_tokenize_str(char)[0][0]
+
+    def edit(loaded: dict[str, Any]) -> None:
+        nonlocal token_id
+        model = loaded["model"]
+        token_id = 2 + max(
+            *model["vocab"].values(), *(token["id"] for token in loaded["added_tokens"])
+        )
+        model["vocab"].update({first + second: token_id - 1, first + second + third: token_id})
+        model["merges"] += [[first, second], [first + second, third]]
+        loaded["normalizer"] = None
+
+    edit_json(directory / "tokenizer.json", edit)
+    return char, token_id
 
 
 def _drop(table: dict[str, Any], keys: set[str]) -> None:

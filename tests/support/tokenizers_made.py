@@ -6,6 +6,7 @@ template) so that AutoTokenizer treats it as it treats theirs.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -133,7 +134,10 @@ def _trained_json(arch: str) -> str:
             pair=f"{bos} $A {bos} $B",
             special_tokens=[(bos, tokenizer.token_to_id(bos))],
         )
-    return tokenizer.to_str()
+    made = json.loads(tokenizer.to_str())
+    # The trainer files the byte tokens under the special ones; decoding would drop them.
+    made["added_tokens"] = [t for t in made["added_tokens"] if not t["content"].startswith("<0x")]
+    return json.dumps(made)
 
 
 def save_tokenizer(arch: str, directory: Any) -> Any:
