@@ -11,17 +11,29 @@ Reads qkv and one row of the table per token; writes q, and k and v into their p
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-
-from gloss_kernels.reference.rms_norm import rms_norm
 
 
 def _rotate(heads: Tensor, cos_sin: Tensor) -> Tensor:
-    """Rotate [num_tokens, heads, head_dim] by cos_sin [num_tokens, 1, 2, head_dim / 2]."""
-    cos, sin = cos_sin[:, :, 0], cos_sin[:, :, 1]
-    first, second = heads.float().chunk(2, dim=-1)
-    rotated = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-    return rotated.to(heads.dtype)
+    """Rotate [num_tokens, heads, head_dim] by cos_sin [num_tokens, 2, head_dim / 2], float32."""
+    cos, sin = cos_sin.unsqueeze(1).repeat(1, 1, 1, 2).unbind(dim=2)
+    first, second = heads.chunk(2, dim=-1)
+    return torch.addcmul(heads * cos, torch.cat((-second, first), dim=-1), sin)
+
+
+def _normalise(
+    heads: Tensor,
+    weights: tuple[Tensor, Tensor],
+    counts: tuple[int, int],
+    eps: float,
+    offset: float,
+) -> Tensor:
+    """RMS norm of query and key heads at once, each kind with its own weight."""
+    dtype, head_dim = heads.dtype, heads.shape[-1]
+    normed = F.rms_norm(heads.float(), (head_dim,), None, eps)
+    rows = [w.float().expand(count, head_dim) for w, count in zip(weights, counts, strict=True)]
+    return (normed * (torch.cat(rows) + offset)).to(dtype)
 
 
 def qkv_rope_store(
@@ -55,16 +67,12 @@ def qkv_rope_store(
     """
     num_tokens = qkv.shape[0]
     heads = qkv.view(num_tokens, num_heads + 2 * num_kv_heads, -1)
-    values = heads[:, num_heads + num_kv_heads :]
-    cos_sin = cos_sin_table.index_select(0, positions).unsqueeze(1)
-    if q_norm_weight is None or k_norm_weight is None:
-        rotated = _rotate(heads[:, : num_heads + num_kv_heads], cos_sin)
-        queries, keys = rotated[:, :num_heads], rotated[:, num_heads:]
-    else:
-        queries = rms_norm(heads[:, :num_heads], q_norm_weight, norm_eps, offset=norm_offset)
-        keys = heads[:, num_heads : num_heads + num_kv_heads]
-        keys = rms_norm(keys, k_norm_weight, norm_eps, offset=norm_offset)
-        queries, keys = _rotate(queries, cos_sin), _rotate(keys, cos_sin)
+    rotating, values = heads.split((num_heads + num_kv_heads, num_kv_heads), dim=1)
+    if q_norm_weight is not None and k_norm_weight is not None:
+        weights, counts = (q_norm_weight, k_norm_weight), (num_heads, num_kv_heads)
+        rotating = _normalise(rotating, weights, counts, norm_eps, norm_offset)
+    rotated = _rotate(rotating.float(), cos_sin_table.index_select(0, positions)).to(qkv.dtype)
+    queries, keys = rotated.split((num_heads, num_kv_heads), dim=1)
     if key_cache is not None:
         assert value_cache is not None and slot_mapping is not None
         _store(key_cache, keys, slot_mapping)

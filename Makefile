@@ -1,0 +1,69 @@
+# The project's commands. `make demo` and `make test` set up all they need in .venv.
+#
+# PYTHON    the interpreter that makes .venv (3.11 or 3.12)
+# PIP_ARGS  extra arguments of every pip install, for a mirror or a proxy
+# ARGS      extra arguments of the command that a target runs
+
+PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3 || command -v python)
+PIP_ARGS ?=
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
+# Two busy OpenMP pools on one core collapse; the engine's own threads are a setting.
+TEST_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format proto bench serve clean
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python found; install Python 3.11 or 3.12, or run make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit((3, 11) > sys.version_info[:2] or sys.version_info[:2] > (3, 12))' \
+		|| { echo "error: got $$($(PYTHON) --version 2>&1), expected Python 3.11 or 3.12; run make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+		|| { echo "error: $(PYTHON) has no venv; install it (Debian: apt install python3-venv) and run make again" >&2; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.server: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing gloss-nla[server] (torch is the large one; minutes on the first run)"
+	@$(INSTALL) -e '.[server]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing gloss-nla[dev] (torch is the large one; minutes on the first run)"
+	@$(INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.server
+
+install: $(VENV)/.dev ## Set up .venv with everything for development
+
+demo: $(VENV)/.server ## Explain the activations of a story with the embedded pair
+	@$(BIN)/gloss demo $(ARGS)
+
+test: $(VENV)/.dev ## Run the tests
+	@$(TEST_ENV) $(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## Lint, types, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## Format and sort imports
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+proto: ## Regenerate the stubs of the service contract (not in this version yet)
+	@echo "error: proto/ holds no contract yet; it comes with the gRPC service" >&2; exit 1
+
+bench: $(VENV)/.dev ## Compare the engine with transformers (about 15 minutes; ARGS=--smoke for seconds)
+	@$(BIN)/python benchmarks/bench_engine.py $(ARGS)
+
+serve: $(VENV)/.server ## Start the gRPC service (not in this version yet)
+	@echo "error: this version has no service yet; gloss verbalize --local runs in process" >&2; exit 1
+
+clean: ## Remove .venv and caches
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
