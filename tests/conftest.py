@@ -39,7 +39,8 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
     """Copies a checkpoint directory so that it can be broken."""
 
     def copy(directory: Path) -> Path:
-        target = tmp_path / f"{directory.parent.name}_{directory.name}"
+        number = len(list(tmp_path.iterdir()))
+        target = tmp_path / f"{number}_{directory.parent.name}_{directory.name}"
         shutil.copytree(directory, target)
         return target
 

@@ -198,6 +198,17 @@ def test_a_window_means_what_transformers_means() -> None:
     assert seen == [kv for kv in range(20) if 15 - 8 < kv <= 15]
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_truncated_ar_may_keep_the_whole_list_of_layer_types(
+    tmp_path: Path, wrapped: bool
+) -> None:
+    types = ["sliding_attention", "full_attention"] * 4
+    text = {**GEMMA_SIZES, "layer_types": types, "num_hidden_layers": 3}
+    values = {"model_type": "gemma3", "text_config": text} if wrapped else text
+    layers = read_spec(write_config(tmp_path, **values)).layers
+    assert [layer.window for layer in layers] == [16, None, 16]
+
+
 @pytest.mark.parametrize(
     ("values", "name"),
     [

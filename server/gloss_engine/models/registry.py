@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
+from transformers import CONFIG_MAPPING
 
 from gloss_engine.errors import CheckpointError
 from gloss_engine.models.spec import LayerSpec, ModelSpec, RopeSpec
@@ -36,7 +36,8 @@ def read_config(directory: Path) -> Any:
     """
     path = directory / "config.json"
     try:
-        model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+        model_type = loaded.get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(
             str(path),
@@ -46,8 +47,9 @@ def read_config(directory: Path) -> Any:
         ) from error
     if model_type not in SUPPORTED_MODEL_TYPES:
         raise _unsupported("model_type", model_type, SUPPORTED_MODEL_TYPES)
+    _truncate_layer_types(loaded)
     try:
-        return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        return CONFIG_MAPPING[model_type].from_dict(loaded)
     # Validation inside transformers ends in KeyError, TypeError, ValueError or its own
     # StrictDataclassError, which derives from Exception alone.
     except Exception as error:
@@ -156,6 +158,17 @@ def _setting(rope: Mapping[str, Any], key: str) -> float:
             fix="Correct rope_parameters (or rope_scaling) in config.json.",
         )
     return value
+
+
+def _truncate_layer_types(loaded: dict[str, Any]) -> None:
+    """An AR cut to K + 1 blocks may keep its base model's whole list, which transformers 5 then
+    refuses; the first K + 1 entries are the AR's. A list that is too short stays an error."""
+    for table in (loaded, loaded.get("text_config")):
+        if not isinstance(table, dict):
+            continue
+        layer_types, num_layers = table.get("layer_types"), table.get("num_hidden_layers")
+        if isinstance(layer_types, list) and type(num_layers) is int and num_layers > 0:
+            table["layer_types"] = layer_types[:num_layers]
 
 
 def _ropes(text: Any, head_dim: int) -> tuple[tuple[RopeSpec, ...], Mapping[str, int]]:
