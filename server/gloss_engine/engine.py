@@ -119,16 +119,17 @@ class Engine:
         seed = request.sampling.seed
         seed = secrets.randbits(64) if seed is None else seed
         n, samples = activations.shape[0], request.num_samples
+        norms = torch.linalg.vector_norm(activations.float(), dim=-1).tolist()
         self._requests[request_id] = _InFlight(
             request=request,
             activations=activations,
-            norms=torch.linalg.vector_norm(activations.float(), dim=-1).tolist(),
+            norms=norms,
             seed=seed,
             num_open=n * samples,
             scored=request.score is not False and self.scores is not None,
         )
         self.runner.add_activations(request_id, activations)
-        errors = item_errors(activations)
+        errors = item_errors(norms)
         for index in range(n):
             if index in errors:
                 for sample in range(samples):

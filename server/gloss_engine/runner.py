@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gloss_engine.kv.pool import copy_pages
+from gloss_engine.kv.pool import clear_pages, copy_pages
 from gloss_engine.models.batch import (
     DecodeRows,
     ForwardBatch,
@@ -39,8 +39,8 @@ class Runner(Protocol):
     def drop_activations(self, request_id: str) -> None:
         """Forget them."""
 
-    def run(self, plan: StepPlan) -> list[Finish]:
-        """Run a step; one code for each of `plan.num_rows` slots."""
+    def run(self, plan: StepPlan) -> list[int]:
+        """Run a step; one `Finish` code for each of `plan.num_rows` slots."""
 
     def output(self, slot: int) -> tuple[list[int], list[float]]:
         """Token ids and log-probabilities a slot has generated so far."""
@@ -100,17 +100,22 @@ class ModelRunner:
         self._activations.pop(request_id, None)
 
     @torch.inference_mode()
-    def run(self, plan: StepPlan) -> list[Finish]:
+    def run(self, plan: StepPlan) -> list[int]:
         """See `Runner`."""
-        for item in plan.abandoned:
-            self._item_logits.pop(item, None)
+        for abandoned in plan.abandoned:
+            self._item_logits.pop(abandoned.item, None)
+            clear_pages(self.cache, torch.tensor(abandoned.pages))
         logits = self._fork_logits(plan, self._forward(plan))
         forks = [fork.sequence for fork in plan.forks]
         copies = [pair for fork in plan.forks for pair in fork.copies]
         copy_pages(self.cache, [pair[0] for pair in copies], [pair[1] for pair in copies])
         self.slots.admit(forks, self.suffix_len)
         self._private_bound.extend([self.suffix_len] * len(forks))
-        return self._sample(plan.num_rows, logits)
+        codes = self._sample(plan.num_rows, logits)
+        for slot, code in enumerate(codes):
+            if code == Finish.ERROR:
+                clear_pages(self.cache, self.slots.block_table[slot])
+        return codes
 
     def output(self, slot: int) -> tuple[list[int], list[float]]:
         """See `Runner`."""
@@ -225,7 +230,7 @@ class ModelRunner:
                 taken += 1
         return logits.index_select(0, torch.tensor(order, device=logits.device))
 
-    def _sample(self, n: int, logits: Tensor) -> list[Finish]:
+    def _sample(self, n: int, logits: Tensor) -> list[int]:
         """Draw a token for rows 0 .. n-1 and advance their state."""
         slots, program = self.slots, self.program
         presence = slots.presence if slots.uses("penalty") else None

@@ -47,13 +47,13 @@ class StepPlan:
         num_decode: sequences that already run, in slots 0 .. num_decode - 1.
         prefills: suffixes computed in this step.
         forks: sequences that start in this step, in slot order after the running ones.
-        abandoned: items dropped between two forks, whose logits may be forgotten.
+        abandoned: items dropped between two forks, with the pages they held.
     """
 
     num_decode: int = 0
     prefills: list[Prefill] = field(default_factory=list)
     forks: list[Fork] = field(default_factory=list)
-    abandoned: list[Item] = field(default_factory=list)
+    abandoned: list[Prefill] = field(default_factory=list)
 
     @property
     def num_rows(self) -> int:
@@ -79,7 +79,7 @@ class Scheduler:
         self.max_prefill_items = max(1, max_prefill_tokens // suffix_len)
         self.waiting: deque[Item] = deque()
         self.running: list[Sequence] = []
-        self._abandoned: list[Item] = []
+        self._abandoned: list[Prefill] = []
 
     @property
     def has_work(self) -> bool:
@@ -104,10 +104,10 @@ class Scheduler:
         dropped = [item for item in self.waiting if item.request_id == request_id]
         for item in dropped:
             self.waiting.remove(item)
+            if item.prefilled:
+                self._abandoned.append(Prefill(item=item, pages=tuple(item.suffix_pages)))
             self.allocator.free(item.suffix_pages)
             item.suffix_pages = []
-            if item.prefilled:
-                self._abandoned.append(item)
         for sequence in self.running:
             if sequence.item.request_id == request_id:
                 sequence.cancelled = True

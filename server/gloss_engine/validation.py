@@ -5,6 +5,8 @@ A request that makes no sense as a whole is refused; a row that cannot be explai
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -116,21 +118,26 @@ def as_activations(activations: torch.Tensor | np.ndarray, d_model: int) -> torc
     return tensor
 
 
-def item_errors(activations: torch.Tensor) -> dict[int, ItemError]:
-    """Rows that cannot be explained: non-finite or zero, by index."""
-    finite = torch.isfinite(activations).all(dim=-1)
-    zero = (activations == 0).all(dim=-1)
+def item_errors(norms: list[float]) -> dict[int, ItemError]:
+    """Rows that cannot be explained, by index.
+
+    Args:
+        norms: the rows' L2 norms in float32: NaN or Inf where a row holds one (or overflows),
+            0 where it has no direction.
+    """
     errors = {}
-    for index in (~finite).nonzero().squeeze(1).tolist():
-        errors[index] = ItemError(
-            code="INVALID_ARGUMENT",
-            reason="NON_FINITE_VECTOR",
-            message=f"activation {index} holds NaN or Inf; send finite values",
-        )
-    for index in zero.nonzero().squeeze(1).tolist():
-        errors[index] = ItemError(
-            code="INVALID_ARGUMENT",
-            reason="ZERO_VECTOR",
-            message=f"activation {index} is zero and has no direction to explain",
-        )
+    for index, norm in enumerate(norms):
+        if not math.isfinite(norm):
+            errors[index] = ItemError(
+                code="INVALID_ARGUMENT",
+                reason="NON_FINITE_VECTOR",
+                message=f"activation {index} holds NaN or Inf, or its float32 norm overflows; "
+                "send finite values",
+            )
+        elif norm == 0.0:
+            errors[index] = ItemError(
+                code="INVALID_ARGUMENT",
+                reason="ZERO_VECTOR",
+                message=f"activation {index} is zero and has no direction to explain",
+            )
     return errors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from gloss_engine.models.batch import PagedCache
 from gloss_engine.models.spec import ModelSpec
@@ -17,7 +18,11 @@ def page_bytes(spec: ModelSpec, page_size: int, dtype: torch.dtype) -> int:
 def allocate_pool(
     spec: ModelSpec, num_pages: int, page_size: int, device: torch.device, dtype: torch.dtype
 ) -> PagedCache:
-    """A zeroed pool: unwritten keys are masked, but 0 * NaN would still spread from values."""
+    """A zeroed pool.
+
+    Attention masks what a sequence has not written, but 0 * NaN is NaN: pages that nobody holds
+    must be finite (see `clear_pages`).
+    """
     shape = (spec.num_layers, num_pages, spec.num_kv_heads, page_size, spec.head_dim)
     return PagedCache(
         keys=torch.zeros(shape, device=device, dtype=dtype),
@@ -33,3 +38,13 @@ def copy_pages(cache: PagedCache, sources: list[int], destinations: list[int]) -
     destination = torch.tensor(destinations, device=cache.keys.device)
     for tensor in (cache.keys, cache.values):
         tensor.index_copy_(1, destination, tensor.index_select(1, source))
+
+
+def clear_pages(cache: PagedCache, pages: Tensor) -> None:
+    """Zero the pages of a sequence that failed, before others get them.
+
+    Args:
+        pages: [n] int64; page 0 may be among them.
+    """
+    for tensor in (cache.keys, cache.values):
+        tensor.index_fill_(1, pages.to(tensor.device), 0.0)
