@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-import yaml
-
 from gloss_engine.errors import CheckpointError
+from gloss_engine.section import Section, load_section
 
 SIDECAR_NAME = "nla_meta.yaml"
 _ROLES: dict[str, Literal["av", "ar"]] = {"av": "av", "actor": "av", "ar": "ar", "critic": "ar"}
@@ -93,7 +92,7 @@ def read_sidecar(directory: Path) -> Sidecar:
         CheckpointError: missing file, broken YAML, a value of the wrong type or sign, places that
             contradict each other, a dataset's sidecar, or an AV without an injection scale.
     """
-    root = _load(directory / SIDECAR_NAME)
+    root = load_section(directory / SIDECAR_NAME)
     _check_kind(root, "nla_model")
     role_text = root.text("role")
     if role_text is None or role_text not in _ROLES:
@@ -136,7 +135,7 @@ def read_dataset_sidecar(parquet: Path) -> DatasetSidecar | None:
     path = parquet.with_name(f"{parquet.name}.{SIDECAR_NAME}")
     if not path.exists():
         return None
-    root = _load(path)
+    root = load_section(path)
     _check_kind(root, "nla_dataset")
     extraction = root.section("extraction")
     return DatasetSidecar(
@@ -145,110 +144,7 @@ def read_dataset_sidecar(parquet: Path) -> DatasetSidecar | None:
     )
 
 
-@dataclass(frozen=True)
-class _Section:
-    """One mapping of the file, knowing where it stands so that a refusal can name the field."""
-
-    path: Path
-    name: str
-    values: Mapping[object, object]
-
-    def refuse(self, key: str, expected: str, fix: str) -> CheckpointError:
-        got = reprlib.repr(self.values[key]) if key in self.values else "nothing"
-        return CheckpointError(
-            f"{self.path}: {self.name}{key}", got=got, expected=expected, fix=fix
-        )
-
-    def section(self, key: str) -> _Section:
-        """A nested mapping; missing and null are the empty one."""
-        value = self.values.get(key)
-        if value is None:
-            value = {}
-        if not isinstance(value, Mapping):
-            raise self.refuse(key, "a mapping", "Indent the fields below it.")
-        return _Section(self.path, f"{self.name}{key}.", value)
-
-    def text(self, key: str) -> str | None:
-        value = self.values.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, str) or not value:
-            raise self.refuse(key, "a non-empty string", "Quote the value.")
-        return value
-
-    def integer(self, key: str, minimum: int = 0) -> int | None:
-        value = self.values.get(key)
-        if value is None:
-            return None
-        if not _is_index(value, minimum):
-            raise self.refuse(key, f"an integer of at least {minimum}", "Correct the value.")
-        assert isinstance(value, int)
-        return value
-
-    def number(self, key: str) -> float | None:
-        value = self.values.get(key)
-        if value is None:
-            return None
-        # YAML 1.1 reads 8e4 as text (it wants 8.0e+4), hence the advice to write it out.
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.refuse(key, "a positive number", "Write it out, for example 80000.0.")
-        # 1e38 is about where float32 ends; this also keeps float() from overflowing.
-        if not 0 < value < 1e38:
-            raise self.refuse(key, "a positive finite number", "Correct the value.")
-        return float(value)
-
-    def scale(self, key: str, d_model: int) -> float | None:
-        if self.values.get(key) == "sqrt_d_model":
-            return math.sqrt(d_model)
-        return self.number(key)
-
-    def ids(self, key: str) -> tuple[int, ...] | None:
-        value = self.values.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, list) or not value or not all(_is_index(v) for v in value):
-            raise self.refuse(key, "null or a list of token ids", "Correct the list.")
-        return tuple(value)
-
-
-def _is_index(value: object, minimum: int = 0) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int):
-        return False
-    return minimum <= value < 2**31
-
-
-def _load(path: Path) -> _Section:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            str(path),
-            got=f"{type(error).__name__}",
-            expected="a readable UTF-8 file",
-            fix="An AV or AR directory carries its sidecar beside config.json.",
-        ) from error
-    try:
-        loaded = yaml.safe_load(text)
-    # Not only YAMLError: PyYAML's constructors leak AttributeError, KeyError, IndexError and
-    # ValueError on scalars such as `!!timestamp x`, and deep nesting ends in RecursionError.
-    except Exception as error:
-        raise CheckpointError(
-            str(path),
-            got=f"text that is no YAML ({reprlib.repr(str(error))})",
-            expected="a YAML mapping",
-            fix="Correct the file or take it from the release again.",
-        ) from error
-    if not isinstance(loaded, Mapping):
-        raise CheckpointError(
-            str(path),
-            got=type(loaded).__name__,
-            expected="a YAML mapping",
-            fix="Correct the file or take it from the release again.",
-        )
-    return _Section(path, "", loaded)
-
-
-def _check_kind(root: _Section, expected: str) -> None:
+def _check_kind(root: Section, expected: str) -> None:
     kind = root.text("kind")
     if kind == expected:
         return
@@ -260,7 +156,7 @@ def _check_kind(root: _Section, expected: str) -> None:
     raise root.refuse("kind", expected, fix)
 
 
-def _required_width(section: _Section) -> int:
+def _required_width(section: Section) -> int:
     d_model = section.integer("d_model", minimum=1)
     if d_model is None:
         raise section.refuse("d_model", "the model's hidden size", "State d_model.")
@@ -280,7 +176,7 @@ def _agreed(path: Path, what: str, places: Mapping[str, _T | None]) -> _T | None
     return next(iter(stated.values()), None)
 
 
-def _layer_index(root: _Section) -> int | None:
+def _layer_index(root: Section) -> int | None:
     extraction, critic = root.section("extraction"), root.section("critic")
     places = {
         "extraction_layer_index": root.integer("extraction_layer_index"),
@@ -292,7 +188,7 @@ def _layer_index(root: _Section) -> int | None:
     return _agreed(root.path, "layer K", places)
 
 
-def _marker(tokens: _Section) -> Marker | None:
+def _marker(tokens: Section) -> Marker | None:
     char = tokens.text("injection_char")
     keys = ("injection_token_id", "injection_left_neighbor_id", "injection_right_neighbor_id")
     ids = [tokens.integer(key) for key in keys]
@@ -307,7 +203,7 @@ def _marker(tokens: _Section) -> Marker | None:
     return Marker(char=char, token_id=token_id, left_neighbor_id=left, right_neighbor_id=right)
 
 
-def _template(root: _Section, keys: tuple[str, ...]) -> str | None:
+def _template(root: Section, keys: tuple[str, ...]) -> str | None:
     templates = root.section("prompt_templates")
     return _agreed(
         root.path,
