@@ -30,13 +30,15 @@ def test_labels_agree_with_revealed_facts_at_every_position() -> None:
 
 
 def test_an_untrained_head_costs_the_entropy_of_a_uniform_guess() -> None:
-    head = StateHead(8)
+    head = StateHead(8, 50)
     torch.nn.init.zeros_(head.linear.weight)
     torch.nn.init.zeros_(head.linear.bias)
     labels = torch.zeros(2, 3, len(ATTRIBUTES), dtype=torch.int64)
     labels[1, 2] = IGNORED
-    expected = sum(math.log(len(v) + 1) for v in ATTRIBUTES.values()) / len(ATTRIBUTES)
-    loss = head(torch.randn(2, 3, 8), labels)
+    words = torch.randint(0, 50, (2, 3)).masked_fill(labels[..., 0] == IGNORED, IGNORED)
+    sizes = [*(len(values) + 1 for values in ATTRIBUTES.values()), 50]
+    expected = sum(math.log(size) for size in sizes) / len(sizes)
+    loss = head(torch.randn(2, 3, 8), labels, words)
     assert abs(loss.item() - expected) < 1e-5
 
 

@@ -12,13 +12,13 @@ class _Frozen(BaseModel):
 class ModelConfig(_Frozen):
     """Shape of the target; the AV has the same, the AR its first `layer_index` + 1 blocks."""
 
-    hidden_size: int = Field(default=96, gt=0)
+    hidden_size: int = Field(default=128, gt=0)
     intermediate_size: int = Field(default=256, gt=0)
     num_layers: int = Field(default=4, gt=1)
     layer_index: int = Field(default=2, ge=0)
-    num_heads: int = Field(default=6, gt=0)
+    num_heads: int = Field(default=4, gt=0)
     num_kv_heads: int = Field(default=2, gt=0)
-    head_dim: int = Field(default=16, gt=0, multiple_of=16)
+    head_dim: int = Field(default=32, gt=0, multiple_of=16)
     max_length: int = Field(default=512, gt=0)
 
     @model_validator(mode="after")
@@ -49,10 +49,10 @@ class DataConfig(_Frozen):
     max_words: int = Field(default=80, gt=16)
     min_position: int = Field(default=8, ge=1)
     positions_per_story: int = Field(default=6, gt=0)
-    num_av_stories: int = Field(default=12000, gt=0)
-    num_ar_stories: int = Field(default=12000, gt=0)
+    num_av_stories: int = Field(default=10000, gt=0)
+    num_ar_stories: int = Field(default=5000, gt=0)
     num_heldout_stories: int = Field(default=200, gt=0)
-    num_ending_words: int = Field(default=2, gt=0)
+    num_ending_words: int = Field(default=1, gt=0)
     unknown_word_rate: float = Field(default=0.01, ge=0, lt=0.5)
 
 
@@ -63,10 +63,10 @@ class TinyConfig(_Frozen):
     num_threads: int = Field(default=1, gt=0)
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
-    target: OptimizerConfig = OptimizerConfig(num_steps=700, batch_size=64, learning_rate=3e-3)
+    target: OptimizerConfig = OptimizerConfig(num_steps=600, batch_size=64, learning_rate=3e-3)
     state_head_weight: float = Field(default=6.0, ge=0)
-    ar: OptimizerConfig = OptimizerConfig(num_steps=1000, batch_size=64, learning_rate=1e-3)
-    av: OptimizerConfig = OptimizerConfig(num_steps=1500, batch_size=64, learning_rate=1e-3)
+    ar: OptimizerConfig = OptimizerConfig(num_steps=700, batch_size=64, learning_rate=1.5e-3)
+    av: OptimizerConfig = OptimizerConfig(num_steps=2000, batch_size=64, learning_rate=2e-3)
     injection_factor: float = Field(default=4.0, gt=0)
     max_new_tokens: int = Field(default=96, gt=0)
     num_evaluation_rows: int = Field(default=1000, gt=1)

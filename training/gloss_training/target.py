@@ -2,8 +2,8 @@
 
 A plain language model this small does not keep the facts of the text in its residual stream: its
 attention fetches them when a word needs them. So a linear state head on the output of block K is
-trained along with next-token prediction: at each position it names the facts revealed so far. The
-facts are planted, and the head is thrown away.
+trained along with next-token prediction: at each position it names the facts revealed so far and
+the word that stands there. Both are planted, and the head is thrown away.
 """
 
 import numpy as np
@@ -57,19 +57,25 @@ def state_labels(stories: list[Story], length: int) -> torch.Tensor:
 
 
 class StateHead(torch.nn.Module):
-    """Linear read-out of every attribute's class from layer K: [.., d] -> a loss."""
+    """Linear read-out of every attribute's class, and of the word, from layer K."""
 
-    def __init__(self, hidden_size: int) -> None:
+    def __init__(self, hidden_size: int, vocab_size: int) -> None:
         super().__init__()
-        self.sizes = [len(values) + 1 for values in ATTRIBUTES.values()]
+        self.sizes = [*(len(values) + 1 for values in ATTRIBUTES.values()), vocab_size]
         self.linear = torch.nn.Linear(hidden_size, sum(self.sizes))
 
-    def forward(self, hidden_states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """hidden_states: [b, t, d], labels: [b, t, attributes] -> mean cross-entropy, scalar."""
+    def forward(
+        self, hidden_states: torch.Tensor, facts: torch.Tensor, words: torch.Tensor
+    ) -> torch.Tensor:
+        """hidden_states: [b, t, d], facts: [b, t, attributes], words: [b, t] -> mean loss, scalar.
+
+        The mean is over attributes and the word alike; IGNORED labels count nowhere.
+        """
         parts = self.linear(hidden_states).split(self.sizes, dim=-1)
+        labels = [*facts.unbind(-1), words]
         losses = [
-            functional.cross_entropy(part.flatten(0, 1), labels[..., index].flatten())
-            for index, part in enumerate(parts)
+            functional.cross_entropy(part.flatten(0, 1), label.flatten())
+            for part, label in zip(parts, labels, strict=True)
         ]
         return torch.stack(losses).mean()
 
@@ -80,7 +86,7 @@ def train_target(
     """Trains the target from scratch on fresh stories every step; the model and last figures."""
     torch_seed(config.seed, "target")
     model = Qwen3ForCausalLM(target_config(config.model, tokenizer))
-    head = StateHead(config.model.hidden_size)
+    head = StateHead(config.model.hidden_size, len(tokenizer))
     generator = generator_for(config.seed, "target")
     layer_output = config.model.layer_index + 1
 
@@ -92,8 +98,9 @@ def train_target(
         unwanted = (labels == tokenizer.pad_token_id) | (labels == tokenizer.unk_token_id)
         labels[unwanted] = IGNORED
         language = functional.cross_entropy(output.logits.flatten(0, 1), labels.flatten())
-        state_truth = state_labels(stories, labels.shape[1])
-        state = head(output.hidden_states[layer_output], state_truth)
+        facts = state_labels(stories, labels.shape[1])
+        words = token_ids[:, :-1].masked_fill(facts[..., 0] == IGNORED, IGNORED)
+        state = head(output.hidden_states[layer_output], facts, words)
         loss = language + config.state_head_weight * state
         return {"loss": loss, "language_loss": language, "state_loss": state}
 
