@@ -170,9 +170,11 @@ def _invert(weights: Tensor, uniforms: Tensor) -> Tensor:
     index = block * _BLOCK + torch.arange(_BLOCK, device=weights.device)
     inside = weights.gather(1, index.clamp_max(vocab_size - 1))
     inside = inside.masked_fill(index >= vocab_size, 0.0)
-    passed = inside.double().cumsum(dim=-1) > (target - before)
-    # Rounding may leave the target just past the block's end: take its last token of any weight.
-    last = _BLOCK - 1 - (inside > 0).flip(1).to(torch.uint8).argmax(dim=-1)
+    # Rounding may leave the target just before the block, where a token of no weight would pass,
+    # or just past its end: take the first and the last token of any weight.
+    weighted = inside > 0
+    passed = (inside.double().cumsum(dim=-1) > (target - before)) & weighted
+    last = _BLOCK - 1 - weighted.flip(1).to(torch.uint8).argmax(dim=-1)
     first = passed.to(torch.uint8).argmax(dim=-1)
     within = torch.where(passed.any(dim=-1), first, last)
     return (block.squeeze(1) * _BLOCK + within).clamp_max(vocab_size - 1)
