@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Final
 
 from gloss_training import teacher
 from gloss_training.attributes import ATTRIBUTES
 from gloss_training.world import SLOT_PATTERN, split_words
 
-ENDING = "ending"
-SENTENCE_PATTERN = re.compile(r"(?:“[^“”]*”|[^.“])+(?:\.|$)|“[^”]*$")
+ENDING: Final = "ending"
+SENTENCE_PATTERN: Final = re.compile(r"(?:“[^“”]*”|[^.“])+(?:\.|$)|“[^”]*$")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 import yaml
@@ -14,7 +14,7 @@ from gloss_training.reconstructor import Reconstructor, save_reconstructor
 from gloss_training.scoring import strict_baseline
 from gloss_training.tokenizer import AR_TEMPLATE, AV_TEMPLATE, MARKER, marked_prompt
 
-SIDECAR_FILE = "nla_meta.yaml"
+SIDECAR_FILE: Final = "nla_meta.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
