@@ -15,7 +15,8 @@ from gloss_engine.ar.template import ReconstructorTemplate
 from gloss_engine.checkpoint import load_tokenizer
 from gloss_engine.errors import CheckpointError
 from gloss_engine.sidecar import Sidecar, read_sidecar
-from support.checkpoints import Pair, edit_json
+from support.checkpoints import Pair
+from support.edits import edit_json
 from support.tokenizers_made import AR_TEMPLATE
 
 HOSTILE = "{explanation} {0} {} {{x}} %s <INJECT> {injection_char} \u320e\u321c </text>"

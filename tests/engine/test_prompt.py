@@ -14,7 +14,8 @@ from gloss_engine.av.prompt import build_prompt
 from gloss_engine.checkpoint import load_tokenizer
 from gloss_engine.errors import CheckpointError
 from gloss_engine.sidecar import Marker, Sidecar, read_sidecar
-from support.checkpoints import Pair, add_nfc_marker, edit_sidecar
+from support.checkpoints import Pair
+from support.edits import add_nfc_marker, edit_sidecar
 
 
 def opened(directory: Path) -> tuple[Any, Sidecar]:

@@ -19,7 +19,9 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 from gloss_engine.checkpoint import read_spec
 from gloss_engine.errors import CheckpointError
 from gloss_engine.models.registry import spec_from_config
-from support.checkpoints import Pair, edit_json, make_config, write_target
+from support.checkpoints import Pair, write_target
+from support.edits import edit_json
+from support.models_made import make_config
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",

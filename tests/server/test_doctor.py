@@ -11,20 +11,20 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from gloss_server.doctor import Check, examine, exit_code
-from support.checkpoints import (
-    Pair,
-    add_nfc_marker,
-    edit_json,
-    edit_sidecar,
-    edit_weights,
-    write_ar,
-    write_av,
-    write_pair,
-    write_target,
+from gloss_server.doctor import Check, examine
+from support.checkpoints import Pair, write_ar, write_av, write_target
+from support.edits import add_nfc_marker, edit_weights
+from support.findings import (
+    Edit,
+    by_name,
+    chat_template,
+    config,
+    extraction,
+    failures,
+    sidecar,
+    templates,
+    tokens,
 )
-
-Edit = Callable[[Path], object]
 
 
 @pytest.fixture
@@ -40,47 +40,6 @@ def broken(
         return by_name(examine(directory))
 
     return examine_broken
-
-
-def by_name(checks: list[Check]) -> dict[str, Check]:
-    found = {check.name: check for check in checks}
-    assert len(found) == len(checks)
-    return found
-
-
-def failures(checks: dict[str, Check]) -> set[str]:
-    failed = {name for name, check in checks.items() if check.status == "fail"}
-    assert exit_code(list(checks.values())) == (1 if failed else 0)
-    assert all(checks[name].expected and checks[name].fix for name in failed)
-    return failed
-
-
-def sidecar(edit: Callable[[dict[str, Any]], object]) -> Edit:
-    return lambda directory: edit_sidecar(directory, edit)
-
-
-def extraction(**values: Any) -> Edit:
-    return sidecar(lambda meta: meta["extraction"].update(values))
-
-
-def tokens(**values: Any) -> Edit:
-    return sidecar(lambda meta: meta["tokens"].update(values))
-
-
-def templates(**values: str) -> Edit:
-    return sidecar(lambda meta: meta["prompt_templates"].update(values))
-
-
-def config(name: str, **values: Any) -> Edit:
-    return lambda directory: edit_json(directory / name, lambda loaded: loaded.update(values))
-
-
-def chat_template(edit: Callable[[str], str]) -> Edit:
-    def apply(directory: Path) -> None:
-        path = directory / "chat_template.jinja"
-        path.write_text(edit(path.read_text()))
-
-    return apply
 
 
 def test_a_good_pair_passes(pair: Pair) -> None:
@@ -342,57 +301,6 @@ def test_a_released_pair_is_recognised(broken: Callable[..., dict[str, Check]]) 
     checks = broken("av", pretend)
     assert checks["fve_baseline"].status == "pass" and checks["fve_baseline"].got == "0.72"
     assert "Qwen2.5-7B" in checks["fve_baseline"].fix
-
-
-@pytest.mark.parametrize(
-    ("role", "edit", "name"),
-    [
-        ("ar", sidecar(lambda m: m.update(extraction_layer_index=2)), "layer K"),
-        ("ar", extraction(mse_scale=None), "mse_scale"),
-        ("av", extraction(mse_scale=3.0), "mse_scale"),
-        ("ar", extraction(injection_scale=7.0), "injection_scale"),
-        ("ar", templates(av="other {injection_char}"), "AV template"),
-        ("av", templates(ar="other {explanation}"), "AR template"),
-        ("ar", tokens(injection_token_id=5), "marker"),
-    ],
-)
-def test_parts_that_do_not_belong_together(
-    tmp_path: Path, role: str, edit: Edit, name: str
-) -> None:
-    pair = write_pair(tmp_path / "pair", "qwen2")
-    edit(getattr(pair, role))
-    checks = by_name(examine(tmp_path / "pair"))
-    assert f"pair: {name}" in failures(checks)
-    assert "(AV)" in checks[f"pair: {name}"].got and "(AR)" in checks[f"pair: {name}"].got
-
-
-def test_a_scale_written_out_to_four_digits_still_agrees(tmp_path: Path) -> None:
-    pair = write_pair(tmp_path / "pair", "qwen2")
-    edit_sidecar(pair.ar, lambda meta: meta["extraction"].update(mse_scale=8.485))
-    assert failures(by_name(examine(tmp_path / "pair"))) == set()
-
-
-def test_pairs_of_different_width(tmp_path: Path) -> None:
-    write_av(tmp_path / "pair" / "av", "qwen2")
-    write_ar(tmp_path / "pair" / "ar", "llama3")
-    assert "pair: d_model" in failures(by_name(examine(tmp_path / "pair")))
-
-
-def test_swapped_folders(tmp_path: Path) -> None:
-    write_av(tmp_path / "pair" / "ar", "qwen2")
-    write_ar(tmp_path / "pair" / "av", "qwen2")
-    assert {"av: sidecar", "ar: sidecar"} <= failures(by_name(examine(tmp_path / "pair")))
-
-
-def test_a_target_beside_its_pair(tmp_path: Path) -> None:
-    write_pair(tmp_path / "p", "qwen2")
-    write_target(tmp_path / "p" / "target", "qwen2")
-    good = by_name(examine(tmp_path / "p"))
-    assert failures(good) == set() and good["target and AV: d_model"].status == "pass"
-    write_pair(tmp_path / "q", "qwen2")
-    write_target(tmp_path / "q" / "target", "llama3", num_layers=3)
-    found = failures(by_name(examine(tmp_path / "q")))
-    assert found == {"target and AV: d_model", "target and AV: layer K"}
 
 
 @pytest.mark.parametrize("content", [None, "file", "folder"])
