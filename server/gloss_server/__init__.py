@@ -1,0 +1,3 @@
+"""The `gloss` command and, later, the service behind it."""
+
+__version__ = "0.1.0"

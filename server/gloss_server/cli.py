@@ -1,0 +1,171 @@
+"""The `gloss` command line: options, exit statuses, and which library call each command makes.
+
+torch takes seconds to import, so commands import what they need when they run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gloss_server import __version__
+from gloss_server import option_types as kinds
+from gloss_server.command_error import CommandError
+from gloss_server.terminal import RunProgress, say
+
+SOME_ROWS_FAILED = 3
+# Of the command line's own parser; typer does not export the class itself.
+_UsageError = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    Args:
+        arguments: without the program's name; None: those of the process.
+    """
+    try:
+        return app(arguments, prog_name="gloss", standalone_mode=False) or 0
+    except typer.Abort:
+        return 130
+    except Exception as error:
+        status = _exit_status(error)
+        if status is None:
+            raise
+        say(f"error: {_message(error)}")
+        return status
+
+
+def _exit_status(error: Exception) -> int | None:
+    """The status an error ends the command with; None for a defect of ours."""
+    if isinstance(error, CommandError):
+        return error.exit_status
+    if isinstance(error, _UsageError):
+        return 2
+    # What has not been imported has not been raised.
+    engine, torch = sys.modules.get("gloss_engine.errors"), sys.modules.get("torch")
+    if engine is not None and isinstance(error, engine.GlossError):
+        return 2
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return 1
+    return None
+
+
+def _message(error: Exception) -> str:
+    format_message = getattr(error, "format_message", None)
+    return str(error) if format_message is None else f"{format_message()} (gloss --help)"
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"gloss {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def gloss(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version."),
+    ] = False,
+) -> None:
+    """Explain a language model's activations in words, with the evidence for them."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+@app.command()
+def verbalize(
+    file: kinds.ActivationFile,
+    output: kinds.OutputFile,
+    local: kinds.Local = False,
+    av: kinds.Av = None,
+    ar: kinds.Ar = None,
+    device: kinds.Device = "auto",
+    dtype: kinds.Dtype = "auto",
+    injection_mode: kinds.InjectionMode = "replace",
+    samples: kinds.Samples = 1,
+    temperature: kinds.Temperature = 1.0,
+    top_p: kinds.TopP = 1.0,
+    top_k: kinds.TopK = 0,
+    min_p: kinds.MinP = 0.0,
+    repetition_penalty: kinds.RepetitionPenalty = 1.0,
+    max_new_tokens: kinds.MaxNewTokens = 200,
+    seed: kinds.Seed = None,
+    score: kinds.Score = None,
+    fve_baseline: kinds.FveBaseline = None,
+    layer: kinds.Layer = None,
+    allow_layer_mismatch: kinds.AllowLayerMismatch = False,
+) -> None:
+    """Explain a file of activations, a row an explanation. The same command continues a run."""
+    if not local:
+        # A connection to a service goes here, with the same options and the same rows.
+        raise CommandError(
+            "this version has no service to connect to yet: add --local to run in this process"
+        )
+    from gloss_server.local_verbalize import verbalize_local
+    from gloss_server.verbalize_options import VerbalizeOptions
+
+    outcome = verbalize_local(
+        VerbalizeOptions(
+            file=file,
+            output=output,
+            av=av,
+            ar=ar,
+            device=device,
+            dtype=dtype,
+            injection_mode=injection_mode,
+            samples=samples,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            score=score,
+            fve_baseline=fve_baseline,
+            layer=layer,
+            allow_layer_mismatch=allow_layer_mismatch,
+        ),
+        RunProgress(),
+    )
+    say(outcome.summary(output))
+    if outcome.num_failed:
+        raise typer.Exit(SOME_ROWS_FAILED)
+
+
+@app.command()
+def demo(story: kinds.Story = 1, samples: kinds.Samples = 1, seed: kinds.DemoSeed = 0) -> None:
+    """Explain the activations of a shipped story with the embedded pair, end to end."""
+    from gloss_server.demo import run_demo
+    from gloss_server.demo_page import print_demo
+    from gloss_server.embedded import embedded_pair
+
+    pair = embedded_pair()
+    with RunProgress().stage("Explaining a story"):
+        result = run_demo(pair, story, samples, seed)
+    print_demo(result, Console())
+
+
+@app.command()
+def doctor(directory: kinds.CheckpointDirectory, as_json: kinds.AsJson = False) -> None:
+    """Examine a checkpoint: will it load, and as what it was trained to be?"""
+    from gloss_server.doctor import examine, exit_code
+    from gloss_server.doctor_table import checks_json, print_checks
+
+    with RunProgress().stage(f"Examining {directory}"):
+        checks = examine(directory)
+    if as_json:
+        typer.echo(checks_json(checks))
+    else:
+        print_checks(checks, Console())
+    raise typer.Exit(exit_code(checks))

@@ -1,0 +1,221 @@
+"""`gloss verbalize --local`: from options to a finished output, in this process.
+
+Opens the input, finds out whether the output is new, begun or finished, loads the engine and
+writes what is missing. Nothing is written before everything has been checked. The loop itself is
+`verbalize_run.py`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gloss_engine import Engine, EngineConfig, load_engine
+from gloss_engine.validation import validate
+from gloss_server.activation_file import ActivationChunk, ActivationFile, open_activations, sha256
+from gloss_server.command_error import CommandError, Interrupted, OutputError
+from gloss_server.result_file import Results, open_results, output_format, results_exist
+from gloss_server.run_state import RunState, read_state, state_path
+from gloss_server.terminal import RunProgress
+from gloss_server.verbalize_options import VerbalizeOptions
+from gloss_server.verbalize_run import RequestTemplate, finished_chunks
+
+CHUNK_ROWS = 32
+"""Rows written at once: with the samples, what a kill can cost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        num_new: explanations this process made.
+        num_done, num_failed: explanations the output holds, and those among them with an error.
+        num_rows: activations in the input.
+        seed: of the draws.
+        seconds: this process explained for.
+    """
+
+    num_new: int
+    num_done: int
+    num_failed: int
+    num_rows: int
+    seed: int
+    seconds: float
+
+    def summary(self, output: Path) -> str:
+        """One line for people."""
+        failed = f", {self.num_failed:,} of them failed" if self.num_failed else ""
+        held = f"{self.num_done:,} explanations of {self.num_rows:,} activations{failed}"
+        if not self.num_new:
+            return f"{output} is finished already: {held}; nothing to do"
+        rate = self.num_new / max(self.seconds, 1e-9)
+        made = f"{self.num_new:,} new in {self.seconds:.1f} s ({rate:,.1f}/s)"
+        return f"{output}: {held}; {made}, seed {self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """A run whose options, input and earlier state agree."""
+
+    options: VerbalizeOptions
+    config: EngineConfig
+    checkpoints: tuple[Path, Path | None]
+    source: ActivationFile
+    state: RunState
+    is_new: bool
+
+    def template(self) -> RequestTemplate:
+        layer = self.options.layer
+        return RequestTemplate(
+            num_samples=self.options.samples,
+            sampling=self.options.sampling(self.state.seed),
+            layer_index=self.source.layer_index if layer is None else layer,
+            allow_layer_mismatch=self.options.allow_layer_mismatch,
+            score=self.checkpoints[1] is not None,
+        )
+
+
+def verbalize_local(
+    options: VerbalizeOptions, progress: RunProgress, chunk_rows: int = CHUNK_ROWS
+) -> Outcome:
+    """Explain a file of activations, or what is missing of it.
+
+    Raises:
+        CommandError: options, an input or an output that cannot be used; nothing was written.
+        GlossError: a checkpoint, setting or request that cannot be used; nothing was written.
+        OutputError: a write that failed; what was written before stays.
+        Interrupted: Ctrl-C while it ran; what was written before stays.
+    """
+    job = _prepare(options, progress)
+    engine = _load(job, progress) if job.is_new else None
+    num_new, seconds = 0, 0.0
+    with closing(open_results(options.output, job.source.num_rows, options.samples)) as results:
+        if job.is_new:
+            _claim(job, results)
+        begun_with = results.done.count
+        if not results.done.is_complete:
+            engine = engine or _load(job, progress)
+            with _resumable(results):
+                seconds = _run(job, engine, results, chunk_rows, progress)
+        results.finish()
+        num_new = results.done.count - begun_with
+        return Outcome(
+            num_new=num_new,
+            num_done=results.done.count,
+            num_failed=results.done.num_failed,
+            num_rows=job.source.num_rows,
+            seed=job.state.seed,
+            seconds=seconds,
+        )
+
+
+def _prepare(options: VerbalizeOptions, progress: RunProgress) -> _Job:
+    """Check all that needs no model, and find out what the output is."""
+    config = options.engine_config()
+    options.sampling(options.seed or 0)
+    if options.samples < 1:
+        raise CommandError(f"--samples: got {options.samples}, expected 1 or more")
+    av, ar = options.checkpoints()
+    _check_output(options.output)
+    with progress.stage(f"Reading {options.file.name}"):
+        source = open_activations(options.file)
+    with progress.stage(f"Hashing {options.file.name}", options.file.stat().st_size) as stage:
+        input_sha256 = sha256(options.file, stage.advance)
+    asked = RunState(
+        input_sha256=input_sha256,
+        num_rows=source.num_rows,
+        seed=secrets.randbits(32) if options.seed is None else options.seed,
+        options=options.deciding(av, ar, config),
+    )
+    begun = read_state(options.output)
+    if begun is not None:
+        begun.check_same(asked, options.output, seed_given=options.seed is not None)
+    elif results_exist(options.output):
+        raise CommandError(
+            f"{options.output} exists, and without {state_path(options.output).name} it cannot be "
+            "continued. Name another --output, or remove it"
+        )
+    elif options.seed is None:
+        progress.note(f"No --seed: drew {asked.seed}; a rerun of this command keeps it")
+    return _Job(
+        options=options,
+        config=config,
+        checkpoints=(av, ar),
+        source=source,
+        state=begun or asked,
+        is_new=begun is None,
+    )
+
+
+def _check_output(output: Path) -> None:
+    """Refuse an output that can never be written before minutes go into loading."""
+    output_format(output)
+    parent = output.parent
+    if not parent.is_dir():
+        raise OutputError(f"cannot write {output}: {parent} is no directory. Make it first")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {output}: no permission to write in {parent}")
+
+
+def _load(job: _Job, progress: RunProgress) -> Engine:
+    """The engine, having agreed to requests like this run's."""
+    av, ar = job.checkpoints
+    with progress.stage("Loading the checkpoint"):
+        engine = load_engine(av, ar, job.config)
+    probe = ActivationChunk(start=0, activations=np.ones((1, job.source.width), np.float32))
+    validate(
+        job.template().request(probe), engine.facts, engine.scheduler, engine.scores is not None
+    )
+    return engine
+
+
+def _claim(job: _Job, results: Results) -> None:
+    """Make the output this run's own, now that it is locked."""
+    output = job.options.output
+    if results.done.count or state_path(output).exists():
+        raise CommandError(f"{output}: another run has just begun it; the same command continues")
+    job.state.write(output)
+
+
+def _run(
+    job: _Job, engine: Engine, results: Results, chunk_rows: int, progress: RunProgress
+) -> float:
+    """Write what is missing; the seconds it took."""
+    done, samples = results.done, job.options.samples
+    needed = np.logical_not(done.marks.all(axis=1))
+    chunks = job.source.chunks(needed, chunk_rows)
+    num_ahead = 3 * job.config.num_slots + job.config.score_batch
+    num_made = 0
+    with progress.stage("Explaining", done.marks.size) as stage:
+        stage.advance(done.marks.size - int(needed.sum()) * samples)
+
+        def show(count: int) -> None:
+            nonlocal num_made
+            num_made += count
+            rows = done.num_rows - int(needed.sum()) + num_made // samples
+            rate = num_made / max(stage.seconds, 1e-9)
+            stage.advance(count, f"{rows:,}/{done.num_rows:,} rows, {rate:,.1f} explanations/s")
+
+        for rows in finished_chunks(engine, chunks, job.template(), num_ahead, show):
+            results.append(rows)
+        return stage.seconds
+
+
+@contextmanager
+def _resumable(results: Results) -> Iterator[None]:
+    """Ctrl-C becomes a line that says what is there and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        done = results.done
+        raise Interrupted(
+            f"interrupted with {done.count:,} of {done.marks.size:,} explanations written; the "
+            "same command continues"
+        ) from interrupt

@@ -1,0 +1,59 @@
+"""The options of the commands with their help texts; `cli.py` gives them defaults and uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+ActivationFile = Annotated[
+    Path,
+    Argument(
+        help="Activations: .npy, or .parquet with a column activation_vector.", show_default=False
+    ),
+]
+OutputFile = Annotated[Path, Option(help="Rows go here: .jsonl or .parquet.", show_default=False)]
+Local = Annotated[bool, Option("--local", help="Run in this process.")]
+Av = Annotated[
+    Path | None, Option(help="AV directory; without it the embedded pair.", show_default=False)
+]
+Ar = Annotated[Path | None, Option(help="AR directory, for evidence.", show_default=False)]
+Device = Annotated[str, Option(help="auto, cpu or cuda.")]
+Dtype = Annotated[
+    str, Option(help="auto (float32 on a CPU, else bfloat16), float32, bfloat16 or float16.")
+]
+InjectionMode = Annotated[str, Option(help="replace the marker's embedding, or add after block 1.")]
+Samples = Annotated[int, Option(help="Explanations per activation.")]
+Temperature = Annotated[float, Option(help="0 is greedy.")]
+TopP = Annotated[float, Option(help="Keep the likeliest tokens of this much probability.")]
+TopK = Annotated[int, Option(help="Keep this many tokens; 0 keeps all.")]
+MinP = Annotated[float, Option(help="Keep tokens of this share of the likeliest one.")]
+RepetitionPenalty = Annotated[float, Option(help="On tokens already generated; 1 is none.")]
+MaxNewTokens = Annotated[int, Option(help="Most tokens of an explanation.")]
+Seed = Annotated[
+    int | None, Option(help="Of the draws; without it one is drawn.", show_default=False)
+]
+Score = Annotated[
+    bool | None,
+    Option(
+        "--score/--no-score",
+        help="Score with the AR; without either, where there is one.",
+        show_default=False,
+    ),
+]
+FveBaseline = Annotated[
+    float | None, Option(help="Used where the checkpoint names none.", show_default=False)
+]
+Layer = Annotated[
+    int | None, Option(help="Layer that was read; else what the file says.", show_default=False)
+]
+AllowLayerMismatch = Annotated[
+    bool, Option("--allow-layer-mismatch", help="Run though the AV was trained on another layer.")
+]
+Story = Annotated[int, Option(help="Which of the shipped stories, from 1.")]
+DemoSeed = Annotated[int, Option(help="Of the draws.")]
+CheckpointDirectory = Annotated[
+    Path, Argument(help="An AV, AR or target, or a folder of them.", show_default=False)
+]
+AsJson = Annotated[bool, Option("--json", help="A JSON list for scripts.")]

@@ -1,0 +1,65 @@
+"""A row of `gloss verbalize`'s output, as JSON and as parquet. Others script against its fields."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyarrow as pa
+
+from gloss_engine import Explanation
+
+SCHEMA = pa.schema(
+    [
+        pa.field("index", pa.int64(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("seed", pa.uint64(), nullable=False),
+        pa.field("explanation", pa.string(), nullable=False),
+        pa.field("raw_text", pa.string(), nullable=False),
+        pa.field("token_ids", pa.list_(pa.int32()), nullable=False),
+        pa.field("finish_reason", pa.string(), nullable=False),
+        ("logprob", pa.float64()),
+        ("cosine", pa.float64()),
+        ("mse", pa.float64()),
+        ("fve", pa.float64()),
+        pa.field("flags", pa.list_(pa.string()), nullable=False),
+        (
+            "error",
+            pa.struct([("code", pa.string()), ("reason", pa.string()), ("message", pa.string())]),
+        ),
+    ]
+)
+"""Columns of parquet output, and the order of the keys of a JSON line."""
+
+Row = dict[str, Any]
+
+
+def result_row(explanation: Explanation, start: int) -> Row:
+    """The row of an explanation whose request began at file row `start`."""
+    index = start + explanation.index
+    row: Row = {
+        "index": index,
+        "sample": explanation.sample,
+        "seed": explanation.seed,
+        "explanation": explanation.explanation,
+        "raw_text": explanation.raw_text,
+        "token_ids": list(explanation.token_ids),
+        "finish_reason": explanation.finish_reason,
+        "logprob": _finite(explanation.logprob),
+        "cosine": _finite(explanation.cosine),
+        "mse": _finite(explanation.mse),
+        "fve": _finite(explanation.fve),
+        "flags": list(explanation.flags),
+        "error": None,
+    }
+    error = explanation.error
+    if error is not None:
+        # The engine counts within its request; what a user can find is the row of the file.
+        message = error.message.replace(f"activation {explanation.index} ", f"row {index} ", 1)
+        row["error"] = {"code": error.code, "reason": error.reason, "message": message}
+    return row
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return value if value is not None and math.isfinite(value) else None
