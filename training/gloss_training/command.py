@@ -1,0 +1,30 @@
+"""Entry point of the `gloss-train` command.
+
+Installed with the base package, whose extras may be missing: so this module imports nothing but
+the standard library until it knows that the command can run.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+_NEEDED = ("numpy", "typer", "rich", "pyarrow", "pydantic", "torch", "transformers", "safetensors")
+
+
+def main() -> None:
+    """Run the command, or say which extra it needs."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        print(
+            f"error: gloss-train needs {', '.join(missing)}: pip install 'gloss-nla[training]'",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    from gloss_training.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()
