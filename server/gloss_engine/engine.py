@@ -70,6 +70,7 @@ class Engine:
         self._requests: dict[str, _InFlight] = {}
         self._ready: list[Explanation] = []
         self._cancelled: list[str] = []
+        self._held = StepOutput()
         self._num_requests = 0
         self._stats = EngineStats(
             prefix_tokens=facts.prefix_len, pages_total=scheduler.allocator.capacity
@@ -78,7 +79,7 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether another step would bring anything."""
-        return bool(self._requests)
+        return bool(self._requests or self._held.explanations)
 
     def stats(self) -> EngineStats:
         """A copy of the counters, with this moment's gauges."""
@@ -119,7 +120,7 @@ class Engine:
         seed = request.sampling.seed
         seed = secrets.randbits(64) if seed is None else seed
         n, samples = activations.shape[0], request.num_samples
-        norms = torch.linalg.vector_norm(activations.float(), dim=-1).tolist()
+        norms = torch.linalg.vector_norm(activations, dim=-1).tolist()
         self._requests[request_id] = _InFlight(
             request=request,
             activations=activations,
@@ -159,7 +160,7 @@ class Engine:
     def step(self) -> StepOutput:
         """Run everything in flight for one token and return what came of it."""
         started = time.perf_counter()
-        out = StepOutput()
+        out, self._held = self._held, StepOutput()
         for request_id in self._cancelled:
             self._leave(request_id)
         self._cancelled.clear()
@@ -169,25 +170,30 @@ class Engine:
         if self.scores is not None:
             idle = not self.scheduler.has_work
             self._ready += self.scores.run(self._stats.num_steps, idle)
-        out.explanations, self._ready = self._ready, []
-        for explanation in out.explanations:
+        for explanation in self._ready:
             self._close(explanation, out)
+        self._ready.clear()
         self._stats.step_seconds += time.perf_counter() - started
         return out
 
     def verbalize(self, request: VerbalizeRequest) -> list[Explanation]:
-        """Run one request to its end, with whatever else is in flight.
+        """Run one request to its end; what else is in flight goes on meanwhile.
 
         Returns:
-            Its explanations, by index and sample.
+            Its explanations, by index and sample. What other requests got comes with the next
+            `step`.
         """
         request_id = self.submit(request)
         results: list[Explanation] = []
-        finished = False
-        while not finished:
+        others = StepOutput()
+        while request_id in self._requests:
             out = self.step()
-            results += [e for e in out.explanations if e.request_id == request_id]
-            finished = request_id in out.finished
+            for explanation in out.explanations:
+                mine = explanation.request_id == request_id
+                (results if mine else others.explanations).append(explanation)
+            others.tokens += [delta for delta in out.tokens if delta.request_id != request_id]
+            others.finished += [name for name in out.finished if name != request_id]
+        self._held = others
         return sorted(results, key=lambda e: (e.index, e.sample))
 
     def _run(self, plan: StepPlan, out: StepOutput) -> None:
@@ -305,7 +311,8 @@ class Engine:
             self._ready += self.scores.drop(request_id)
 
     def _close(self, explanation: Explanation, out: StepOutput) -> None:
-        """Count an explanation and close its request after the last."""
+        """Hand an explanation out, count it, and close its request after the last."""
+        out.explanations.append(explanation)
         if explanation.error is None:
             counts, key = self._stats.explanations, explanation.finish_reason
         else:

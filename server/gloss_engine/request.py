@@ -18,7 +18,7 @@ class VerbalizeRequest:
     """Activations to explain.
 
     Attributes:
-        activations: [n, d_model] float32, float16 or bfloat16; raw, never normalised.
+        activations: [n, d_model] of any float type; raw, never normalised. Copied on submission.
         num_samples: explanations per activation.
         sampling: how tokens are drawn.
         item_keys: [n] coordinates of the draws, 0 to 2^64 - 1; None: the index in the request.

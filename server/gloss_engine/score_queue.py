@@ -79,7 +79,7 @@ class ScoreQueue:
         started = time.perf_counter()
         entries, self._entries = self._entries[: self.batch], self._entries[self.batch :]
         texts = [entry.explanation.explanation for entry in entries]
-        activations = torch.stack([entry.activation.float() for entry in entries])
+        activations = torch.stack([entry.activation for entry in entries])
         scores = self.scorer.score(texts, activations)
         self.num_scored += len(entries)
         self.seconds += time.perf_counter() - started

@@ -23,7 +23,7 @@ def validate(
     """Check a request against what the engine can run.
 
     Returns:
-        Its activations, [n, d_model] floating point.
+        Its activations, [n, d_model] float32.
 
     Raises:
         RequestError: naming the field, what was got, what was expected.
@@ -93,15 +93,16 @@ def _check_length(request: VerbalizeRequest, facts: ModelFacts, scheduler: Sched
         )
 
 
-def as_activations(activations: torch.Tensor | np.ndarray, d_model: int) -> torch.Tensor:
-    """The request's activations as a [n, d_model] floating-point tensor.
+def as_activations(activations: torch.Tensor | np.ndarray, d_model: int) -> Tensor:
+    """The request's activations as a [n, d_model] float32 tensor of its own.
+
+    A copy, so that a caller who writes into his array while the request runs changes nothing.
 
     Raises:
         RequestError: not two-dimensional, empty, another width or no float type.
     """
-    tensor = torch.as_tensor(activations)
-    shape = tuple(tensor.shape)
-    if tensor.dim() != 2 or tensor.shape[0] == 0 or tensor.shape[1] != d_model:
+    shape = tuple(activations.shape)
+    if len(shape) != 2 or shape[0] == 0 or shape[1] != d_model:
         reason = "EMPTY_BATCH" if 0 in shape else "DIMENSION_MISMATCH"
         raise RequestError(
             reason,
@@ -109,13 +110,22 @@ def as_activations(activations: torch.Tensor | np.ndarray, d_model: int) -> torc
             f"activations: got shape {list(shape)}, expected [n, {d_model}] with n >= 1. "
             "Send one row per activation, each as wide as the explained model's residual stream.",
         )
-    if not tensor.is_floating_point():
-        raise RequestError(
-            "UNSUPPORTED_DTYPE",
-            "activations",
-            f"activations: got {tensor.dtype}, expected float32, float16 or bfloat16.",
-        )
-    return tensor
+    if isinstance(activations, np.ndarray):
+        if not np.issubdtype(activations.dtype, np.floating):
+            raise _wrong_dtype(activations.dtype)
+        with np.errstate(over="ignore"):
+            return torch.from_numpy(activations.astype(np.float32))
+    if not activations.is_floating_point():
+        raise _wrong_dtype(activations.dtype)
+    return activations.detach().to(torch.float32, copy=True)
+
+
+def _wrong_dtype(got: object) -> RequestError:
+    return RequestError(
+        "UNSUPPORTED_DTYPE",
+        "activations",
+        f"activations: got {got}, expected float32, float16, bfloat16 or float64.",
+    )
 
 
 def item_errors(norms: list[float]) -> dict[int, ItemError]:
