@@ -125,6 +125,7 @@ class ModelRunner:
             self.slots.logprobs[slot, :count].tolist(),
         )
 
+    @torch.inference_mode()
     def retire(self, sequences: list[Sequence], moves: list[tuple[int, int]]) -> None:
         """See `Runner`."""
         for sequence in sequences:
