@@ -10,8 +10,8 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
-# Two busy OpenMP pools on one core collapse; the engine's own threads are a setting.
-TEST_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+# One test process a core, one thread each: two OpenMP pools that share a core collapse.
+TEST_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format proto bench serve clean
@@ -44,7 +44,7 @@ demo: $(VENV)/.server ## Explain the activations of a story with the embedded pa
 	@$(BIN)/gloss demo $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests
-	@$(TEST_ENV) $(BIN)/python -m pytest $(ARGS)
+	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
 check: $(VENV)/.dev ## Lint, types, import rules
 	@$(BIN)/ruff check .
