@@ -4,7 +4,10 @@
 # PIP_ARGS  extra arguments of every pip install, for a mirror or a proxy
 # ARGS      extra arguments of the command that a target runs
 
-PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3 || command -v python)
+# The first interpreter that runs and fits: a name on the path may be a shim of a version manager.
+FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do \
+	$$p -c '$(FITS)' >/dev/null 2>&1 && { command -v $$p; break; }; done)
 PIP_ARGS ?=
 ARGS ?=
 VENV := .venv
@@ -20,11 +23,8 @@ help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "error: no Python found; install Python 3.11 or 3.12, or run make PYTHON=/path/to/python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit((3, 11) > sys.version_info[:2] or sys.version_info[:2] > (3, 12))' \
-		|| { echo "error: got $$($(PYTHON) --version 2>&1), expected Python 3.11 or 3.12; run make PYTHON=/path/to/python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
-		|| { echo "error: $(PYTHON) has no venv; install it (Debian: apt install python3-venv) and run make again" >&2; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(FITS)' || { \
+		echo "error: got $(or $(PYTHON),no Python that fits) ($$($(or $(PYTHON),python3) --version 2>&1 | head -n 1)), expected Python 3.11 or 3.12 with venv and pip (Debian: apt install python3-venv); run make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@echo "making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 
