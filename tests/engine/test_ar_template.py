@@ -102,13 +102,14 @@ def test_a_text_that_merges_deep_into_the_head_is_told(pairs: dict[str, Pair]) -
     assert broken == tokenizer.encode("Summary of the text and more end")
 
 
-@pytest.mark.parametrize("head", ["", "x"])
-def test_short_heads(pair: Pair, head: str) -> None:
+@pytest.mark.parametrize("head", ["", "x", "It is 7"])
+def test_the_heads_last_token_is_never_shared(pair: Pair, head: str) -> None:
     tokenizer, sidecar = opened(pair.ar)
     bare = dataclasses.replace(
         sidecar, ar_template=head + "{explanation} end", critic_suffix_ids=None
     )
     template = ReconstructorTemplate.build(tokenizer, bare)
+    assert len(template.prefix_ids) <= max(len(tokenizer.encode(head)) - 1, 0)
     for ids in template.encode(["", "text"]):
         assert template.shares_prefix(ids)
 
