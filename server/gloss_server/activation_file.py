@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gloss_engine.sidecar import read_dataset_sidecar
 from gloss_server.command_error import CommandError
 
 BoolArray = NDArray[np.bool_]
@@ -77,6 +78,24 @@ def open_activations(path: Path) -> ActivationFile:
         f"{path}: got suffix {path.suffix!r}, expected .npy ([n, d_model] floats) or .parquet "
         "(a column activation_vector)"
     )
+
+
+def sidecar_layer(path: Path, width: int) -> int | None:
+    """The layer that the sidecar beside a file states; None where there is none.
+
+    Raises:
+        CheckpointError: a sidecar that cannot be read.
+        CommandError: one that states another width.
+    """
+    sidecar = read_dataset_sidecar(path)
+    if sidecar is None:
+        return None
+    if sidecar.d_model != width:
+        raise CommandError(
+            f"{path}: got vectors of width {width}, expected {sidecar.d_model} as its sidecar "
+            "says. Correct the sidecar or capture the file again"
+        )
+    return sidecar.layer_index
 
 
 def spans(needed: BoolArray, size: int) -> Iterator[tuple[int, int]]:

@@ -17,7 +17,7 @@ from gloss_server import option_types as kinds
 from gloss_server.command_error import CommandError
 from gloss_server.terminal import RunProgress, say
 
-SOME_ROWS_FAILED = 3
+SOME_ROWS_FAILED, INTERRUPTED = 3, 130
 # Of the command line's own parser; typer does not export the class itself.
 _UsageError = typer.BadParameter.__mro__[1]
 
@@ -31,15 +31,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None: those of the process.
     """
     try:
-        return app(arguments, prog_name="gloss", standalone_mode=False) or 0
-    except typer.Abort:
-        return 130
+        status = app(arguments, prog_name="gloss", standalone_mode=False) or 0
+    except (typer.Abort, KeyboardInterrupt):
+        status = INTERRUPTED
     except Exception as error:
-        status = _exit_status(error)
-        if status is None:
+        failure = _exit_status(error)
+        if failure is None:
             raise
         say(f"error: {_message(error)}")
-        return status
+        return failure
+    if status == INTERRUPTED:
+        say("error: interrupted")
+    return status
 
 
 def _exit_status(error: Exception) -> int | None:
@@ -144,7 +147,12 @@ def verbalize(
 
 
 @app.command()
-def demo(story: kinds.Story = 1, samples: kinds.Samples = 1, seed: kinds.DemoSeed = 0) -> None:
+def demo(
+    story: kinds.Story = 1,
+    samples: kinds.Samples = 1,
+    seed: kinds.DemoSeed = 0,
+    show_all: kinds.ShowAll = False,
+) -> None:
     """Explain the activations of a shipped story with the embedded pair, end to end."""
     from gloss_server.demo import run_demo
     from gloss_server.demo_page import print_demo
@@ -153,7 +161,7 @@ def demo(story: kinds.Story = 1, samples: kinds.Samples = 1, seed: kinds.DemoSee
     pair = embedded_pair()
     with RunProgress().stage("Explaining a story"):
         result = run_demo(pair, story, samples, seed)
-    print_demo(result, Console())
+    print_demo(result, Console(), show_all)
 
 
 @app.command()

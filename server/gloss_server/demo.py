@@ -27,13 +27,14 @@ class Reading:
     """One activation of the story and what was made of it.
 
     Attributes:
-        token: it was read on; position: the token's place in the story.
+        token: it was read on.
+        before: the story before that token.
         facts: what the story had said by then.
         explanations: one per sample.
     """
 
     token: str
-    position: int
+    before: str
     facts: tuple[str, ...]
     explanations: tuple[Explanation, ...]
 
@@ -123,16 +124,16 @@ def _readings(
 ) -> tuple[Reading, ...]:
     columns = zip(
         rows["token"].to_pylist(),
-        rows["position"].to_pylist(),
+        rows["text"].to_pylist(),
         rows["facts"].to_pylist(),
         strict=True,
     )
     return tuple(
         Reading(
             token=token,
-            position=position,
+            before=text.removesuffix(token),
             facts=tuple(str(value) for value in json.loads(facts).values()),
             explanations=tuple(explanations[index * num_samples : (index + 1) * num_samples]),
         )
-        for index, (token, position, facts) in enumerate(columns)
+        for index, (token, text, facts) in enumerate(columns)
     )

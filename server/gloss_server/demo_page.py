@@ -15,7 +15,8 @@ from gloss_engine import Explanation
 from gloss_server.demo import DemoResult, Reading
 from gloss_server.terminal import visible
 
-_TOKEN_WIDTH = 14
+_TOKEN_WIDTH = 18
+_NUM_SHOWN = 12
 _MARK = "!"
 _GOOD_FVE, _FAIR_FVE = 0.7, 0.4
 _FLAG_MEANINGS = {
@@ -29,54 +30,81 @@ _FLAG_MEANINGS = {
     "low_fidelity": "reconstructs worse than the mean activation",
     "no_fve_baseline": "no baseline for FVE is known",
 }
-_NEXT = (
-    ("your own activations", "gloss verbalize FILE.npy --local --av DIR --ar DIR \\"),
-    ("", "    --output explanations.jsonl"),
-    ("a checkpoint's health", "gloss doctor DIR"),
-    ("another story", "gloss demo --story {story}"),
-)
 
 
-def print_demo(result: DemoResult, console: Console) -> None:
-    """Print a demo's result at the console's width."""
-    console.print(_page(result), highlight=False, markup=False)
+def print_demo(result: DemoResult, console: Console, show_all: bool = False) -> None:
+    """Print a demo's result at the console's width.
+
+    Args:
+        result: what to show.
+        console: where.
+        show_all: every reading rather than a dozen spread over the story.
+    """
+    with console.capture() as capture:
+        console.print(_page(result, show_all), highlight=False, markup=False)
+    # Tables pad every line to the full width, which is a nuisance where text is pasted.
+    for line in capture.get().splitlines():
+        console.file.write(f"{line.rstrip()}\n")
 
 
-def _page(result: DemoResult) -> RenderableType:
+def _page(result: DemoResult, show_all: bool) -> RenderableType:
     where = "" if result.layer_index is None else f", read at block {result.layer_index}"
     title = Text.assemble(
         (f"Story {result.story} of {result.num_stories}", "bold"),
         (f", held out of training{where}", "dim"),
     )
+    shown = result.readings if show_all else _spread(result.readings)
     return Group(
         title,
         Padding(Text(visible(result.text)), (1, 2)),
-        _table(result),
+        _table(shown),
+        Text(),
         *_legend(result),
         _summary(result),
         Text(),
-        _next_steps(result),
+        _next_steps(result, all_shown=len(shown) == len(result.readings)),
     )
 
 
-def _table(result: DemoResult) -> Table:
+def _spread(readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
+    """At most a dozen readings, evenly over the story, the last among them."""
+    num_shown = min(_NUM_SHOWN, len(readings))
+    return tuple(
+        readings[(index + 1) * len(readings) // num_shown - 1] for index in range(num_shown)
+    )
+
+
+def _table(readings: tuple[Reading, ...]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, show_edge=False)
-    table.add_column("token", no_wrap=True, max_width=_TOKEN_WIDTH, overflow="ellipsis")
+    table.add_column("token", no_wrap=True, width=_TOKEN_WIDTH, overflow="ellipsis")
     table.add_column("explanation", ratio=1, overflow="fold")
     table.add_column("cosine", justify="right", no_wrap=True)
     table.add_column("FVE", justify="right", no_wrap=True)
     table.add_column("", width=1)
-    for reading in result.readings:
+    for reading in readings:
         for explanation in reading.explanations:
-            table.add_row(*_cells(reading, explanation), end_section=False)
+            table.add_row(*_cells(reading, explanation))
     return table
 
 
 def _cells(reading: Reading, explanation: Explanation) -> tuple[Text, Text, Text, Text, Text]:
-    token = Text(visible(reading.token) if explanation.sample == 0 else "", style="bold")
+    token = _token(reading) if explanation.sample == 0 else Text()
     cosine = Text("-" if explanation.cosine is None else f"{explanation.cosine:.3f}")
     mark = Text(_MARK if explanation.flags or explanation.error else "", style="yellow")
     return token, _explained(reading, explanation), cosine, _fve(explanation.fve), mark
+
+
+def _token(reading: Reading) -> Text:
+    """The token, after as many of the words before it as fit."""
+    token = visible(reading.token)
+    room = _TOKEN_WIDTH - len(token)
+    words: list[str] = []
+    for word in reversed(visible(reading.before).split()):
+        room -= len(word) + 1
+        if room < 0:
+            break
+        words.insert(0, word)
+    return Text.assemble((" ".join([*words, ""]), "dim"), (token, "bold"))
 
 
 def _explained(reading: Reading, explanation: Explanation) -> Text:
@@ -116,10 +144,16 @@ def _summary(result: DemoResult) -> Text:
     )
 
 
-def _next_steps(result: DemoResult) -> Table:
+def _next_steps(result: DemoResult, all_shown: bool) -> Table:
+    this, other = result.story, result.story % result.num_stories + 1
+    steps = [
+        ("another story", f"gloss demo --story {other}"),
+        ("your own", "gloss verbalize X.npy --local --av AV --ar AR --output OUT.jsonl"),
+        ("a checkpoint", "gloss doctor DIR"),
+    ]
+    if not all_shown:
+        steps.insert(0, ("every token", f"gloss demo --story {this} --all"))
     table = Table.grid(padding=(0, 2))
-    table.title = None
-    for label, command in _NEXT:
-        story = result.story % result.num_stories + 1
-        table.add_row(Text(label, style="dim"), Text(command.format(story=story)))
+    for label, command in steps:
+        table.add_row(Text(label, style="dim"), Text(command))
     return table

@@ -22,7 +22,7 @@ from gloss_server.activation_file import ActivationChunk, ActivationFile, open_a
 from gloss_server.command_error import CommandError, Interrupted, OutputError
 from gloss_server.result_file import Results, open_results, output_format, results_exist
 from gloss_server.run_state import RunState, read_state, state_path
-from gloss_server.terminal import RunProgress
+from gloss_server.terminal import RunProgress, interrupt_deferred
 from gloss_server.verbalize_options import VerbalizeOptions
 from gloss_server.verbalize_run import RequestTemplate, finished_chunks
 
@@ -95,19 +95,19 @@ def verbalize_local(
     """
     job = _prepare(options, progress)
     engine = _load(job, progress) if job.is_new else None
-    num_new, seconds = 0, 0.0
+    seconds = 0.0
     with closing(open_results(options.output, job.source.num_rows, options.samples)) as results:
         if job.is_new:
             _claim(job, results)
         begun_with = results.done.count
-        if not results.done.is_complete:
-            engine = engine or _load(job, progress)
-            with _resumable(results):
+        with _resumable(results):
+            if not results.done.is_complete:
+                engine = engine or _load(job, progress)
                 seconds = _run(job, engine, results, chunk_rows, progress)
-        results.finish()
-        num_new = results.done.count - begun_with
+            with interrupt_deferred():
+                results.finish()
         return Outcome(
-            num_new=num_new,
+            num_new=results.done.count - begun_with,
             num_done=results.done.count,
             num_failed=results.done.num_failed,
             num_rows=job.source.num_rows,
@@ -204,7 +204,8 @@ def _run(
             stage.advance(count, f"{rows:,}/{done.num_rows:,} rows, {rate:,.1f} explanations/s")
 
         for rows in finished_chunks(engine, chunks, job.template(), num_ahead, show):
-            results.append(rows)
+            with interrupt_deferred():
+                results.append(rows)
         return stage.seconds
 
 

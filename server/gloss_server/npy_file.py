@@ -8,8 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gloss_engine.sidecar import read_dataset_sidecar
-from gloss_server.activation_file import ActivationChunk, BoolArray, FloatArray, as_float32, spans
+from gloss_server.activation_file import (
+    ActivationChunk,
+    BoolArray,
+    FloatArray,
+    as_float32,
+    sidecar_layer,
+    spans,
+)
 from gloss_server.command_error import CommandError
 
 _FLOATS = (np.float16, np.float32, np.float64)
@@ -28,8 +34,7 @@ class NpyFile:
         self._array = _map(path)
         _check_shape(path, self._array)
         self.num_rows, self.width = self._array.shape
-        sidecar = read_dataset_sidecar(path)
-        self.layer_index = None if sidecar is None else sidecar.layer_index
+        self.layer_index = sidecar_layer(path, self.width)
 
     def chunks(self, needed: BoolArray, chunk_rows: int) -> Iterator[ActivationChunk]:
         """See `ActivationFile`."""

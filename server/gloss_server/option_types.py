@@ -53,6 +53,7 @@ AllowLayerMismatch = Annotated[
 ]
 Story = Annotated[int, Option(help="Which of the shipped stories, from 1.")]
 DemoSeed = Annotated[int, Option(help="Of the draws.")]
+ShowAll = Annotated[bool, Option("--all", help="Show every token, not a dozen of them.")]
 CheckpointDirectory = Annotated[
     Path, Argument(help="An AV, AR or target, or a folder of them.", show_default=False)
 ]

@@ -16,8 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gloss_engine.sidecar import DatasetSidecar, read_dataset_sidecar
-from gloss_server.activation_file import ActivationChunk, BoolArray, as_float32, spans
+from gloss_server.activation_file import (
+    ActivationChunk,
+    BoolArray,
+    as_float32,
+    sidecar_layer,
+    spans,
+)
 from gloss_server.command_error import CommandError
 
 VECTORS, LAYERS, POSITIONS, TOKENS = "activation_vector", "activation_layer", "position", "token_id"
@@ -42,14 +47,8 @@ class ParquetFile:
         self._places = [name for name in (POSITIONS, TOKENS) if name in names]
         if self.num_rows == 0:
             raise CommandError(f"{path}: got no rows, expected at least one")
-        sidecar = read_dataset_sidecar(path)
         self.width, layers = self._scan([name for name in (LAYERS,) if name in names])
-        self.layer_index = _one_layer(path, layers, sidecar)
-        if sidecar is not None and sidecar.d_model != self.width:
-            raise CommandError(
-                f"{path}: got vectors of width {self.width}, expected {sidecar.d_model} as its "
-                "sidecar says. Correct the sidecar or capture the file again"
-            )
+        self.layer_index = _one_layer(path, layers, sidecar_layer(path, self.width))
 
     def chunks(self, needed: BoolArray, chunk_rows: int) -> Iterator[ActivationChunk]:
         """See `ActivationFile`. Row groups without a needed row are not read."""
@@ -154,19 +153,17 @@ def _check_columns(path: Path, schema: pa.Schema) -> None:
             )
 
 
-def _one_layer(path: Path, layers: set[int | None], sidecar: DatasetSidecar | None) -> int | None:
+def _one_layer(path: Path, layers: set[int | None], in_sidecar: int | None) -> int | None:
     """The layer that column and sidecar agree on, or None where neither states one."""
     if len(layers) > 1:
         listed = ", ".join(sorted("null" if layer is None else str(layer) for layer in layers))
         raise CommandError(
             f"{path}: column {LAYERS}: got {listed}, expected one layer. Split the file by layer"
         )
-    stated = next(iter(layers), None)
-    if sidecar is None or sidecar.layer_index is None:
-        return stated
-    if stated not in (None, sidecar.layer_index):
+    in_column = next(iter(layers), None)
+    if None not in (in_column, in_sidecar) and in_column != in_sidecar:
         raise CommandError(
-            f"{path}: column {LAYERS}: got {stated}, expected {sidecar.layer_index} as its sidecar "
+            f"{path}: column {LAYERS}: got {in_column}, expected {in_sidecar} as its sidecar "
             "says. Find out which is right and correct the other"
         )
-    return sidecar.layer_index
+    return in_sidecar if in_column is None else in_column

@@ -6,7 +6,9 @@ and rich markup is never interpreted. What the lines say is for the commands.
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -41,6 +43,22 @@ def _visible(char: str) -> str:
 def say(line: str) -> None:
     """One line for people, on stderr: stdout is for what was asked for."""
     print(visible(line), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def interrupt_deferred() -> Iterator[None]:
+    """Let the body finish before a Ctrl-C takes effect. Off the main thread there is none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    noted: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if noted:
+        raise KeyboardInterrupt
 
 
 class RunProgress:

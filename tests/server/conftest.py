@@ -1,0 +1,62 @@
+"""A pair, activations and the command line in process, for tests of the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gloss_server.cli import run
+from support.checkpoints import Pair
+from support.command_runs import Command, Ended
+
+
+@pytest.fixture
+def gloss(capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs the command line in this process."""
+
+    def call(*arguments: object) -> Ended:
+        capfd.readouterr()
+        status = run([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return Ended(status=status, stdout=out, stderr=err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def small_pair(pairs: dict[str, Pair]) -> Pair:
+    """One architecture is enough where only files and options are tested. Read only."""
+    return pairs["qwen2"]
+
+
+@pytest.fixture
+def verbalize(gloss: Command, small_pair: Pair) -> Command:
+    """`gloss verbalize FILE --local` with the small pair and few tokens, seed 7 unless given."""
+
+    def call(file: Path, output: Path, *arguments: object, seed: int | None = 7) -> Ended:
+        seeds = [] if seed is None else ["--seed", seed]
+        return gloss(
+            *("verbalize", file, "--local", "--av", small_pair.av, "--ar", small_pair.ar),
+            *("--max-new-tokens", 6, "--output", output, *seeds, *arguments),
+        )
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def activations() -> np.ndarray:
+    """[40, 72] float32, multiples of 1/8 that fit every float type; rows 5 and 35 are bad."""
+    rows = np.random.default_rng(3).integers(-16, 17, (40, 72)).astype(np.float32) / 8
+    rows[5] = 0
+    rows[35, 71] = np.nan
+    return rows
+
+
+@pytest.fixture(scope="session")
+def npy(activations: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The activations as a file. Read only."""
+    path = tmp_path_factory.mktemp("activations") / "rows.npy"
+    np.save(path, activations)
+    return path
