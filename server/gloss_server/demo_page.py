@@ -13,7 +13,7 @@ from rich.text import Text
 
 from gloss_engine import Explanation
 from gloss_server.demo import DemoResult, Reading
-from gloss_server.terminal import visible
+from gloss_server.terminal import print_page, visible
 
 _TOKEN_WIDTH = 18
 _NUM_SHOWN = 12
@@ -40,11 +40,7 @@ def print_demo(result: DemoResult, console: Console, show_all: bool = False) -> 
         console: where.
         show_all: every reading rather than a dozen spread over the story.
     """
-    with console.capture() as capture:
-        console.print(_page(result, show_all), highlight=False, markup=False)
-    # Tables pad every line to the full width, which is a nuisance where text is pasted.
-    for line in capture.get().splitlines():
-        console.file.write(f"{line.rstrip()}\n")
+    print_page(_page(result, show_all), console)
 
 
 def _page(result: DemoResult, show_all: bool) -> RenderableType:

@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -43,6 +43,14 @@ def _visible(char: str) -> str:
 def say(line: str) -> None:
     """One line for people, on stderr: stdout is for what was asked for."""
     print(visible(line), file=sys.stderr, flush=True)
+
+
+def print_page(page: RenderableType, console: Console) -> None:
+    """Print at the console's width, without the blanks that tables pad their lines with."""
+    with console.capture() as capture:
+        console.print(page, highlight=False, markup=False)
+    for line in capture.get().splitlines():
+        console.file.write(f"{line.rstrip()}\n")
 
 
 @contextmanager
@@ -94,6 +102,7 @@ class RunProgress:
             try:
                 yield Stage(self._progress, task)
             finally:
+                self._progress.refresh()
                 self._progress.remove_task(task)
 
 

@@ -1,0 +1,101 @@
+"""The loop over chunks: slots stay full across their borders, and reading stays near them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from gloss_engine import Engine, EngineConfig, SamplingParams, load_engine
+from gloss_server.activation_file import ActivationChunk
+from gloss_server.verbalize_run import RequestTemplate, finished_chunks
+from support.checkpoints import Pair
+
+SLOTS = 4
+
+
+@pytest.fixture
+def engine(small_pair: Pair) -> Engine:
+    return load_engine(small_pair.av, None, EngineConfig(num_slots=SLOTS, max_new_tokens=5))
+
+
+def template(num_samples: int = 1) -> RequestTemplate:
+    return RequestTemplate(
+        num_samples=num_samples,
+        sampling=SamplingParams(seed=1, max_new_tokens=5),
+        layer_index=None,
+        allow_layer_mismatch=False,
+        score=False,
+    )
+
+
+class Source:
+    """Chunks of ones or zeros that count how many were taken."""
+
+    def __init__(self, sizes: list[int], value: float = 1.0) -> None:
+        self.sizes, self.value, self.num_taken = sizes, value, 0
+
+    def __iter__(self) -> Iterator[ActivationChunk]:
+        start = 0
+        for size in self.sizes:
+            self.num_taken += 1
+            rows = np.full((size, 72), self.value, np.float32)
+            yield ActivationChunk(start=start, activations=rows)
+            start += size
+
+
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_slots_stay_full_across_chunks(engine: Engine, num_samples: int) -> None:
+    sizes = [3, 1, 2, 5, 1, 1, 4]
+    total = sum(sizes) * num_samples
+    taken: list[int] = []
+    num_done = 0
+
+    def count(num: int) -> None:
+        nonlocal num_done
+        num_done += num
+        taken.append(engine.stats().decode_tokens)
+
+    chunks = list(finished_chunks(engine, Source(sizes), template(num_samples), 3 * SLOTS, count))
+    rows_per_step = np.diff([0, *taken])
+    num_started = np.minimum.accumulate(rows_per_step)
+    # Every step is full until fewer than the slots are left, then it only shrinks.
+    full = int((rows_per_step == SLOTS).sum())
+    assert (rows_per_step[:full] == SLOTS).all() and full >= total // SLOTS
+    assert (num_started[full:] == rows_per_step[full:]).all()
+    assert num_done == total
+    places = sorted((row["index"], row["sample"]) for rows in chunks for row in rows)
+    assert places == [(i, s) for i in range(sum(sizes)) for s in range(num_samples)]
+    for rows in chunks:
+        assert rows == sorted(rows, key=lambda row: (row["index"], row["sample"]))
+
+
+def test_a_file_is_read_no_further_than_needed(engine: Engine) -> None:
+    source = Source([2] * 50)
+    ahead = 8
+    in_flight = []
+    num_done = 0
+
+    def count(num: int) -> None:
+        nonlocal num_done
+        in_flight.append(2 * source.num_taken - num_done)
+        num_done += num
+
+    for _ in finished_chunks(engine, source, template(), ahead, count):
+        pass
+    assert num_done == 100 and max(in_flight) <= ahead + 1
+
+
+def test_rows_that_all_fail_do_not_pile_up(engine: Engine) -> None:
+    source = Source([2] * 50, value=0.0)
+    first = next(iter(finished_chunks(engine, source, template(), 8, lambda num: None)))
+    assert source.num_taken <= 4
+    assert [row["error"]["reason"] for row in first] == ["ZERO_VECTOR"] * 2
+
+
+def test_failed_rows_are_named_by_their_place_in_the_file(engine: Engine) -> None:
+    chunk = ActivationChunk(start=7, activations=np.zeros((2, 72), np.float32))
+    (rows,) = finished_chunks(engine, [chunk], template(), 8, lambda num: None)
+    assert [row["index"] for row in rows] == [7, 8]
+    assert [row["error"]["message"][:6] for row in rows] == ["row 7 ", "row 8 "]
