@@ -47,7 +47,8 @@ class StepPlan:
         num_decode: sequences that already run, in slots 0 .. num_decode - 1.
         prefills: suffixes computed in this step.
         forks: sequences that start in this step, in slot order after the running ones.
-        abandoned: items dropped between two forks, with the pages they held.
+        abandoned: items dropped between two forks, with the pages they held; they come with the
+            next plan that has rows.
     """
 
     num_decode: int = 0
@@ -115,8 +116,7 @@ class Scheduler:
 
     def schedule(self) -> StepPlan:
         """Admit what fits and say what the next step runs. Call after departures are retired."""
-        plan = StepPlan(num_decode=len(self.running), abandoned=self._abandoned)
-        self._abandoned = []
+        plan = StepPlan(num_decode=len(self.running))
         while self.waiting:
             item = self.waiting[0]
             starts = not item.prefilled
@@ -125,6 +125,9 @@ class Scheduler:
             if not self._fork_all(item, plan):
                 break
             self.waiting.popleft()
+        if plan.num_rows:
+            # Nobody runs a plan without rows, and no page of theirs is handed out before this one.
+            plan.abandoned, self._abandoned = self._abandoned, []
         return plan
 
     def retire(self, finished: Iterable[Sequence]) -> list[tuple[int, int]]:

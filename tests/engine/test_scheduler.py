@@ -174,11 +174,12 @@ def test_a_cancelled_items_kept_pages_are_named_once() -> None:
     """Between two forks: its logits and pages are to be cleaned before anybody gets them."""
     scheduler = _scheduler(num_slots=1)
     scheduler.add(_item("a", num_samples=3))
-    scheduler.add(_item("b"))
     scheduler.schedule()
     kept = tuple(scheduler.waiting[0].suffix_pages)
     dropped = scheduler.cancel("a")
     scheduler.retire(list(scheduler.running))
+    assert not scheduler.schedule().abandoned, "nobody runs a plan without rows"
+    scheduler.add(_item("b"))
     plan = scheduler.schedule()
     assert [(p.item, p.pages) for p in plan.abandoned] == [(dropped[0], kept)] and kept
     assert plan.forks[0].sequence.item.request_id == "b"
