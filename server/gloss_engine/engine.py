@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass, replace
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -115,7 +116,8 @@ class Engine:
             )
         activations = validate(request, self.facts, self.scheduler, self.scores is not None)
         if request_id is None:
-            request_id = f"request-{self._num_requests}"
+            names = (f"request-{number}" for number in count(self._num_requests))
+            request_id = next(name for name in names if name not in self._requests)
         self._num_requests += 1
         seed = request.sampling.seed
         seed = secrets.randbits(64) if seed is None else seed
