@@ -1,0 +1,301 @@
+"""The engine over a runner without a model: every explanation comes out, once, whatever happens."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence as Rows
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gloss_engine.av.explanation import Extract, extract
+from gloss_engine.engine import Engine
+from gloss_engine.errors import RequestError
+from gloss_engine.facts import ModelFacts
+from gloss_engine.kv.allocator import BlockAllocator
+from gloss_engine.request import FINISH_REASONS, Explanation, VerbalizeRequest
+from gloss_engine.runner import Runner
+from gloss_engine.sampling import SamplingParams
+from gloss_engine.scheduler import Scheduler, StepPlan
+from gloss_engine.sequence import Item, Sequence
+from gloss_kernels import Finish
+
+D_MODEL = 3
+SUFFIX_LEN = 3
+Key = tuple[str, int, int]
+
+
+class FakeRunner:
+    """Draws tokens 0 to 25 and ends sequences at random; checks every call it gets."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.activations: dict[str, Tensor] = {}
+        self.slots: list[tuple[Sequence, list[int]]] = []
+        self.suffixes: set[Item] = set()
+
+    def add_activations(self, request_id: str, activations: Tensor) -> None:
+        assert request_id not in self.activations
+        self.activations[request_id] = activations
+
+    def drop_activations(self, request_id: str) -> None:
+        del self.activations[request_id]
+
+    def run(self, plan: StepPlan) -> list[int]:
+        assert plan.num_decode == len(self.slots) and plan.num_rows > 0
+        for abandoned in plan.abandoned:
+            self.suffixes.remove(abandoned.item)
+        for prefill in plan.prefills:
+            row = self.activations[prefill.item.request_id][prefill.item.index]
+            assert row.isfinite().all() and row.any(), "a failed row was run"
+            self.suffixes.add(prefill.item)
+        for fork in plan.forks:
+            assert fork.sequence.slot == len(self.slots) and fork.sequence.item in self.suffixes
+            self.slots.append((fork.sequence, []))
+            if fork.last:
+                self.suffixes.remove(fork.sequence.item)
+        return [self._advance(sequence, tokens) for sequence, tokens in self.slots]
+
+    def _advance(self, sequence: Sequence, tokens: list[int]) -> Finish:
+        tokens.append(self.random.randrange(26))
+        chance = self.random.random()
+        if chance < 0.03:
+            return Finish.ERROR
+        if chance < 0.1:
+            return Finish.EOS
+        if chance < 0.15:
+            return Finish.CLOSING_TAG
+        limit = sequence.item.sampling.max_new_tokens
+        return Finish.LENGTH if len(tokens) == limit else Finish.RUNNING
+
+    def output(self, slot: int) -> tuple[list[int], list[float]]:
+        tokens = self.slots[slot][1]
+        return list(tokens), [-0.5] * len(tokens)
+
+    def retire(self, sequences: list[Sequence], moves: list[tuple[int, int]]) -> None:
+        for source, destination in moves:
+            self.slots[destination] = self.slots[source]
+        del self.slots[len(self.slots) - len(sequences) :]
+        for slot, (sequence, _) in enumerate(self.slots):
+            assert sequence.slot == slot and sequence not in sequences
+
+
+class FakeReader:
+    """Token n reads as the n-th letter."""
+
+    def raw_text(self, token_ids: Rows[int]) -> str:
+        return "".join(chr(ord("a") + token) for token in token_ids)
+
+    def read(self, token_ids: Rows[int]) -> tuple[str, Extract]:
+        raw = self.raw_text(token_ids)
+        return raw, extract(raw)
+
+
+def _engine(seed: int, num_slots: int = 4, num_pages: int = 30) -> tuple[Engine, FakeRunner]:
+    fake = FakeRunner(seed)
+    runner: Runner = fake
+    scheduler = Scheduler(BlockAllocator(num_pages, 2), num_slots, SUFFIX_LEN, 7)
+    facts = ModelFacts(
+        d_model=D_MODEL, layer_index=3, prefix_len=5, suffix_len=SUFFIX_LEN, max_new_tokens=12
+    )
+    return Engine(runner, scheduler, FakeReader(), facts), fake  # type: ignore[arg-type]
+
+
+def _ones(n: int) -> VerbalizeRequest:
+    sampling = SamplingParams(max_new_tokens=8)
+    return VerbalizeRequest(activations=torch.ones(n, D_MODEL), sampling=sampling)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> VerbalizeRequest:
+    rows = torch.ones(draw(st.integers(1, 5)), D_MODEL)
+    for index in range(rows.shape[0]):
+        rows[index] *= draw(st.sampled_from([1.0, 1.0, 1.0, 0.0, torch.nan]))
+    sampling = SamplingParams(
+        max_new_tokens=draw(st.integers(1, 12)),
+        stop=draw(st.sampled_from([(), (), ("e",), ("b", "xy")])),
+        seed=draw(st.sampled_from([None, 3])),
+    )
+    return VerbalizeRequest(
+        activations=rows,
+        num_samples=draw(st.integers(1, 4)),
+        sampling=sampling,
+        stream=draw(st.booleans()),
+    )
+
+
+class Ledger:
+    """What was asked for and what came out."""
+
+    def __init__(self) -> None:
+        self.expected: set[Key] = set()
+        self.results: dict[Key, Explanation] = {}
+        self.finished: Counter[str] = Counter()
+        self.streamed: dict[Key, list[int]] = {}
+        self.requests: dict[str, VerbalizeRequest] = {}
+
+    def add(self, name: str, request: VerbalizeRequest) -> None:
+        self.requests[name] = request
+        for index in range(len(request.activations)):
+            self.expected |= {(name, index, s) for s in range(request.num_samples)}
+
+    def step(self, engine: Engine) -> None:
+        out = engine.step()
+        for delta in out.tokens:
+            key = (delta.request_id, delta.index, delta.sample)
+            self.streamed.setdefault(key, []).append(delta.token_id)
+            assert self.requests[delta.request_id].stream and key not in self.results
+        for result in out.explanations:
+            key = (result.request_id, result.index, result.sample)
+            assert key in self.expected and key not in self.results
+            self.results[key] = result
+        for name in out.finished:
+            self.finished[name] += 1
+            assert all(key in self.results for key in self.expected if key[0] == name)
+
+    def check(self, cancelled: set[str]) -> None:
+        assert self.results.keys() == self.expected
+        assert dict(self.finished) == dict.fromkeys(self.requests, 1)
+        for key, result in self.results.items():
+            self._check_result(key, result, key[0] in cancelled)
+
+    def _check_result(self, key: Key, result: Explanation, may_be_cancelled: bool) -> None:
+        request = self.requests[key[0]]
+        row = torch.as_tensor(request.activations)[key[1]]
+        assert result.finish_reason in FINISH_REASONS
+        assert (result.finish_reason == "error") == (result.error is not None)
+        bad = not row.isfinite().all() or not row.any()
+        if bad:
+            assert result.error is not None and result.error.code == "INVALID_ARGUMENT"
+            return
+        if result.error is not None:
+            assert result.error.reason == "NON_FINITE_OUTPUT"
+            return
+        tokens = list(result.token_ids)
+        assert result.raw_text == FakeReader().raw_text(tokens)
+        assert result.logprob == -0.5 * len(tokens)
+        assert len(tokens) <= request.sampling.max_new_tokens
+        if request.stream:
+            assert self.streamed.get(key, []) == tokens
+        self._check_reason(request.sampling, result, may_be_cancelled)
+
+    def _check_reason(
+        self, sampling: SamplingParams, result: Explanation, may_be_cancelled: bool
+    ) -> None:
+        text, reason = result.raw_text, result.finish_reason
+        stops = [stop for stop in sampling.stop if stop in text]
+        assert not any(stop in text[:-1] for stop in sampling.stop), "ran on past a stop string"
+        if reason == "stop":
+            assert stops
+        elif reason == "length":
+            assert len(text) == sampling.max_new_tokens and not stops
+        elif reason == "cancelled":
+            assert may_be_cancelled and not stops
+        else:
+            assert reason in ("eos", "closing_tag")
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    arrivals=st.lists(st.tuples(st.integers(0, 30), requests()), min_size=1, max_size=7),
+    cancels=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 6)), max_size=4),
+    num_slots=st.integers(1, 5),
+    num_pages=st.integers(12, 40),
+)
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_everything_comes_out_once(
+    seed: int,
+    arrivals: list[tuple[int, VerbalizeRequest]],
+    cancels: list[tuple[int, int]],
+    num_slots: int,
+    num_pages: int,
+) -> None:
+    engine, runner = _engine(seed, num_slots, num_pages)
+    ledger, cancelled = Ledger(), set()
+    for step in range(3000):
+        for number, (at, request) in enumerate(arrivals):
+            if at == step:
+                ledger.add(f"r{number}", request)
+                assert engine.submit(request, f"r{number}") == f"r{number}"
+        for at, number in cancels:
+            if at == step:
+                engine.cancel(f"r{number}")
+                cancelled.add(f"r{number}")
+        if step > 30 and not engine.has_work:
+            break
+        ledger.step(engine)
+    assert not engine.has_work
+    ledger.check(cancelled)
+    stats = engine.stats()
+    counted = sum(stats.explanations.values()) + sum(stats.item_errors.values())
+    assert counted == len(ledger.results)
+    assert not runner.slots and not runner.activations
+    assert (stats.pages_used, stats.num_running, stats.num_waiting) == (0, 0, 0)
+    engine.step()
+    _check_no_suffix_is_kept(engine, runner)
+
+
+def _check_no_suffix_is_kept(engine: Engine, runner: FakeRunner) -> None:
+    """What a cancel abandoned is named in the next plan that runs."""
+    runner.random = random.Random(1)
+    engine.submit(_ones(1), "last")
+    while engine.has_work:
+        engine.step()
+    assert not runner.suffixes
+
+
+def test_names_that_callers_choose_do_not_collide_with_made_ones() -> None:
+    engine, _ = _engine(0)
+    chosen = {engine.submit(_ones(1), f"request-{n}") for n in (1, 2, 4)}
+    names = chosen | {engine.submit(_ones(1)) for _ in range(4)}
+    assert len(names) == 7
+    finished: list[str] = []
+    while engine.has_work:
+        finished += engine.step().finished
+    assert sorted(finished) == sorted(names)
+
+
+def test_a_name_in_flight_is_refused_and_free_again_afterwards() -> None:
+    engine, _ = _engine(0)
+    engine.submit(_ones(1), "a")
+    with pytest.raises(RequestError, match="'a' is in flight"):
+        engine.submit(_ones(1), "a")
+    while engine.has_work:
+        engine.step()
+    assert engine.submit(_ones(1), "a") == "a"
+
+
+def test_verbalize_leaves_other_requests_their_results() -> None:
+    engine, _ = _engine(5)
+    short = SamplingParams(max_new_tokens=1)
+    other = VerbalizeRequest(activations=torch.ones(2, D_MODEL), sampling=short, stream=True)
+    engine.submit(other, "other")
+    mine = engine.verbalize(_ones(6))
+    assert [(e.index, e.sample) for e in mine] == [(index, 0) for index in range(6)]
+    left = []
+    while engine.has_work:
+        left.append(engine.step())
+    assert [(e.request_id, e.index) for out in left for e in out.explanations] == [
+        ("other", 0),
+        ("other", 1),
+    ]
+    assert [name for out in left for name in out.finished] == ["other"]
+    assert sum(len(out.tokens) for out in left) == 2
+
+
+@pytest.mark.parametrize("num_slots", [1, 4])
+def test_cancelling_twice_or_what_is_unknown_is_harmless(num_slots: int) -> None:
+    engine, _ = _engine(2, num_slots)
+    engine.cancel("nobody")
+    engine.submit(_ones(3), "a")
+    engine.cancel("a")
+    engine.cancel("a")
+    out = engine.step()
+    assert [e.finish_reason for e in out.explanations] == ["cancelled"] * 3
+    assert out.finished == ["a"] and not engine.has_work
+    engine.cancel("a")
+    assert engine.step().explanations == []
