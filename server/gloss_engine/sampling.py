@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from gloss_engine.errors import RequestError
@@ -36,12 +35,15 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check("temperature", self.temperature, 0 <= self.temperature <= 100, "0 to 100")
+        # float32 on the device: a temperature or penalty that rounds to 0 there would mean another
+        # thing, and logits over it would overflow.
+        heat = self.temperature
+        _check("temperature", heat, heat == 0 or 1e-6 <= heat <= 100, "0, or 1e-6 to 100")
         _check("top_k", self.top_k, self.top_k >= 0, "0 (off) or more")
         _check("top_p", self.top_p, 0 < self.top_p <= 1, "above 0, at most 1")
         _check("min_p", self.min_p, 0 <= self.min_p < 1, "0 (off) or more, below 1")
         penalty = self.repetition_penalty
-        _check("repetition_penalty", penalty, 0 < penalty < math.inf, "above 0 and finite")
+        _check("repetition_penalty", penalty, 1e-6 <= penalty <= 1e6, "1e-6 to 1e6")
         _check("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1, "1 or more")
         seed = self.seed
         _check("seed", seed, seed is None or 0 <= seed < 2**64, "0 to 2^64 - 1")
