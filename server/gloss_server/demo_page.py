@@ -18,6 +18,7 @@ from gloss_server.terminal import print_page, visible
 _TOKEN_WIDTH = 18
 _NUM_SHOWN = 12
 _MARK = "!"
+_FACTS_KEY = Text.assemble(("green", "green"), (" what the story has told by then\n", "dim"))
 _GOOD_FVE, _FAIR_FVE = 0.7, 0.4
 _FLAG_MEANINGS = {
     "unclosed": "cut off before its closing tag",
@@ -40,10 +41,11 @@ def print_demo(result: DemoResult, console: Console, show_all: bool = False) -> 
         console: where.
         show_all: every reading rather than a dozen spread over the story.
     """
-    print_page(_page(result, show_all), console)
+    is_coloured = console.is_terminal and console.color_system is not None
+    print_page(_page(result, show_all, is_coloured), console)
 
 
-def _page(result: DemoResult, show_all: bool) -> RenderableType:
+def _page(result: DemoResult, show_all: bool, is_coloured: bool) -> RenderableType:
     where = "" if result.layer_index is None else f", read at block {result.layer_index}"
     title = Text.assemble(
         (f"Story {result.story} of {result.num_stories}", "bold"),
@@ -55,6 +57,7 @@ def _page(result: DemoResult, show_all: bool) -> RenderableType:
         Padding(Text(visible(result.text)), (1, 2)),
         _table(shown),
         Text(),
+        *([_FACTS_KEY] if is_coloured else []),
         *_legend(result),
         _summary(result),
         Text(),

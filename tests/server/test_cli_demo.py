@@ -199,6 +199,8 @@ def test_facts_the_story_has_told_are_set_off() -> None:
     console = Console(width=80, file=file, force_terminal=True, color_system="standard")
     print_demo(_result(_explanation("Leo the tailor meets Leonora.")), console)
     assert "\x1b[32mLeo\x1b[0m the \x1b[32mtailor\x1b[0m meets Leonora." in file.getvalue()
+    assert "what the story has told" in file.getvalue()
+    assert "what the story has told" not in _printed(_result(_explanation("Leo")))
 
 
 @pytest.mark.skipif(
