@@ -27,6 +27,7 @@ from gloss_server.command_error import CommandError
 
 VECTORS, LAYERS, POSITIONS, TOKENS = "activation_vector", "activation_layer", "position", "token_id"
 _BATCH_ROWS = 1024
+_READ_BYTES = 1 << 20
 
 
 class ParquetFile:
@@ -40,7 +41,9 @@ class ParquetFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with _reading(path):
-            self._file = pq.ParquetFile(path)
+            # The defaults hold a row group at least, or all of them: 830 MiB for an 800 MB file,
+            # against 52 MiB with these.
+            self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ_BYTES)
         self.num_rows = int(self._file.metadata.num_rows)
         names = self._file.schema_arrow.names
         _check_columns(path, self._file.schema_arrow)

@@ -79,6 +79,22 @@ def test_row_groups_without_a_needed_row_are_not_read(
     assert read == [1, 4]
 
 
+@pytest.mark.parametrize("group_rows", [2_000, 20_000])
+def test_a_file_is_never_in_memory_as_a_whole(tmp_path: Path, group_rows: int) -> None:
+    """40 MB are read through 1024 rows of 2 kB and 1 MB of buffer."""
+    rng = np.random.default_rng(0)
+    vectors = pa.FixedSizeListArray.from_arrays(
+        pa.array(rng.normal(size=20_000 * 512).astype(np.float32)), 512
+    )
+    path = tmp_path / "large.parquet"
+    pq.write_table(pa.table({"activation_vector": vectors}), path, row_group_size=group_rows)
+    del vectors
+    before = pa.total_allocated_bytes()
+    opened = open_activations(path)
+    peak = max(pa.total_allocated_bytes() for _ in opened.chunks(np.ones(20_000, dtype=bool), 512))
+    assert peak - before < 16e6
+
+
 def test_float64_beyond_float32_is_left_to_the_engine(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([[1.0, 1e300]]))
     (chunk,) = open_activations(tmp_path / "x.npy").chunks(np.ones(1, dtype=bool), 1)
