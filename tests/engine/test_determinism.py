@@ -81,6 +81,19 @@ def test_pages_and_slots_change_nothing(pairs: dict[str, Pair], settings: dict[s
         assert found == expected and len(set(found)) == 10
 
 
+def test_a_slot_keeps_nothing_of_who_had_it_before(pairs: dict[str, Pair]) -> None:
+    """A penalty counts the tokens of its own sequence; the slots' rows are used again and again."""
+    used = small_engine(pairs["qwen2"].av, num_slots=2)
+    first, second = activations(4, 72, seed=1), activations(2, 72, seed=2)
+    settings: dict[str, Any] = {"seed": 3, "repetition_penalty": 1.8}
+    expected = _tokens(used, first[:2], **settings)
+    _tokens(used, first, top_p=0.5, **settings)
+    _tokens(used, first, seed=8)
+    assert _tokens(used, first[:2], **settings) == expected
+    fresh = small_engine(pairs["qwen2"].av, num_slots=2)
+    assert _tokens(used, second, **settings) == _tokens(fresh, second, **settings)
+
+
 def test_order_of_submission_changes_nothing(pairs: dict[str, Pair]) -> None:
     engine = small_engine(pairs["llama3"].av, num_slots=4)
     rows = activations(6, engine.facts.d_model)
