@@ -22,8 +22,9 @@ class VerbalizeRequest:
         num_samples: explanations per activation.
         sampling: how tokens are drawn.
         item_keys: [n] coordinates of the draws, 0 to 2^64 - 1; None: the index in the request.
-        positions: [n] token positions the activations were read at, for flags; None: not known.
-        token_ids: [n] tokens they were read on, for flags; None: not known.
+        positions: [n] token positions the activations were read at, for flags; None, as a whole
+            or for a row: not known.
+        token_ids: [n] tokens they were read on, likewise.
         layer_index: the layer the caller read; refused where it is not the checkpoint's K.
         allow_layer_mismatch: run all the same.
         score: ask for evidence; None: wherever an AR is loaded.
@@ -34,8 +35,8 @@ class VerbalizeRequest:
     num_samples: int = 1
     sampling: SamplingParams = field(default_factory=SamplingParams)
     item_keys: tuple[int, ...] | None = None
-    positions: tuple[int, ...] | None = None
-    token_ids: tuple[int, ...] | None = None
+    positions: tuple[int | None, ...] | None = None
+    token_ids: tuple[int | None, ...] | None = None
     layer_index: int | None = None
     allow_layer_mismatch: bool = False
     score: bool | None = None

@@ -141,13 +141,13 @@ def item_errors(norms: list[float]) -> dict[int, ItemError]:
             errors[index] = ItemError(
                 code="INVALID_ARGUMENT",
                 reason="NON_FINITE_VECTOR",
-                message=f"activation {index} holds NaN or Inf, or its float32 norm overflows; "
+                message="the activation holds NaN or Inf, or its float32 norm overflows; "
                 "send finite values",
             )
         elif norm == 0.0:
             errors[index] = ItemError(
                 code="INVALID_ARGUMENT",
                 reason="ZERO_VECTOR",
-                message=f"activation {index} is zero and has no direction to explain",
+                message="the activation is zero and has no direction to explain",
             )
     return errors

@@ -128,7 +128,8 @@ def largest_magnitude(tensor: torch.Tensor) -> float:
 
 
 def hash_file(digest: Any, path: Path) -> None:
-    """Feed a safetensors file's size, header and 64 evenly spread 4 KiB blocks into `digest`.
+    """Feed a safetensors file's size, header and 64 evenly spread 4 KiB blocks into `digest`,
+    the first and the last among them.
 
     The blocks tell apart two training steps of one model, whose headers are equal, at the price
     of 256 KiB; hashing 14 GB whole would take a minute.
@@ -145,10 +146,11 @@ def hash_file(digest: Any, path: Path) -> None:
                 str(path), got=f"{size} bytes", expected="a safetensors file", fix=_FETCH_AGAIN
             )
         digest.update(hashlib.sha256(file.read(header_bytes)).digest())
-        payload = size - 8 - header_bytes
+        start = 8 + header_bytes
+        last = max(size - _BLOCK_BYTES, start)
         digest.update(f"{size} ".encode())
         for block in range(_SAMPLED_BLOCKS):
-            file.seek(8 + header_bytes + payload * block // _SAMPLED_BLOCKS, os.SEEK_SET)
+            file.seek(start + (last - start) * block // (_SAMPLED_BLOCKS - 1), os.SEEK_SET)
             digest.update(file.read(_BLOCK_BYTES))
 
 

@@ -54,8 +54,7 @@ def result_row(explanation: Explanation, start: int) -> Row:
     }
     error = explanation.error
     if error is not None:
-        # The engine counts within its request; what a user can find is the row of the file.
-        message = error.message.replace(f"activation {explanation.index} ", f"row {index} ", 1)
+        message = f"row {index}: {error.message}"
         row["error"] = {"code": error.code, "reason": error.reason, "message": message}
     return row
 

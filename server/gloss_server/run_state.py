@@ -6,7 +6,6 @@ differs. Which rows are there is for the output itself to say (`result_file.py`)
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -16,8 +15,6 @@ from gloss_server import __version__
 from gloss_server.command_error import CommandError, writing
 
 _FORMAT = 1
-_SAMPLED_BYTES = 4096
-_NUM_SAMPLES = 64
 
 Option = str | int | float | bool | None
 
@@ -108,25 +105,6 @@ def read_state(output: Path) -> RunState | None:
         f"{path}: got contents that no run of this version wrote, expected format {_FORMAT}. "
         f"Remove it and {output.name} to begin anew"
     )
-
-
-def fingerprint(directory: Path) -> str:
-    """Sixteen hex digits that tell one checkpoint from another.
-
-    Names and sizes of all files, and 64 pieces of each: enough to see that weights were trained
-    on or files exchanged, without reading tens of gigabytes twice.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(directory)}\0{size}\0".encode())
-        with path.open("rb") as file:
-            for piece in range(_NUM_SAMPLES):
-                file.seek(piece * max(size - _SAMPLED_BYTES, 0) // (_NUM_SAMPLES - 1))
-                digest.update(file.read(_SAMPLED_BYTES))
-                if size <= _SAMPLED_BYTES:
-                    break
-    return digest.hexdigest()[:16]
 
 
 def _shown(value: Option) -> str:

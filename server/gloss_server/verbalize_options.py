@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gloss_engine import EngineConfig, SamplingParams
+from gloss_engine.checkpoint import fingerprint
 from gloss_server.command_error import CommandError
 from gloss_server.embedded import embedded_pair
-from gloss_server.run_state import Option, fingerprint
+from gloss_server.run_state import Option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,7 @@ def test_the_run_goes_on_past_bad_rows_and_says_where_they_are(
         assert list(error) == ["code", "reason", "message"]
         assert error["code"] == "INVALID_ARGUMENT"
         # Row 35 is the fourth of its chunk: the message must name the row of the file.
-        assert f"row {index} " in error["message"]
+        assert error["message"].startswith(f"row {index}: ")
         row = rows[index]
         assert row["finish_reason"] == "error" and row["token_ids"] == []
         assert row["explanation"] == "" and row["cosine"] is None

@@ -98,4 +98,4 @@ def test_failed_rows_are_named_by_their_place_in_the_file(engine: Engine) -> Non
     chunk = ActivationChunk(start=7, activations=np.zeros((2, 72), np.float32))
     (rows,) = finished_chunks(engine, [chunk], template(), 8, lambda num: None)
     assert [row["index"] for row in rows] == [7, 8]
-    assert [row["error"]["message"][:6] for row in rows] == ["row 7 ", "row 8 "]
+    assert [row["error"]["message"][:6] for row in rows] == ["row 7:", "row 8:"]
