@@ -243,7 +243,7 @@ def bench_embedded(smoke: bool) -> list[dict[str, Any]]:
     rows = []
     for stops in (False, True):
         tokens: dict[str, int] = {}
-        engine = case.engine(num_slots=128, max_new_tokens=new_tokens, stops=stops)
+        engine = case.engine(num_slots=256, max_new_tokens=new_tokens, stops=stops)
 
         def ours(engine: Engine = engine, tokens: dict[str, int] = tokens) -> None:
             tokens["engine"] = run_engine(engine, activations, new_tokens, 1.0)

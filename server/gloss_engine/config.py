@@ -42,7 +42,7 @@ class EngineConfig:
     device: str = "auto"
     dtype: str = "auto"
     injection_mode: str = "replace"
-    num_slots: int = 128
+    num_slots: int = 256
     page_size: int = 16
     num_pages: int | None = None
     max_new_tokens: int = 200
