@@ -208,8 +208,13 @@ def test_non_finite_logits_fail_one_row(pairs: dict[str, Pair], at_token: int) -
 
 
 def test_a_cancel_between_forks_leaves_no_poison(pairs: dict[str, Pair]) -> None:
-    """One slot, an item of NaN with samples still to fork, cancelled: the next one is clean."""
-    engine = small_engine(pairs["qwen2"].av, num_slots=1, page_size=4, num_pages=30)
+    """One slot, an item of NaN with samples still to fork, cancelled: the next one is clean.
+
+    The suffix fills a page and a part of another; the pages come back in the other order, so that
+    the page full of NaN is the one the next sequence fills in part only.
+    """
+    engine = small_engine(pairs["qwen2"].av, num_slots=1, page_size=32, num_pages=30)
+    assert 32 < engine.facts.suffix_len < 60
     row = activations(1, WIDTH)
     clean = engine.verbalize(request(row, seed=1, max_new_tokens=6))[0].token_ids
     embed = engine.runner.decoder.embed
