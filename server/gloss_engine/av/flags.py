@@ -65,7 +65,7 @@ def activation_flags(
         flags.append("early_position")
     if token_id is not None and token_id == unknown_id:
         flags.append("unknown_token")
-    elif token_id is not None and token_id in special_ids:
+    if token_id is not None and token_id in special_ids:
         flags.append("special_token")
     return flags
 
