@@ -53,7 +53,7 @@ def test_a_perfect_reconstruction_scores_one_and_shuffled_it_does_not(
 ) -> None:
     rows = make_rows(config, target, tokenizer, "heldout")
     config = config.model_copy(update={"num_evaluation_rows": len(rows)})
-    statistics = measure(config, target, rows.activations)
+    statistics = measure(config, rows.activations)
     monkeypatch.setattr(evaluation, "verbalize", lambda *_, **__: list(rows.explanations))
     monkeypatch.setattr(evaluation, "reconstruct", lambda *_: 3.0 * rows.activations)
     figures, samples = evaluation.evaluate(

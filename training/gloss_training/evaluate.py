@@ -82,17 +82,9 @@ def evaluate(
         **truth_figures(verdicts),
     )
     samples = [
-        {
-            "doc_id": heldout.doc_ids[index],
-            "position": len(heldout.words[index]) - 1,
-            "text": " ".join(heldout.words[index]),
-            "explanation": text,
-            "closed": closed,
-            "cosine": float(cosine),
-            **asdict(verdict),
-        }
-        for index, (text, closed), cosine, verdict in zip(
-            chosen, explanations, cosines, verdicts, strict=True
+        _record(heldout, index, explanation, cosine, verdict)
+        for index, explanation, cosine, verdict in zip(
+            chosen, explanations, cosines.tolist(), verdicts, strict=True
         )
     ]
     return evaluation, samples
@@ -119,6 +111,22 @@ def truth_figures(verdicts: Sequence[Verdict]) -> dict[str, float]:
 def other_documents(activations: torch.Tensor) -> torch.Tensor:
     """The rows rolled by half their number, so that each meets a row of a distant story."""
     return activations.roll(max(1, len(activations) // 2), dims=0)
+
+
+def _record(
+    heldout: Rows, index: int, explanation: tuple[str, bool], cosine: float, verdict: Verdict
+) -> dict[str, Any]:
+    """One row's text, explanation and evidence, for reading."""
+    text, closed = explanation
+    return {
+        "doc_id": heldout.doc_ids[index],
+        "position": len(heldout.words[index]) - 1,
+        "text": " ".join(heldout.words[index]),
+        "explanation": text,
+        "closed": closed,
+        "cosine": cosine,
+        **asdict(verdict),
+    }
 
 
 def _choose_rows(config: TinyConfig, num_rows: int) -> list[int]:

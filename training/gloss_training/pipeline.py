@@ -77,7 +77,7 @@ class TinyRun:
             counts[f"num_{split}_rows"] = len(rows)
             if split != "heldout":
                 training.append(rows.activations)
-        statistics = measure(self.config, target, torch.cat(training))
+        statistics = measure(self.config, torch.cat(training))
         return {**counts, **asdict(statistics)}
 
     def _ar(self) -> dict[str, Any]:

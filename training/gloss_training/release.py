@@ -26,13 +26,17 @@ class Statistics:
     norm_median: float
 
 
-def measure(config: TinyConfig, target: Qwen3ForCausalLM, activations: torch.Tensor) -> Statistics:
-    """Statistics of raw training activations [n, d]."""
-    embeddings = target.get_input_embeddings().weight.detach()
+def measure(config: TinyConfig, activations: torch.Tensor) -> Statistics:
+    """Statistics of raw training activations [n, d].
+
+    The injected norm is a multiple of the usual one, so that the AV, which starts as the target,
+    meets a residual stream of a length it knows.
+    """
+    norm_median = float(activations.norm(dim=-1).median())
     return Statistics(
-        injection_scale=config.injection_factor * float(embeddings.norm(dim=-1).mean()),
+        injection_scale=config.injection_factor * norm_median,
         fve_baseline=strict_baseline(activations),
-        norm_median=float(activations.norm(dim=-1).median()),
+        norm_median=norm_median,
     )
 
 

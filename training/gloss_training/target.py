@@ -57,7 +57,12 @@ def state_labels(stories: list[Story], length: int) -> torch.Tensor:
 
 
 class StateHead(torch.nn.Module):
-    """Linear read-out of every attribute's class, and of the word, from layer K."""
+    """Linear read-out of every attribute's class, and of the word, from layer K's direction.
+
+    It sees the state scaled to unit root mean square: a head on the raw state is cheapest to
+    please by making the state long (norms of 86 beside embeddings of 1), and an AV that starts
+    from such weights drowns the injected vector; it then needs twice the steps.
+    """
 
     def __init__(self, hidden_size: int, vocab_size: int) -> None:
         super().__init__()
@@ -71,7 +76,8 @@ class StateHead(torch.nn.Module):
 
         The mean is over attributes and the word alike; IGNORED labels count nowhere.
         """
-        parts = self.linear(hidden_states).split(self.sizes, dim=-1)
+        directions = functional.rms_norm(hidden_states, hidden_states.shape[-1:], eps=1e-6)
+        parts = self.linear(directions).split(self.sizes, dim=-1)
         labels = [*facts.unbind(-1), words]
         losses = [
             functional.cross_entropy(part.flatten(0, 1), label.flatten())
