@@ -29,7 +29,8 @@ class EngineConfig:
         dtype: "auto" (float32 on a CPU, bfloat16 on CUDA), or a name in DTYPES.
         injection_mode: "replace" the marker's embedding, or "add" to the output of block 1.
         num_slots: most sequences that run at once.
-        page_size: tokens of a page.
+        page_size: tokens of a page; None: a sequence's whole limit on a CPU, where one page each
+            lets attention read the cache in place, and 16 elsewhere.
         num_pages: private pages; None: enough for every slot at its longest.
         max_new_tokens: most tokens a request may ask for.
         max_prefill_tokens: most suffix tokens prefilled in one step.
@@ -43,7 +44,7 @@ class EngineConfig:
     dtype: str = "auto"
     injection_mode: str = "replace"
     num_slots: int = 256
-    page_size: int = 16
+    page_size: int | None = None
     num_pages: int | None = None
     max_new_tokens: int = 200
     max_prefill_tokens: int = 2048
@@ -57,8 +58,9 @@ class EngineConfig:
         _one_of("dtype", self.dtype, ("auto", *DTYPES))
         _one_of("injection_mode", self.injection_mode, INJECTION_MODES)
         for name in ("num_slots", "page_size", "max_new_tokens", "score_batch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, expected 1 or more")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}: got {value}, expected 1 or more")
         if self.fve_baseline is not None and not self.fve_baseline > 0:
             raise ConfigError(f"fve_baseline: got {self.fve_baseline}, expected more than 0")
 
@@ -79,6 +81,13 @@ class EngineConfig:
         if self.dtype == "auto":
             return torch.float32 if self.resolve_device().type == "cpu" else torch.bfloat16
         return DTYPES[self.dtype]
+
+    def resolve_page_size(self, suffix_len: int) -> int:
+        """Tokens of a page, for a prompt with `suffix_len` private tokens."""
+        if self.page_size is not None:
+            return self.page_size
+        whole = suffix_len + self.max_new_tokens - 1
+        return whole if self.resolve_device().type == "cpu" else 16
 
 
 def _one_of(name: str, got: str, expected: tuple[str, ...]) -> None:

@@ -106,7 +106,8 @@ def machinery(
     decoder: Decoder, program: AvProgram, config: EngineConfig
 ) -> tuple[ModelRunner, Scheduler]:
     """Pages and slots for a loaded AV, with what runs and what schedules them."""
-    suffix_len, page_size = program.suffix_ids.shape[0], config.page_size
+    suffix_len = program.suffix_ids.shape[0]
+    page_size = config.resolve_page_size(suffix_len)
     max_pages = -(-(suffix_len + config.max_new_tokens - 1) // page_size)
     # One item may hold its prefilled suffix beside the slots' pages; page 0 is nobody's.
     num_pages = config.num_pages or config.num_slots * max_pages + -(-suffix_len // page_size) + 1

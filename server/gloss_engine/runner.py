@@ -108,7 +108,8 @@ class ModelRunner:
         logits = self._fork_logits(plan, self._forward(plan))
         forks = [fork.sequence for fork in plan.forks]
         copies = [pair for fork in plan.forks for pair in fork.copies]
-        copy_pages(self.cache, [pair[0] for pair in copies], [pair[1] for pair in copies])
+        sources, destinations = [pair[0] for pair in copies], [pair[1] for pair in copies]
+        copy_pages(self.cache, sources, destinations, min(self.page_size, self.suffix_len))
         self.slots.admit(forks, self.suffix_len)
         self._private_bound.extend([self.suffix_len] * len(forks))
         codes = self._sample(plan.num_rows, logits)

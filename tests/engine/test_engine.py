@@ -455,7 +455,7 @@ def test_flags_of_the_activation(
         (8.0, 10, 300, ()),
         (8.0, 9, 300, ("early_position",)),
         (8.0, 50, special, ("special_token",)),
-        (8.0, 50, unknown, ("unknown_token",)),
+        (8.0, 50, unknown, ("unknown_token", "special_token")),
         (90.0, 0, special, ("norm_outlier", "early_position", "special_token")),
     ]
     rows = torch.zeros(len(cases), WIDTH)

@@ -163,3 +163,24 @@ def test_a_row_is_the_same_alone_and_in_company() -> None:
         )
         # Another number of padded keys may change the order of float32 sums.
         torch.testing.assert_close(alone[0], together[i], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [[1, 2, 3, 4], [4, 2, 1, 3], [6, 2, 3, 5], [9, 1, 2, 4]],
+    ids=["in order", "out of order", "a hole in a dense span", "too sparse to read in place"],
+)
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("prefix_len", [None, 9])
+def test_one_page_each_wherever_it_stands(
+    places: list[int], window: int | None, prefix_len: int | None
+) -> None:
+    """One page a sequence is read in place if the span is dense; idle pages in it hold NaN."""
+    case = Case([3, 16, 9, 1], page_size=16, prefix_len=prefix_len)
+    target = torch.tensor(places)
+    for index, cache in enumerate(case.caches):
+        moved = torch.full((11, *cache.shape[1:]), torch.nan)
+        moved[target] = cache[case.table[:, 0]]
+        case.caches[index] = moved
+    case.table[:, 0] = target
+    case.check(window)

@@ -44,33 +44,37 @@ def two_part_attention(
     """Attend over a shared prefix and private keys with one softmax, in float32.
 
     Args:
-        queries: [num_kv_heads, n, rows, head_dim]; rows are the queries that share a KV head.
-        keys, values: [num_kv_heads * n, length, head_dim], head-major like the queries.
-        mask: additive, broadcastable to [num_kv_heads, n, rows, length].
+        queries: [n, num_kv_heads, rows, head_dim]; rows are the queries that share a KV head.
+        keys, values: [n * num_kv_heads, length, head_dim]; may be strided views of a cache.
+        mask: additive, broadcastable to [n, num_kv_heads, rows, length].
         prefix: keys and values, each [num_kv_heads, prefix_len, head_dim], or None.
-        prefix_mask: additive, broadcastable to [num_kv_heads, n, rows, prefix_len]; None sees all.
+        prefix_mask: additive, broadcastable to [n, num_kv_heads, rows, prefix_len]; None sees all.
         scale: factor on the scores.
 
     Returns:
-        [num_kv_heads, n, rows, head_dim] float32.
+        [n, num_kv_heads, rows, head_dim] float32.
     """
-    num_kv_heads, n, rows, head_dim = queries.shape
+    n, num_kv_heads, rows, head_dim = queries.shape
     length = keys.shape[1]
     queries = (queries.float() * scale).contiguous()
-    flat = queries.view(num_kv_heads * n, rows, head_dim)
-    scores = torch.bmm(flat, keys.float().transpose(1, 2)).view(num_kv_heads, n, rows, length)
+    flat = queries.view(n * num_kv_heads, rows, head_dim)
+    scores = torch.bmm(flat, keys.float().transpose(1, 2)).view(n, num_kv_heads, rows, length)
     scores += mask
     if prefix is None:
-        probs = scores.softmax(dim=-1).view(num_kv_heads * n, rows, length)
+        probs = scores.softmax(dim=-1).view(n * num_kv_heads, rows, length)
         return torch.bmm(probs, values.float()).view(queries.shape)
     prefix_keys, prefix_values = prefix[0].float(), prefix[1].float()
     prefix_len = prefix_keys.shape[1]
-    wide = queries.view(num_kv_heads, n * rows, head_dim)
-    shared = torch.bmm(wide, prefix_keys.transpose(1, 2)).view(num_kv_heads, n, rows, prefix_len)
+    # Head-major, so that the prefix of each head is one product for all sequences.
+    by_head = queries.transpose(0, 1).reshape(num_kv_heads, n * rows, head_dim)
+    shared = torch.bmm(by_head, prefix_keys.transpose(1, 2))
+    shared = shared.view(num_kv_heads, n, rows, prefix_len).transpose(0, 1)
     if prefix_mask is not None:
-        shared += prefix_mask
+        shared = shared + prefix_mask
     probs = torch.cat((shared, scores), dim=-1).softmax(dim=-1)
-    over_prefix = probs[..., :prefix_len].reshape(num_kv_heads, n * rows, prefix_len)
-    out = torch.bmm(over_prefix, prefix_values).view(num_kv_heads * n, rows, head_dim)
-    over_private = probs[..., prefix_len:].reshape(num_kv_heads * n, rows, length)
-    return torch.baddbmm(out, over_private, values.float()).view(queries.shape)
+    over_prefix = probs[..., :prefix_len].transpose(0, 1)
+    over_prefix = over_prefix.reshape(num_kv_heads, n * rows, prefix_len)
+    out = torch.bmm(over_prefix, prefix_values).view(num_kv_heads, n, rows, head_dim)
+    over_private = probs[..., prefix_len:].reshape(n * num_kv_heads, rows, length)
+    private = torch.bmm(over_private, values.float()).view(queries.shape)
+    return private.add_(out.transpose(0, 1))

@@ -46,9 +46,9 @@ def packed_attention(
     n, group = cu_seqlens.shape[0] - 1, num_heads // num_kv_heads
     rows = None if num_tokens == n * max_seqlen else _padded_rows(cu_seqlens, max_seqlen)
     wide = _pad(queries, rows, n, max_seqlen).view(n, max_seqlen, num_kv_heads, group, head_dim)
-    wide = wide.permute(2, 0, 1, 3, 4).reshape(num_kv_heads, n, max_seqlen * group, head_dim)
+    wide = wide.transpose(1, 2).reshape(n, num_kv_heads, max_seqlen * group, head_dim)
     own = [
-        _pad(packed, rows, n, max_seqlen).permute(2, 0, 1, 3).reshape(-1, max_seqlen, head_dim)
+        _pad(packed, rows, n, max_seqlen).transpose(1, 2).reshape(-1, max_seqlen, head_dim)
         for packed in (keys, values)
     ]
     index = torch.arange(max_seqlen, device=queries.device)
@@ -60,7 +60,7 @@ def packed_attention(
         at = torch.arange(prefix_len, device=queries.device)
         prefix_mask = window_mask(prefix_len + query_index, at, window, at >= 0)
     out = two_part_attention(wide, own[0], own[1], mask, prefix, prefix_mask, scale)
-    out = out.view(num_kv_heads, n, max_seqlen, group, head_dim).permute(1, 2, 0, 3, 4)
+    out = out.view(n, num_kv_heads, max_seqlen, group, head_dim).transpose(1, 2)
     out = out.reshape(n * max_seqlen, num_heads, head_dim).to(queries.dtype)
     return out if rows is None else out.index_select(0, rows)
 

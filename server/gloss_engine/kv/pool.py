@@ -30,14 +30,21 @@ def allocate_pool(
     )
 
 
-def copy_pages(cache: PagedCache, sources: list[int], destinations: list[int]) -> None:
-    """Copy whole pages over all blocks, sources[i] to destinations[i]."""
+def copy_pages(
+    cache: PagedCache, sources: list[int], destinations: list[int], num_tokens: int
+) -> None:
+    """Copy pages over all blocks, sources[i] to destinations[i].
+
+    Args:
+        num_tokens: tokens of each page that matter, from its beginning.
+    """
     if not sources:
         return
     source = torch.tensor(sources, device=cache.keys.device)
     destination = torch.tensor(destinations, device=cache.keys.device)
     for tensor in (cache.keys, cache.values):
-        tensor.index_copy_(1, destination, tensor.index_select(1, source))
+        rows = tensor[:, :, :, :num_tokens]
+        rows[:, destination] = rows[:, source]
 
 
 def clear_pages(cache: PagedCache, pages: Tensor) -> None:
