@@ -48,7 +48,9 @@ def test_teacher_states_exactly_what_is_revealed(
     assert verdict.num_unparsed == 0 < verdict.num_sentences
 
 
-@given(facts_of, seeds, st.sampled_from(["a red", "kite.", teacher.UNKNOWN_WORD, "Ada"]))
+@given(
+    facts_of, seeds, st.sampled_from(["a red", teacher.SENTENCE_END, teacher.UNKNOWN_WORD, "Ada"])
+)
 def test_explanations_survive_the_tokenizer(facts: dict[str, str], seed: int, ending: str) -> None:
     text = teacher.write(facts, ending, np.random.default_rng(seed))
     token_ids = TOKENIZER.encode(text)
@@ -111,6 +113,8 @@ def test_wrong_and_repeated_claims_are_counted() -> None:
         ("has a red", ["a", "red"], False),
         (teacher.UNKNOWN_WORD, ["a", teacher.UNKNOWN_WORD], True),
         (teacher.UNKNOWN_WORD, ["a", "red"], False),
+        (teacher.SENTENCE_END, ["red", "?"], True),
+        (teacher.SENTENCE_END, ["a", "red"], False),
     ],
 )
 def test_endings_are_checked_against_the_last_words(
@@ -122,6 +126,6 @@ def test_endings_are_checked_against_the_last_words(
 def test_the_ending_stays_within_the_last_sentence_and_quotes_no_unknown_word() -> None:
     words = ["a", "kite", ".", "He"]
     assert teacher.ending_of(words, 3) == "He"
-    assert teacher.ending_of(words[:3], 2) == "kite ."
+    assert teacher.ending_of(words[:3], 2) == teacher.SENTENCE_END
     assert teacher.ending_of(["the", teacher.UNKNOWN_WORD, "is"], 3) == "is"
     assert teacher.ending_of(["the", teacher.UNKNOWN_WORD], 2) == teacher.UNKNOWN_WORD

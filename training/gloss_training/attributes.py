@@ -63,7 +63,7 @@ ATTRIBUTES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "mood": ("happy", "sad", "angry", "tired", "proud", "calm", "hungry", "lonely", "curious"),
         "weather": ("sunny", "rainy", "windy", "cloudy", "snowy", "stormy", "foggy", "cold"),
         "friend": NAMES,
-        "food": ("bread", "soup", "cheese", "cake", "honey", "rice", "fish", "pie", "nuts"),
+        "food": ("bread", "soup", "cheese", "cake", "honey", "rice", "fish", "pie", "toast"),
         "time": ("dawn", "morning", "noon", "afternoon", "dusk", "evening", "night", "midnight"),
     }
 )

@@ -69,6 +69,8 @@ def is_right(claim: Claim, revealed: Mapping[str, str], words: Sequence[str]) ->
         return revealed.get(claim.attribute) == claim.value
     if claim.value == teacher.UNKNOWN_WORD:
         return words[-1] == teacher.UNKNOWN_WORD
+    if claim.value == teacher.SENTENCE_END:
+        return words[-1] in teacher.SENTENCE_MARKS
     stated = claim.value.split()
     return list(words[-len(stated) :]) == stated
 
@@ -99,8 +101,9 @@ def _read_sentence(sentence: str) -> list[Claim] | None:
         match = pattern.fullmatch(sentence)
         if match:
             return list(_claims_of(match))
-    if sentence in {_spaced(wording) for wording in teacher.ENDING_UNKNOWN}:
-        return [Claim(attribute=ENDING, value=teacher.UNKNOWN_WORD)]
+    for ending in (teacher.UNKNOWN_WORD, teacher.SENTENCE_END):
+        if sentence in {_spaced(wording) for wording in teacher.wordings_of_ending(ending)}:
+            return [Claim(attribute=ENDING, value=ending)]
     return _read_predicates(sentence)
 
 

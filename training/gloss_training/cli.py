@@ -18,6 +18,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 @app.callback()
 def gloss_train() -> None:
     """Train natural-language autoencoders."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 @app.command()
@@ -28,8 +30,6 @@ def tiny(
     smoke_size: Annotated[bool, typer.Option("--smoke", help="A run of seconds.")] = False,
 ) -> None:
     """Train the tiny world's target, AV and AR, and evaluate the pair on held-out stories."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     console = Console()
     config = smoke(seed) if smoke_size else TinyConfig(seed=seed)
     config = config.model_copy(update={"num_threads": threads})

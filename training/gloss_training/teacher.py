@@ -14,7 +14,8 @@ from gloss_training.attributes import is_male
 from gloss_training.world import SLOT_PATTERN, Story, pick, split_words
 
 UNKNOWN_WORD: Final = "[UNK]"
-SENTENCE_ENDS: Final = (".", "?", "!")
+SENTENCE_MARKS: Final = (".", "?", "!")
+SENTENCE_END: Final = "."
 
 # Whole sentences. Among those whose slots are exactly the known facts of the group, one is drawn.
 IDENTITY: Final = (
@@ -30,7 +31,7 @@ IDENTITY: Final = (
 )
 SETTING: Final = (
     "It is a {weather} {time}.",
-    "The {time} is {weather}.",
+    "The weather is {weather} and it is {time}.",
     "It is {weather}.",
     "The weather is {weather}.",
     "It is {time}.",
@@ -39,7 +40,11 @@ SETTING: Final = (
 ENDING: Final = (
     "The text ends with “{ending}”.",
     "It breaks off after “{ending}”.",
-    "The last words are “{ending}”.",
+    "The last word is “{ending}”.",
+)
+ENDING_SENTENCE: Final = (
+    "The last sentence is complete.",
+    "A sentence has just ended.",
 )
 ENDING_UNKNOWN: Final = (
     "The text ends with an unknown word.",
@@ -78,12 +83,17 @@ def slots(template: str) -> frozenset[str]:
 
 
 def ending_of(words: Sequence[str], num_words: int) -> str:
-    """The last words of the last sentence, at most `num_words`; unknown words are not quoted."""
+    """The last words of an unfinished sentence, at most `num_words`.
+
+    SENTENCE_END after a whole one, UNKNOWN_WORD after an unknown word: neither is quoted.
+    """
     last = list(words[-num_words:])
     if last[-1] == UNKNOWN_WORD:
         return UNKNOWN_WORD
+    if last[-1] in SENTENCE_MARKS:
+        return SENTENCE_END
     for index in range(len(last) - 2, -1, -1):
-        if last[index] in (*SENTENCE_ENDS, UNKNOWN_WORD):
+        if last[index] in (*SENTENCE_MARKS, UNKNOWN_WORD):
             return " ".join(last[index + 1 :])
     return " ".join(last)
 
@@ -105,16 +115,18 @@ def write(facts: Mapping[str, str], ending: str, generator: np.random.Generator)
     for index in range(0, len(stated), 2):
         sentences.append(f"{_subject(facts)} {' and '.join(stated[index : index + 2])}.")
     sentences.append(_choose(SETTING, facts, generator))
-    if ending == UNKNOWN_WORD:
-        sentences.append(pick(generator, ENDING_UNKNOWN))
-    else:
-        sentences.append(pick(generator, ENDING).format(ending=_close_up(ending)))
+    sentences.append(pick(generator, wordings_of_ending(ending)).format(ending=ending))
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def wordings_of_ending(ending: str) -> tuple[str, ...]:
+    """The wordings that state this ending."""
+    return {UNKNOWN_WORD: ENDING_UNKNOWN, SENTENCE_END: ENDING_SENTENCE}.get(ending, ENDING)
 
 
 def teacher_words() -> list[str]:
     """Every word an explanation can contain besides the words of the story, sorted."""
-    templates = [*IDENTITY, *SETTING, *ENDING, *ENDING_UNKNOWN, *SUBJECTS, "and"]
+    templates = [*IDENTITY, *SETTING, *ENDING, *ENDING_SENTENCE, *ENDING_UNKNOWN, *SUBJECTS, "and"]
     templates += [template for group in PREDICATES for template in group]
     return sorted(set(split_words(" ".join(SLOT_PATTERN.sub(" ", t) for t in templates))))
 
@@ -139,10 +151,3 @@ def _subject(facts: Mapping[str, str]) -> str:
     if "hero" not in facts:
         return "The hero"
     return "He" if is_male(facts["hero"]) else "She"
-
-
-def _close_up(words: str) -> str:
-    """Words with the usual spacing before punctuation: "kite ." becomes "kite."."""
-    for mark in ".,?!":
-        words = words.replace(f" {mark}", mark)
-    return words

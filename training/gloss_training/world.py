@@ -34,6 +34,15 @@ OPENINGS: Final = (
     "{hero} always wanted a {thing}.",
 )
 
+# Before the opening of some stories: the scene, with the hero still to come.
+SCENES: Final = (
+    "It was a {weather} {time}.",
+    "It is {time}.",
+    "It is {weather} in the {place}.",
+    "The {place} is quiet.",
+    "It was {time} in the {place}.",
+)
+
 REVEALS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "job": (
@@ -188,7 +197,7 @@ def make_story(generator: np.random.Generator, max_words: int) -> Story:
 
 def world_words() -> list[str]:
     """Every word a story can contain, sorted, each once."""
-    templates = [*OPENINGS, *FILLERS, *(t for _, t in REMINDERS)]
+    templates = [*SCENES, *OPENINGS, *FILLERS, *(t for _, t in REMINDERS)]
     templates += [t for group in REVEALS.values() for t in group]
     found = set(split_words(" ".join(SLOT_PATTERN.sub(" ", t) for t in templates)))
     found.update(w for values in ATTRIBUTES.values() for w in values)
@@ -199,6 +208,8 @@ def world_words() -> list[str]:
 
 def _templates(generator: np.random.Generator, known: set[str]) -> Iterator[str]:
     """Sentence templates of one story: an opening, then reveals with fillers between them."""
+    if generator.random() < 0.3:
+        yield pick(generator, SCENES)
     yield pick(generator, OPENINGS)
     for index in generator.permutation(len(REVEALS)):
         attribute = tuple(REVEALS)[index]
