@@ -75,12 +75,8 @@ def qkv_rope_store(
     queries, keys = rotated.split((num_heads, num_kv_heads), dim=1)
     if key_cache is not None:
         assert value_cache is not None and slot_mapping is not None
-        _store(key_cache, keys, slot_mapping)
-        _store(value_cache, values, slot_mapping)
+        page_size = key_cache.shape[2]
+        page, offset = slot_mapping // page_size, slot_mapping % page_size
+        key_cache[page, :, offset] = keys
+        value_cache[page, :, offset] = values
     return queries, keys, values
-
-
-def _store(cache: Tensor, rows: Tensor, slot_mapping: Tensor) -> None:
-    """Write rows [num_tokens, num_kv_heads, head_dim] to their slots of a paged cache."""
-    page_size = cache.shape[2]
-    cache[slot_mapping // page_size, :, slot_mapping % page_size] = rows
