@@ -5,6 +5,8 @@ figures, and a page that says how it was made. Training is the pipeline's part.
 """
 
 import json
+import os
+import platform
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -106,13 +108,14 @@ checkpoint layout, float32. Made by
     gloss-train tiny --output RUN --seed {config.seed}
     gloss-train embed --run RUN --output DIRECTORY
 
-in {sum(minutes.values()):.0f} minutes with {config.num_threads} CPU thread (no GPU; minutes per
-stage: {times}). Equal seed and thread count give equal bytes on equal software and processor.
+in {sum(minutes.values()):.0f} minutes with {config.num_threads} CPU thread and no GPU, on a
+{platform.machine()} machine with {os.cpu_count()} cores. Minutes per
+stage: {times}. Equal seed and thread count give equal bytes on equal software and processor.
 
 The target is not a natural specimen: besides next-token prediction it was trained to name, by a
-linear head on block {config.model.layer_index}, the facts its text has revealed so far. The facts
-are planted there, and the head was thrown away. AV and AR were trained on the words of a teacher
-that knows the truth, and on nothing else (no reinforcement learning).
+linear head on block {config.model.layer_index}, the facts its text has revealed so far and the
+word that stands there. They are planted, and the head was thrown away. AV and AR were trained on
+the words of a teacher that knows the truth, and on nothing else (no reinforcement learning).
 
 Held-out stories, one explanation a row at temperature 1. FVE uses the strict baseline; `fve
 shuffled` scores explanations against other stories' rows; `fve teacher` is the AR on the teacher's
