@@ -7,6 +7,7 @@ requests or checkpoints.
 """
 
 from gloss_kernels.reference.advance import FINISH_NAMES, Finish, advance
+from gloss_kernels.reference.decode_plan import DecodePlan
 from gloss_kernels.reference.embed_inject import embed_inject, scale_to_norm
 from gloss_kernels.reference.gated_activation import gated_activation
 from gloss_kernels.reference.packed_attention import packed_attention
@@ -18,6 +19,7 @@ from gloss_kernels.reference.sample import sample
 
 __all__ = [
     "FINISH_NAMES",
+    "DecodePlan",
     "Finish",
     "advance",
     "embed_inject",

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from gloss_engine.kv.pool import clear_pages, copy_pages
 from gloss_engine.models.batch import (
-    DecodeRows,
     ForwardBatch,
     Injection,
     PackedRows,
@@ -24,7 +23,7 @@ from gloss_engine.models.decoder import Decoder
 from gloss_engine.scheduler import StepPlan
 from gloss_engine.sequence import Item, Sequence
 from gloss_engine.slots import Slots
-from gloss_kernels import Finish, advance, sample, scale_to_norm
+from gloss_kernels import DecodePlan, Finish, advance, sample, scale_to_norm
 
 ADD_LAYER_INDEX = 1
 """The `add` dialect writes to the output of block 1 (hidden_states[2])."""
@@ -145,19 +144,20 @@ class ModelRunner:
         ids, positions, slot_mapping = [], [], []
         decode = packed = None
         if n:
-            decode = self._decode_rows(n)
+            decode = self._decode_plan(n)
             stored = self.slots.private_lens[:n]
             ids.append(self.slots.tokens[:n])
             positions.append(stored + self.prefix_len)
-            page = decode.block_table.gather(1, (stored // self.page_size).unsqueeze(1))
-            slot_mapping.append(page.squeeze(1) * self.page_size + stored % self.page_size)
+            table = self.slots.block_table[:n]
+            page = table.gather(1, (stored // self.page_size).unsqueeze(1)).squeeze(1)
+            slot_mapping.append(torch.stack((page, stored % self.page_size)))
         if m:
             at = torch.arange(self.suffix_len, device=device)
             pages = torch.tensor([prefill.pages for prefill in plan.prefills], device=device)
-            slot = pages[:, at // self.page_size] * self.page_size + at % self.page_size
+            page = pages[:, at // self.page_size].view(-1)
             ids.append(self.program.suffix_ids.repeat(m))
             positions.append((at + self.prefix_len).repeat(m))
-            slot_mapping.append(slot.view(-1))
+            slot_mapping.append(torch.stack((page, (at % self.page_size).repeat(m))))
             starts = torch.arange(m + 1, device=device) * self.suffix_len
             packed = PackedRows(cu_seqlens=starts, max_seqlen=self.suffix_len)
         starting = [prefill.item for prefill in plan.prefills]
@@ -168,7 +168,7 @@ class ModelRunner:
             packed=packed,
             prefix=self.program.prefix,
             cache=self.cache,
-            slot_mapping=torch.cat(slot_mapping),
+            slot_mapping=torch.cat(slot_mapping, dim=1),
             injection=injection,
         )
         hidden_states = self.decoder.forward(hidden_states, batch)
@@ -181,11 +181,14 @@ class ModelRunner:
             self._private_bound = [bound + 1 for bound in self._private_bound]
         return self.decoder.logits(hidden_states)
 
-    def _decode_rows(self, n: int) -> DecodeRows:
-        return DecodeRows(
-            block_table=self.slots.block_table[:n],
-            private_lens=self.slots.private_lens[:n] + 1,
+    def _decode_plan(self, n: int) -> DecodePlan:
+        return DecodePlan(
+            self.slots.block_table[:n],
+            self.slots.private_lens[:n] + 1,
             max_private_len=max(self._private_bound) + 1,
+            page_size=self.page_size,
+            num_kv_heads=self.decoder.spec.num_kv_heads,
+            prefix_len=self.prefix_len,
         )
 
     def _embed(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gloss_kernels import paged_decode_attention
+from gloss_kernels import DecodePlan, paged_decode_attention
 from support.attention_loop import attend, behind_prefix
 
 # float32 sums of up to 60 terms; 16-bit inputs are exact in float32, the output rounds once.
@@ -63,16 +63,20 @@ class Case:
                 for cache, rows in zip(self.caches, self.own[i], strict=True):
                     cache[page, :, t % page_size] = rows[:, t]
 
-    def run(self, window: int | None, scale: float, bound: int | None = None) -> Tensor:
+    def run(
+        self, window: int | None, scale: float, bound: int | None = None, rows: slice = slice(None)
+    ) -> Tensor:
+        lens = self.lens[rows]
+        plan = DecodePlan(
+            self.table[rows],
+            torch.tensor(lens),
+            max_private_len=bound or max(lens),
+            page_size=self.caches[0].shape[2],
+            num_kv_heads=self.caches[0].shape[1],
+            prefix_len=self.prefix_len or 0,
+        )
         return paged_decode_attention(
-            self.queries,
-            *self.caches,
-            self.table,
-            torch.tensor(self.lens),
-            prefix=self.prefix,
-            scale=scale,
-            window=window,
-            max_private_len=bound or max(self.lens),
+            self.queries[rows], *self.caches, plan, prefix=self.prefix, scale=scale, window=window
         )
 
     def check(self, window: int | None = None, bound: int | None = None) -> None:
@@ -151,16 +155,7 @@ def test_a_row_is_the_same_alone_and_in_company() -> None:
     case = Case([5, 12, 7])
     together = case.run(6, 0.2)
     for i in range(3):
-        alone = paged_decode_attention(
-            case.queries[i : i + 1],
-            *case.caches,
-            case.table[i : i + 1],
-            torch.tensor(case.lens[i : i + 1]),
-            prefix=case.prefix,
-            scale=0.2,
-            window=6,
-            max_private_len=case.lens[i],
-        )
+        alone = case.run(6, 0.2, rows=slice(i, i + 1))
         # Another number of padded keys may change the order of float32 sums.
         torch.testing.assert_close(alone[0], together[i], rtol=1e-5, atol=1e-6)
 

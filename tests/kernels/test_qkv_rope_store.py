@@ -16,14 +16,15 @@ TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2.0**-6, torch.float16: 2.0**
 def _table(num_positions: int, head_dim: int) -> Tensor:
     inv_freq = 1.0 / 100.0 ** (torch.arange(head_dim // 2, dtype=torch.float64) / head_dim)
     angles = torch.arange(num_positions, dtype=torch.float64).unsqueeze(1) * inv_freq
-    return torch.stack((angles.cos(), angles.sin()), dim=1).float()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack((torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)), dim=1).float()
 
 
 def _rotate(head: Tensor, cos_sin: Tensor) -> Tensor:
     half = head.shape[0] // 2
     out = torch.empty_like(head)
     for i in range(half):
-        cos, sin = cos_sin[0, i].double(), cos_sin[1, i].double()
+        cos, sin = cos_sin[0, i].double(), cos_sin[1, i + half].double()
         out[i] = head[i] * cos - head[i + half] * sin
         out[i + half] = head[i + half] * cos + head[i] * sin
     return out
@@ -73,8 +74,7 @@ def test_against_a_loop(
     table = _table(90, head_dim)
     got = qkv_rope_store(
         qkv,
-        positions,
-        table,
+        table[positions],
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
         q_norm_weight=weights[0],
@@ -103,15 +103,14 @@ def test_stores_its_slots_and_nothing_else(with_norm: bool, page_size: int) -> N
     norm = torch.linspace(0.5, 1.5, head_dim) if with_norm else None
     queries, keys, values = qkv_rope_store(
         qkv,
-        torch.tensor([4, 0, 1, 7, 2]),
-        _table(8, head_dim),
+        _table(8, head_dim)[torch.tensor([4, 0, 1, 7, 2])],
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
         q_norm_weight=norm,
         k_norm_weight=norm,
         key_cache=caches[0],
         value_cache=caches[1],
-        slot_mapping=slots,
+        slot_mapping=torch.stack((slots // page_size, slots % page_size)),
     )
     assert queries.isfinite().all()
     for cache, rows in zip(caches, (keys, values), strict=True):
@@ -129,13 +128,12 @@ def test_padding_rows_share_page_zero() -> None:
     cache = torch.full((3, 1, 2, 8), torch.nan)
     qkv_rope_store(
         qkv,
-        torch.tensor([0, 3, 3]),
-        _table(4, 8),
+        _table(4, 8)[torch.tensor([0, 3, 3])],
         num_heads=1,
         num_kv_heads=1,
         key_cache=cache,
         value_cache=cache.clone(),
-        slot_mapping=torch.tensor([5, 0, 0]),
+        slot_mapping=torch.tensor([[2, 0, 0], [1, 0, 0]]),
     )
     assert cache[2, 0, 1].isfinite().all()
     assert cache[1].isnan().all() and cache[2, 0, 0].isnan().all()

@@ -46,7 +46,7 @@ def two_part_attention(
     Args:
         queries: [n, num_kv_heads, rows, head_dim]; rows are the queries that share a KV head.
         keys, values: [n * num_kv_heads, length, head_dim]; may be strided views of a cache.
-        mask: additive, broadcastable to [n, num_kv_heads, rows, length].
+        mask: additive, broadcastable to [n * num_kv_heads, rows, length].
         prefix: keys and values, each [num_kv_heads, prefix_len, head_dim], or None.
         prefix_mask: additive, broadcastable to [n, num_kv_heads, rows, prefix_len]; None sees all.
         scale: factor on the scores.
@@ -55,22 +55,20 @@ def two_part_attention(
         [n, num_kv_heads, rows, head_dim] float32.
     """
     n, num_kv_heads, rows, head_dim = queries.shape
-    length = keys.shape[1]
-    queries = (queries.float() * scale).contiguous()
-    flat = queries.view(n * num_kv_heads, rows, head_dim)
-    scores = torch.bmm(flat, keys.float().transpose(1, 2)).view(n, num_kv_heads, rows, length)
-    scores += mask
+    length, queries = keys.shape[1], queries.float()
+    flat = queries.reshape(n * num_kv_heads, rows, head_dim)
+    scores = torch.baddbmm(mask, flat, keys.float().transpose(1, 2), alpha=scale)
     if prefix is None:
-        probs = scores.softmax(dim=-1).view(n * num_kv_heads, rows, length)
-        return torch.bmm(probs, values.float()).view(queries.shape)
+        return torch.bmm(scores.softmax(dim=-1), values.float()).view(queries.shape)
     prefix_keys, prefix_values = prefix[0].float(), prefix[1].float()
     prefix_len = prefix_keys.shape[1]
     # Head-major, so that the prefix of each head is one product for all sequences.
     by_head = queries.transpose(0, 1).reshape(num_kv_heads, n * rows, head_dim)
-    shared = torch.bmm(by_head, prefix_keys.transpose(1, 2))
+    shared = torch.bmm(by_head, prefix_keys.transpose(1, 2)).mul_(scale)
     shared = shared.view(num_kv_heads, n, rows, prefix_len).transpose(0, 1)
     if prefix_mask is not None:
         shared = shared + prefix_mask
+    scores = scores.view(n, num_kv_heads, rows, length)
     probs = torch.cat((shared, scores), dim=-1).softmax(dim=-1)
     over_prefix = probs[..., :prefix_len].transpose(0, 1)
     over_prefix = over_prefix.reshape(num_kv_heads, n * rows, prefix_len)

@@ -53,7 +53,7 @@ def packed_attention(
     ]
     index = torch.arange(max_seqlen, device=queries.device)
     query_index = index.repeat_interleave(group).unsqueeze(1)
-    mask = window_mask(query_index, index, window, index <= query_index)
+    mask = window_mask(query_index, index, window, index <= query_index).unsqueeze(0)
     prefix_mask = None
     if prefix is not None and window is not None:
         prefix_len = prefix[0].shape[1]

@@ -2,10 +2,11 @@
 
     q, k, v  = split(qkv)
     q, k     = rms_norm(q), rms_norm(k)                     (only with q/k norm, over head_dim)
-    [a | b] <- [a cos - b sin | b cos + a sin]              angle = position * inv_freq, per half
+    x       <- x * cos + swap(x) * sin                      swap exchanges the halves of a head,
+                                                            sin is negative for the first half
     key_cache[page, :, offset], value_cache[page, :, offset] <- k, v
 
-Reads qkv and one row of the table per token; writes q, and k and v into their pages.
+Reads qkv, cosines and sines once; writes q, and k and v into their pages.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from torch import Tensor
 
 
 def _rotate(heads: Tensor, cos_sin: Tensor) -> Tensor:
-    """Rotate [num_tokens, heads, head_dim] by cos_sin [num_tokens, 2, head_dim / 2], float32."""
-    cos, sin = cos_sin.unsqueeze(1).repeat(1, 1, 1, 2).unbind(dim=2)
+    """Rotate [num_tokens, heads, head_dim] by cos_sin [num_tokens, 2, head_dim], float32."""
+    cos, sin = cos_sin.unsqueeze(2).unbind(dim=1)
     first, second = heads.chunk(2, dim=-1)
-    return torch.addcmul(heads * cos, torch.cat((-second, first), dim=-1), sin)
+    return torch.addcmul(heads * cos, torch.cat((second, first), dim=-1), sin)
 
 
 def _normalise(
@@ -38,8 +39,7 @@ def _normalise(
 
 def qkv_rope_store(
     qkv: Tensor,
-    positions: Tensor,
-    cos_sin_table: Tensor,
+    cos_sin: Tensor,
     *,
     num_heads: int,
     num_kv_heads: int,
@@ -55,12 +55,12 @@ def qkv_rope_store(
 
     Args:
         qkv: [num_tokens, (num_heads + 2 * num_kv_heads) * head_dim], bias already added.
-        positions: [num_tokens] int64 absolute positions.
-        cos_sin_table: [max_positions, 2, head_dim / 2] float32.
+        cos_sin: [num_tokens, 2, head_dim] float32, cosines, then sines with those of the first
+            half negative: the rows of a rotary table at the tokens' positions.
         q_norm_weight, k_norm_weight: [head_dim], both or neither.
         key_cache, value_cache: [num_pages, num_kv_heads, page_size, head_dim], or None.
-        slot_mapping: [num_tokens] int64, page * page_size + offset of each token. Rows that only
-            pad a batch point into page 0, which belongs to nobody.
+        slot_mapping: [2, num_tokens] int64, page and offset of each token. Rows that only pad a
+            batch point into page 0, which belongs to nobody.
 
     Returns:
         q [num_tokens, num_heads, head_dim], k and v [num_tokens, num_kv_heads, head_dim].
@@ -71,12 +71,11 @@ def qkv_rope_store(
     if q_norm_weight is not None and k_norm_weight is not None:
         weights, counts = (q_norm_weight, k_norm_weight), (num_heads, num_kv_heads)
         rotating = _normalise(rotating, weights, counts, norm_eps, norm_offset)
-    rotated = _rotate(rotating.float(), cos_sin_table.index_select(0, positions)).to(qkv.dtype)
+    rotated = _rotate(rotating.float(), cos_sin).to(qkv.dtype)
     queries, keys = rotated.split((num_heads, num_kv_heads), dim=1)
     if key_cache is not None:
         assert value_cache is not None and slot_mapping is not None
-        page_size = key_cache.shape[2]
-        page, offset = slot_mapping // page_size, slot_mapping % page_size
+        page, offset = slot_mapping.unbind(0)
         key_cache[page, :, offset] = keys
         value_cache[page, :, offset] = values
     return queries, keys, values

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from gloss_kernels import DecodePlan
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prefix:
@@ -40,24 +42,6 @@ class PagedCache:
 
     keys: Tensor
     values: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodeRows:
-    """The rows that generate: one token per sequence.
-
-    Attributes:
-        block_table: [num_decode, max_pages] int64 private pages.
-        private_lens: [num_decode] int64 private keys, the current token included.
-        max_private_len: host bound on `private_lens`.
-    """
-
-    block_table: Tensor
-    private_lens: Tensor
-    max_private_len: int
-
-    def __len__(self) -> int:
-        return self.private_lens.shape[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +82,12 @@ class ForwardBatch:
         packed: the remaining rows, or None.
         prefix: what stands before every sequence, or None.
         cache: where keys and values are stored, or None to store none.
-        slot_mapping: [num_tokens] int64 page * page_size + offset; needed with a cache.
+        slot_mapping: [2, num_tokens] int64 page and offset; needed with a cache.
         injection: vectors to add on the way, or None.
     """
 
     positions: Tensor
-    decode: DecodeRows | None = None
+    decode: DecodePlan | None = None
     packed: PackedRows | None = None
     prefix: Prefix | None = None
     cache: PagedCache | None = None

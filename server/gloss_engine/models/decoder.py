@@ -96,20 +96,19 @@ class Block:
         )
 
     def attention(
-        self, hidden_states: Tensor, batch: ForwardBatch, index: int, table: Tensor
+        self, hidden_states: Tensor, batch: ForwardBatch, index: int, cos_sin: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Attention of the normed rows; also their keys and values.
 
         Args:
             hidden_states: [num_tokens, d_model] after the input norm.
             index: the block's index, which selects its cache and prefix.
-            table: the block's rotary table.
+            cos_sin: [num_tokens, 2, head_dim] rows of the block's rotary table.
         """
         spec, cache = self.spec, batch.cache
         queries, keys, values = qkv_rope_store(
             self.qkv(hidden_states),
-            batch.positions,
-            table,
+            cos_sin,
             num_heads=spec.num_heads,
             num_kv_heads=spec.num_kv_heads,
             q_norm_weight=self.q_norm,
@@ -130,12 +129,10 @@ class Block:
                     queries[:num_decode],
                     cache.keys[index],
                     cache.values[index],
-                    batch.decode.block_table,
-                    batch.decode.private_lens,
+                    batch.decode,
                     prefix=prefix,
                     scale=spec.attention_scale,
                     window=self.layer.window,
-                    max_private_len=batch.decode.max_private_len,
                 )
             )
         if batch.packed is not None:
@@ -248,13 +245,14 @@ class Decoder:
             [num_tokens, d_model] the residual stream after the last block, not normed.
         """
         residual, pending = hidden_states, None
+        rotations = [table.index_select(0, batch.positions) for table in self.rope_tables]
         for index, block in enumerate(self.blocks):
-            table = self.rope_tables[block.layer.rope_index]
+            cos_sin = rotations[block.layer.rope_index]
             if pending is None:
                 normed = block.norm(residual, block.input_norm, None)
             else:
                 normed = block.norm(pending, block.input_norm, residual)
-            attended, keys, values = block.attention(normed, batch, index, table)
+            attended, keys, values = block.attention(normed, batch, index, cos_sin)
             if collect is not None:
                 collect.append((keys, values))
             if block.post_attention_norm is not None:
