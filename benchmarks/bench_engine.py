@@ -5,8 +5,9 @@ Two shapes, the same weights, threads, prompts and lengths on both sides:
 embedded   the AV that ships with Gloss: activations as one request against `generate` in batches
            of 32, with stops (each side ends as it does in use) and without (equal lengths).
 0.5b       a Qwen2 0.5B shape with random weights, 16 activations at once, a prompt of 125 tokens
-           of which 100 are shared, 120 new tokens, stops off. Its bound is the matrix products of
-           the suffixes and of the decode steps alone, run with the engine's own linear layers.
+           of which 100 are shared, 120 new tokens, stops off. Its bounds are the matrix products
+           of the suffixes and of the decode steps alone: with torch's `F.linear`, and with the
+           engine's own packed layers, which are about twice as fast.
 
     python benchmarks/bench_engine.py [--shape embedded|0.5b|all] [--threads N] [--smoke]
 """
@@ -37,7 +38,7 @@ from gloss_engine.runner import AvProgram
 from gloss_kernels import scale_to_norm
 
 COLUMNS = (
-    "shape", "contender", "explanations", "tokens", "seconds", "per_second", "ratio", "of_bound",
+    "shape", "contender", "explanations", "tokens", "seconds", "per_second", "ratio", "of_plain", "of_packed",
 )  # fmt: skip
 
 
@@ -199,37 +200,35 @@ def _generated(out: Tensor, eos_ids: list[int] | None) -> int:
 
 
 @torch.inference_mode()
-def matrix_products(case: Case, n: int, new_tokens: int) -> Callable[[], None]:
-    """The products that no engine can do without: suffixes once, then every decode step."""
-    decoder, spec = case.decoder, case.decoder.spec
-    assert decoder.head is not None
-    head = decoder.head
-    q_size = spec.num_heads * spec.head_dim
+def matrix_products(case: Case, n: int, new_tokens: int, packed: bool) -> Callable[[], None]:
+    """The products that no engine can do without: suffixes once, then every decode step.
 
-    def rows(count: int, width: int) -> Tensor:
-        return torch.randn(count, width)
-
+    Args:
+        packed: with the engine's linear layers; else with the transformers model's own, which are
+            `F.linear` on plain weights.
+    """
+    assert case.decoder.head is not None
+    if packed:
+        layers: list[Callable[[Tensor], Tensor]] = [
+            linear for block in case.decoder.blocks for linear in block.linears
+        ]
+        head: Callable[[Tensor], Tensor] = case.decoder.head
+        widths = [linear.in_features for block in case.decoder.blocks for linear in block.linears]
+    else:
+        modules = [m for m in case.model.model.modules() if isinstance(m, torch.nn.Linear)]
+        layers, head = list(modules), case.model.lm_head
+        widths = [module.in_features for module in modules]
     many = n * case.program.suffix_ids.shape[0]
-    shapes = {
-        count: (rows(count, spec.d_model), rows(count, q_size), rows(count, spec.intermediate_size))
-        for count in (many, n)
+    inputs = {
+        (count, width): torch.randn(count, width) for count in (many, n) for width in set(widths)
     }
-
-    def blocks(count: int) -> None:
-        hidden, heads, wide = shapes[count]
-        for block in decoder.blocks:
-            block.qkv(hidden)
-            block.output(heads)
-            block.gate_up(hidden)
-            block.down(wide)
 
     @torch.inference_mode()
     def run() -> None:
-        blocks(many)
-        head(shapes[n][0])
-        for _ in range(new_tokens - 1):
-            blocks(n)
-            head(shapes[n][0])
+        for count in (many, *[n] * (new_tokens - 1)):
+            for layer, width in zip(layers, widths, strict=True):
+                layer(inputs[count, width])
+            head(inputs[n, case.d_model])
 
     return run
 
@@ -273,9 +272,15 @@ def bench_half_billion(smoke: bool) -> list[dict[str, Any]]:
     def theirs() -> None:
         tokens["transformers"] = run_transformers(case, activations, n, new_tokens, 1.0, None)
 
-    bound = matrix_products(case, n, new_tokens)
-    timings = alternate({"engine": ours, "bound": bound, "transformers": theirs}, repeats)
-    tokens["bound"] = n * new_tokens
+    packed, plain = "products alone, packed", "products alone, F.linear"
+    contenders = {
+        "engine": ours,
+        packed: matrix_products(case, n, new_tokens, packed=True),
+        plain: matrix_products(case, n, new_tokens, packed=False),
+        "transformers": theirs,
+    }
+    timings = alternate(contenders, repeats)
+    tokens[packed] = tokens[plain] = n * new_tokens
     return _rows("0.5b", n, tokens, timings)
 
 
@@ -297,8 +302,10 @@ def _rows(
         if name == "engine":
             peer = next(t for other, t in timings.items() if other.startswith("transformers"))
             row["ratio"] = _median_ratio(peer.runs, timing.runs)
-            if "bound" in timings:
-                row["of_bound"] = _median_ratio(timings["bound"].runs, timing.runs)
+            bounds = {other: t for other, t in timings.items() if other.startswith("products")}
+            for other, bound in bounds.items():
+                column = "of_packed" if other.endswith("packed") else "of_plain"
+                row[column] = _median_ratio(bound.runs, timing.runs)
         rows.append(row)
     return rows
 
