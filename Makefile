@@ -59,7 +59,7 @@ format: $(VENV)/.dev ## Format and sort imports
 proto: ## Regenerate the stubs of the service contract (not in this version yet)
 	@echo "error: proto/ holds no contract yet; it comes with the gRPC service" >&2; exit 1
 
-bench: $(VENV)/.dev ## Compare the engine with transformers (about 15 minutes; ARGS=--smoke for seconds)
+bench: $(VENV)/.dev ## Compare the engine with transformers (about 10 minutes; ARGS=--smoke for seconds)
 	@$(BIN)/python benchmarks/bench_engine.py $(ARGS)
 
 serve: $(VENV)/.server ## Start the gRPC service (not in this version yet)
