@@ -55,8 +55,12 @@ def print_page(page: RenderableType, console: Console) -> None:
 
 @contextmanager
 def interrupt_deferred() -> Iterator[None]:
-    """Let the body finish before a Ctrl-C takes effect. Off the main thread there is none."""
-    if threading.current_thread() is not threading.main_thread():
+    """Let the body finish before a Ctrl-C takes effect.
+
+    Off the main thread there is none, and a background job that ignores it goes on to.
+    """
+    off_main = threading.current_thread() is not threading.main_thread()
+    if off_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield
         return
     noted: list[int] = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import signal
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -57,10 +59,26 @@ def test_progress_is_for_terminals() -> None:
     assert "a [red]note\\x1b" in seen
 
 
-def test_an_interrupt_waits_for_the_body() -> None:
+@pytest.fixture
+def interrupt_handler() -> Iterator[Callable[[Any], None]]:
+    """Sets what SIGINT does; a shell's background jobs inherit that it does nothing."""
+    before = signal.getsignal(signal.SIGINT)
+    yield lambda handler: signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_waits_for_the_body(interrupt_handler: Callable[[Any], None]) -> None:
+    interrupt_handler(signal.default_int_handler)
     steps = []
     with pytest.raises(KeyboardInterrupt), interrupt_deferred():
         os.kill(os.getpid(), signal.SIGINT)
         steps.append("went on")
     assert steps == ["went on"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_ignored_interrupt_stays_ignored(interrupt_handler: Callable[[Any], None]) -> None:
+    interrupt_handler(signal.SIG_IGN)
+    with interrupt_deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
