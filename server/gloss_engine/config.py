@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,16 @@ DTYPES = {
     "float16": torch.float16,
 }
 INJECTION_MODES = ("replace", "add")
+_LEAST = {
+    "num_slots": 1,
+    "page_size": 1,
+    "num_pages": 2,
+    "max_new_tokens": 1,
+    "max_prefill_tokens": 1,
+    "score_batch": 1,
+    "score_wait_steps": 0,
+    "num_threads": 1,
+}
 
 
 class ConfigError(GlossError, ValueError):
@@ -57,12 +68,17 @@ class EngineConfig:
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
         _one_of("dtype", self.dtype, ("auto", *DTYPES))
         _one_of("injection_mode", self.injection_mode, INJECTION_MODES)
-        for name in ("num_slots", "page_size", "max_new_tokens", "score_batch"):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}: got {value}, expected 1 or more")
-        if self.fve_baseline is not None and not self.fve_baseline > 0:
-            raise ConfigError(f"fve_baseline: got {self.fve_baseline}, expected more than 0")
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (whole and value >= least):
+                raise ConfigError(
+                    f"{name}: got {value!r}, expected a whole number, {least} or more"
+                )
+        if self.fve_baseline is not None and not 0 < self.fve_baseline < math.inf:
+            raise ConfigError(
+                f"fve_baseline: got {self.fve_baseline}, expected more than 0 and finite"
+            )
 
     def resolve_device(self) -> torch.device:
         """The device to run on.

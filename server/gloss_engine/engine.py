@@ -121,7 +121,7 @@ class Engine:
         self._num_requests += 1
         seed = request.sampling.seed
         seed = secrets.randbits(64) if seed is None else seed
-        n, samples = activations.shape[0], request.num_samples
+        n, samples = activations.shape[0], int(request.num_samples)
         norms = torch.linalg.vector_norm(activations, dim=-1).tolist()
         self._requests[request_id] = _InFlight(
             request=request,
@@ -138,7 +138,7 @@ class Engine:
                 for sample in range(samples):
                     self._fail(request_id, index, sample, seed, errors[index])
                 continue
-            key = index if request.item_keys is None else request.item_keys[index]
+            key = index if request.item_keys is None else int(request.item_keys[index])
             self.scheduler.add(
                 Item(
                     request_id=request_id,

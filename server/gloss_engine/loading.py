@@ -25,7 +25,9 @@ from gloss_engine.slots import SlotLimits, Slots
 
 
 def load_engine(
-    av_directory: Path, ar_directory: Path | None = None, config: EngineConfig | None = None
+    av_directory: Path | str,
+    ar_directory: Path | str | None = None,
+    config: EngineConfig | None = None,
 ) -> Engine:
     """Load an AV, and an AR if one is given, in the released layout.
 
@@ -36,11 +38,11 @@ def load_engine(
     config = config or EngineConfig()
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    verbalizer = Verbalizer(av_directory, config)
+    verbalizer = Verbalizer(_directory(av_directory), config)
     scores = None
     if ar_directory is not None:
         reconstructor = Reconstructor.load(
-            ar_directory, device=config.resolve_device(), dtype=config.resolve_dtype()
+            _directory(ar_directory), device=config.resolve_device(), dtype=config.resolve_dtype()
         )
         check_pair(verbalizer.sidecar, reconstructor.sidecar)
         scores = ScoreQueue(
@@ -62,6 +64,18 @@ def load_engine(
         unknown_id=verbalizer.unknown_id,
     )
     return Engine(runner, scheduler, verbalizer.reader, facts, scores)
+
+
+def _directory(path: Path | str) -> Path:
+    """The checkpoint directory at `path`, refused where there is none."""
+    if not Path(path).is_dir():
+        raise CheckpointError(
+            str(path),
+            got="a file" if Path(path).exists() else "nothing",
+            expected="a checkpoint directory",
+            fix="Name the directory that holds config.json and nla_meta.yaml.",
+        )
+    return Path(path)
 
 
 def check_pair(av: Sidecar, ar: Sidecar) -> None:

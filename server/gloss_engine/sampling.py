@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from gloss_engine.errors import RequestError
 
@@ -35,6 +38,14 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("top_k", "max_new_tokens"):
+            object.__setattr__(self, name, _as("a whole number", operator.index, self, name))
+        for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
+            object.__setattr__(self, name, _as("a number", float, self, name))
+        if self.seed is not None:
+            object.__setattr__(self, "seed", _as("a whole number", operator.index, self, "seed"))
+        stops = not isinstance(self.stop, str) and all(isinstance(text, str) for text in self.stop)
+        _check("stop", self.stop, stops, "a tuple of strings")
         # float32 on the device: a temperature or penalty that rounds to 0 there would mean another
         # thing, and logits over it would overflow.
         heat = self.temperature
@@ -53,3 +64,15 @@ class SamplingParams:
 def _check(field: str, got: object, valid: bool, expected: str) -> None:
     if not valid:
         raise RequestError("INVALID_SAMPLING", field, f"{field}: got {got!r}, expected {expected}")
+
+
+def _as(kind: str, convert: Callable[[Any], object], holder: object, field: str) -> object:
+    """A field as a plain Python number: numpy's scalars are welcome, strings and halves are not."""
+    value = getattr(holder, field)
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        return convert(value)
+    except (TypeError, ValueError):
+        _check(field, value, False, kind)
+        raise

@@ -30,11 +30,11 @@ def validate(
     """
     activations = as_activations(request.activations, facts.d_model)
     _check_rows(request, activations.shape[0])
-    if request.num_samples < 1:
+    if not is_index(request.num_samples) or request.num_samples < 1:
         raise RequestError(
             "INVALID_SAMPLES",
             "num_samples",
-            f"num_samples: got {request.num_samples}, expected 1 or more",
+            f"num_samples: got {request.num_samples!r}, expected a whole number, 1 or more",
         )
     if request.score and not can_score:
         raise RequestError(
@@ -50,15 +50,25 @@ def validate(
 def _check_rows(request: VerbalizeRequest, n: int) -> None:
     for name in ("item_keys", "positions", "token_ids"):
         values = getattr(request, name)
-        if values is not None and len(values) != n:
+        if values is None:
+            continue
+        if len(values) != n:
             raise RequestError(
                 "LENGTH_MISMATCH", name, f"{name}: got {len(values)}, expected {n}, one a row"
             )
-    for key in request.item_keys or ():
-        if not 0 <= key < 2**64:
-            raise RequestError(
-                "INVALID_ITEM_KEY", "item_keys", f"item_keys: got {key}, expected 0 to 2^64 - 1"
-            )
+        optional = name != "item_keys"
+        for value in values:
+            if not (is_index(value) and 0 <= int(value) < 2**64 or optional and value is None):
+                raise RequestError(
+                    f"INVALID_{name[:-1].upper()}",
+                    name,
+                    f"{name}: got {value!r}, expected whole numbers from 0 to 2^64 - 1",
+                )
+
+
+def is_index(value: object) -> bool:
+    """Whether a value is a whole number: an int or one of numpy's, no bool."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _check_layer(request: VerbalizeRequest, layer: int | None) -> None:
@@ -68,7 +78,7 @@ def _check_layer(request: VerbalizeRequest, layer: int | None) -> None:
     raise RequestError(
         "LAYER_MISMATCH",
         "layer_index",
-        f"layer_index: got {stated}, expected K = {layer}. K means the output of block K, "
+        f"layer_index: got {stated!r}, expected K = {layer}. K means the output of block K, "
         f"which transformers calls hidden_states[{layer + 1}] (hidden_states[{layer}] is the "
         "output of the block before). Capture there, or allow the mismatch.",
     )
@@ -101,6 +111,8 @@ def as_activations(activations: torch.Tensor | np.ndarray, d_model: int) -> Tens
     Raises:
         RequestError: not two-dimensional, empty, another width or no float type.
     """
+    if not isinstance(activations, (np.ndarray, Tensor)):
+        raise _wrong_dtype(f"a {type(activations).__name__}")
     shape = tuple(activations.shape)
     if len(shape) != 2 or shape[0] == 0 or shape[1] != d_model:
         reason = "EMPTY_BATCH" if 0 in shape else "DIMENSION_MISMATCH"
@@ -124,7 +136,8 @@ def _wrong_dtype(got: object) -> RequestError:
     return RequestError(
         "UNSUPPORTED_DTYPE",
         "activations",
-        f"activations: got {got}, expected float32, float16, bfloat16 or float64.",
+        f"activations: got {got}, expected a numpy array or torch tensor of float32, float16, "
+        "bfloat16 or float64.",
     )
 
 
@@ -148,6 +161,7 @@ def item_errors(norms: list[float]) -> dict[int, ItemError]:
             errors[index] = ItemError(
                 code="INVALID_ARGUMENT",
                 reason="ZERO_VECTOR",
-                message="the activation is zero and has no direction to explain",
+                message="the activation is zero, or its float32 norm underflows to zero: "
+                "it has no direction to explain",
             )
     return errors

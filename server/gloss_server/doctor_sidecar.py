@@ -165,6 +165,18 @@ def _av_prompt(sidecar: Sidecar, model: Model) -> list[Check]:
         except CheckpointError:
             return checks
         checks.append(check_rebuilt(model.directory, tokenizer, [text]))
+        count = tokenizer.encode(text, add_special_tokens=False).count(sidecar.marker.token_id)
+        if count > 1:
+            checks.append(
+                Check(
+                    name="injection token",
+                    status="warn",
+                    got=f"{count} times in the prompt",
+                    expected="once",
+                    fix="Only the one between its stated neighbours is replaced; take the others "
+                    "out of the template unless the AV was trained with them.",
+                )
+            )
     if "strftime_now" in str(tokenizer.chat_template):
         checks.append(
             Check(

@@ -169,6 +169,11 @@ def _load(job: _Job, progress: RunProgress) -> Engine:
     av, ar = job.checkpoints
     with progress.stage("Loading the checkpoint"):
         engine = load_engine(av, ar, job.config)
+    if job.source.width != engine.facts.d_model:
+        raise CommandError(
+            f"{job.options.file}: got activations of width {job.source.width}, expected "
+            f"{engine.facts.d_model}, as wide as the model that {av.name} explains"
+        )
     probe = ActivationChunk(start=0, activations=np.ones((1, job.source.width), np.float32))
     validate(
         job.template().request(probe), engine.facts, engine.scheduler, engine.scores is not None

@@ -70,7 +70,7 @@ def _encode(engine: Engine, text: str) -> list[int]:
         ({"positions": (1, 2, 3)}, "LENGTH_MISMATCH", "positions", "got 3, expected 2"),
         ({"token_ids": ()}, "LENGTH_MISMATCH", "token_ids", "got 0, expected 2"),
         ({"item_keys": (0, -1)}, "INVALID_ITEM_KEY", "item_keys", "got -1"),
-        ({"item_keys": (0, 2**64)}, "INVALID_ITEM_KEY", "item_keys", "expected 0 to"),
+        ({"item_keys": (0, 2**64)}, "INVALID_ITEM_KEY", "item_keys", "numbers from 0 to"),
         ({"score": True}, "NO_RECONSTRUCTOR", "score", "no AR is loaded"),
         ({"layer_index": LAYER_INDEX + 1}, "LAYER_MISMATCH", "layer_index", r"hidden_states\[4\]"),
         (
@@ -503,3 +503,62 @@ def test_the_engine_in_bfloat16(pairs: dict[str, Pair]) -> None:
     results = engine.verbalize(request(activations(3, WIDTH), num_samples=2, max_new_tokens=8))
     assert all(r.error is None and r.cosine is not None and r.logprob < 0 for r in results)
     assert_idle(engine)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_new_tokens", 2.5),
+        ("seed", 1.5),
+        ("stop", (5,)),
+        ("stop", "."),
+        ("temperature", "hot"),
+        ("temperature", None),
+        ("top_k", 2.5),
+    ],
+)
+def test_sampling_of_another_type_is_refused_where_it_is_made(field: str, value: object) -> None:
+    with pytest.raises(RequestError) as refusal:
+        SamplingParams(**{field: value})  # type: ignore[arg-type]
+    assert refusal.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("positions", ("a", "b")),
+        ("positions", (-1, 5)),
+        ("token_ids", (1, 2.5)),
+        ("item_keys", ("a", "b")),
+        ("item_keys", (1, None)),
+        ("num_samples", 1.5),
+        ("num_samples", True),
+        ("activations", [[0.5] * WIDTH]),
+    ],
+)
+def test_a_badly_typed_request_harms_nobody(engine: Engine, field: str, value: object) -> None:
+    good = engine.submit(request(activations(2, WIDTH), seed=1, max_new_tokens=4))
+    sent = {"activations": activations(2, WIDTH), field: value}
+    with pytest.raises(RequestError) as refusal:
+        engine.submit(VerbalizeRequest(**sent))
+    assert refusal.value.field == field
+    finished: list[str] = []
+    while engine.has_work:
+        finished += engine.step().finished
+    assert finished == [good]
+    assert_idle(engine)
+
+
+def test_numpy_scalars_are_numbers(engine: Engine) -> None:
+    rows = activations(2, WIDTH)
+    plain = engine.verbalize(request(rows, seed=2**63 + 5, max_new_tokens=4))
+    sampling = SamplingParams(
+        seed=np.uint64(2**63 + 5),
+        max_new_tokens=np.int64(4),
+        temperature=np.float32(1.0),
+    )
+    keys = tuple(np.arange(2, dtype=np.uint64))
+    sent = VerbalizeRequest(
+        activations=rows, sampling=sampling, item_keys=keys, num_samples=np.int64(1)
+    )
+    assert [e.token_ids for e in engine.verbalize(sent)] == [e.token_ids for e in plain]

@@ -133,7 +133,7 @@ _ONES = np.ones((3, 72), np.float32)
     [
         (_save(np.ones(72, np.float32)), "array[np.newaxis, :]"),
         (_save(np.ones((2, 3, 72), np.float32)), "got shape [2, 3, 72], expected [n, d_model]"),
-        (_save(np.ones((2, 71), np.float32)), "got shape [1, 71], expected [n, 72]"),
+        (_save(np.ones((2, 71), np.float32)), "got activations of width 71, expected 72"),
         (_save(np.ones((2, 72), np.int32)), "got int32, expected float16, float32 or float64"),
         (_save(np.ones((2, 72), np.complex64)), "got complex64"),
         (_save(np.array([None, 1], dtype=object)), "pickled objects"),
@@ -214,7 +214,7 @@ def test_positions_and_tokens_reach_the_flags(
         (_table(_ONES, activation_layer=[3, 3, 4]), "got 3, 4, expected one layer"),
         (_table(_ONES, position=[1, None, 3]), "row 1 of position is null"),
         (_table(_ONES, token_id=["a", "b", "c"]), "column token_id: got string"),
-        (_table(_ONES[:, :71].copy()), "got shape [1, 71], expected [n, 72]"),
+        (_table(_ONES[:, :71].copy()), "got activations of width 71, expected 72"),
     ],
 )
 def test_refused_parquet(verbalize: Command, tmp_path: Path, table: pa.Table, said: str) -> None:

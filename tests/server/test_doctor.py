@@ -108,6 +108,12 @@ def test_a_doubled_marker_is_the_only_failure(broken: Callable[..., dict[str, Ch
     assert failures(checks) == {"prompt"} and "2 matches" in checks["prompt"].got
 
 
+def test_a_stray_marker_is_warned_of(broken: Callable[..., dict[str, Check]]) -> None:
+    stray = "<concept>{injection_char}</concept> and {injection_char} again"
+    check = broken("av", templates(av=stray))["injection token"]
+    assert check.status == "warn" and check.got == "2 times in the prompt"
+
+
 @pytest.mark.parametrize("arch", ["llama3", "gemma3"])
 def test_doubled_bos(broken: Callable[..., dict[str, Check]], arch: str) -> None:
     av = broken("av", chat_template(lambda text: "{{ bos_token }}" + text), arch=arch)
