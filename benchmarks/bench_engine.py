@@ -7,7 +7,7 @@ embedded   the AV that ships with Gloss: activations as one request against `gen
 0.5b       a Qwen2 0.5B shape with random weights, 16 activations at once, a prompt of 125 tokens
            of which 100 are shared, 120 new tokens, stops off. Its bounds are the matrix products
            of the suffixes and of the decode steps alone: with torch's `F.linear`, and with the
-           engine's own packed layers, which are about twice as fast.
+           engine's own packed layers, which are about three times as fast.
 
     python benchmarks/bench_engine.py [--shape embedded|0.5b|all] [--threads N] [--smoke]
 """
