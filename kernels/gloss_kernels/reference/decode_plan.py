@@ -14,7 +14,7 @@ from gloss_kernels.reference.attention import window_mask
 
 _MAX_SPAN = 1.5
 """Pages between the first and the last used one, per sequence, up to which a cache is read in
-place. Copying a key costs about what multiplying it does, so half as many idle pages still pay."""
+place: work on idle pages is wasted, a copy of the used ones is saved. Chosen, not swept."""
 
 
 class DecodePlan:

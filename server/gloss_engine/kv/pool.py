@@ -9,12 +9,6 @@ from gloss_engine.models.batch import PagedCache
 from gloss_engine.models.spec import ModelSpec
 
 
-def page_bytes(spec: ModelSpec, page_size: int, dtype: torch.dtype) -> int:
-    """Bytes of one page over all blocks, keys and values together."""
-    per_token = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * dtype.itemsize
-    return per_token * page_size
-
-
 def allocate_pool(
     spec: ModelSpec, num_pages: int, page_size: int, device: torch.device, dtype: torch.dtype
 ) -> PagedCache:
