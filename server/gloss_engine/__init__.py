@@ -6,18 +6,57 @@
 
 `Engine.submit`, `step` and `cancel` are the same thing piece by piece. Knows nothing of gRPC,
 files of activations or commands.
+
+Names are looked up when they are first used: a process that only handles requests and results
+(`request`, `sampling`, `errors`, `stats`, `info`) never imports torch.
 """
 
-from gloss_engine.config import ConfigError, EngineConfig
-from gloss_engine.engine import Engine
-from gloss_engine.errors import CheckpointError, GlossError, ItemError, RequestError
-from gloss_engine.loading import load_engine
-from gloss_engine.request import Explanation, StepOutput, TokenDelta, VerbalizeRequest
-from gloss_engine.sampling import SamplingParams
-from gloss_engine.stats import EngineStats
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gloss_engine.config import ConfigError, EngineConfig
+    from gloss_engine.engine import Engine
+    from gloss_engine.errors import CheckpointError, GlossError, ItemError, RequestError
+    from gloss_engine.info import CheckpointInfo, ModelInfo
+    from gloss_engine.loading import load_engine
+    from gloss_engine.request import (
+        Explanation,
+        StepOutput,
+        TextRequest,
+        TextResult,
+        TokenDelta,
+        VerbalizeRequest,
+    )
+    from gloss_engine.sampling import SamplingParams
+    from gloss_engine.stats import EngineStats
+
+_HOMES = {
+    "CheckpointError": "errors",
+    "CheckpointInfo": "info",
+    "ConfigError": "config",
+    "Engine": "engine",
+    "EngineConfig": "config",
+    "EngineStats": "stats",
+    "Explanation": "request",
+    "GlossError": "errors",
+    "ItemError": "errors",
+    "ModelInfo": "info",
+    "RequestError": "errors",
+    "SamplingParams": "sampling",
+    "StepOutput": "request",
+    "TextRequest": "request",
+    "TextResult": "request",
+    "TokenDelta": "request",
+    "VerbalizeRequest": "request",
+    "load_engine": "loading",
+}
 
 __all__ = [
     "CheckpointError",
+    "CheckpointInfo",
     "ConfigError",
     "Engine",
     "EngineConfig",
@@ -25,10 +64,20 @@ __all__ = [
     "Explanation",
     "GlossError",
     "ItemError",
+    "ModelInfo",
     "RequestError",
     "SamplingParams",
     "StepOutput",
+    "TextRequest",
+    "TextResult",
     "TokenDelta",
     "VerbalizeRequest",
     "load_engine",
 ]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)

@@ -19,13 +19,21 @@ from gloss_engine.av.flags import activation_flags, text_flags
 from gloss_engine.av.verbalizer import ExplanationReader
 from gloss_engine.errors import ItemError, RequestError
 from gloss_engine.facts import ModelFacts
-from gloss_engine.request import Explanation, StepOutput, TokenDelta, VerbalizeRequest
+from gloss_engine.info import ModelInfo
+from gloss_engine.request import (
+    Explanation,
+    StepOutput,
+    TextRequest,
+    TextResult,
+    TokenDelta,
+    VerbalizeRequest,
+)
 from gloss_engine.runner import Runner
 from gloss_engine.scheduler import Scheduler, StepPlan
 from gloss_engine.score_queue import ScoreQueue
 from gloss_engine.sequence import Item, Sequence
 from gloss_engine.stats import EngineStats
-from gloss_engine.validation import item_errors, validate
+from gloss_engine.validation import item_errors, validate, validate_texts
 from gloss_kernels import FINISH_NAMES, Finish
 
 _NON_FINITE_OUTPUT = ItemError(
@@ -56,6 +64,7 @@ class Engine:
         reader: turns ids into text.
         facts: what the checkpoints say.
         scores: the AR's side, or None.
+        info: what is loaded, for those who ask; None for an engine without checkpoints.
     """
 
     def __init__(
@@ -65,11 +74,14 @@ class Engine:
         reader: ExplanationReader,
         facts: ModelFacts,
         scores: ScoreQueue | None = None,
+        info: ModelInfo | None = None,
     ) -> None:
         self.runner, self.scheduler, self.reader = runner, scheduler, reader
-        self.facts, self.scores = facts, scores
+        self.facts, self.scores, self.info = facts, scores, info
         self._requests: dict[str, _InFlight] = {}
+        self._num_open_texts: dict[str, int] = {}
         self._ready: list[Explanation] = []
+        self._ready_texts: list[TextResult] = []
         self._cancelled: list[str] = []
         self._held = StepOutput()
         self._num_requests = 0
@@ -80,7 +92,8 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether another step would bring anything."""
-        return bool(self._requests or self._held.explanations)
+        held = self._held.explanations or self._held.texts
+        return bool(self._requests or self._num_open_texts or held)
 
     def stats(self) -> EngineStats:
         """A copy of the counters, with this moment's gauges."""
@@ -110,15 +123,9 @@ class Engine:
         Raises:
             RequestError: a request that cannot run as a whole; nothing is queued.
         """
-        if request_id in self._requests:
-            raise RequestError(
-                "DUPLICATE_REQUEST", "request_id", f"request_id: {request_id!r} is in flight"
-            )
+        self._check_new(request_id)
         activations = validate(request, self.facts, self.scheduler, self.scores is not None)
-        if request_id is None:
-            names = (f"request-{number}" for number in count(self._num_requests))
-            request_id = next(name for name in names if name not in self._requests)
-        self._num_requests += 1
+        request_id = request_id or self._new_id()
         seed = request.sampling.seed
         seed = secrets.randbits(64) if seed is None else seed
         n, samples = activations.shape[0], int(request.num_samples)
@@ -151,12 +158,43 @@ class Engine:
             )
         return request_id
 
+    def submit_texts(self, request: TextRequest, request_id: str | None = None) -> str:
+        """Queue texts for the AR; they run between decode steps.
+
+        Args:
+            request: the texts, with activations to compare them with or without.
+            request_id: as for `submit`.
+
+        Returns:
+            The request's id.
+
+        Raises:
+            RequestError: a request that cannot run as a whole; nothing is queued.
+        """
+        self._check_new(request_id)
+        activations = validate_texts(request, self.facts, self.scores is not None)
+        assert self.scores is not None
+        request_id = request_id or self._new_id()
+        self._num_open_texts[request_id] = len(request.texts)
+        norms = [] if activations is None else torch.linalg.vector_norm(activations, dim=-1)
+        errors = item_errors([float(norm) for norm in norms])
+        for index, text in enumerate(request.texts):
+            result = TextResult(request_id=request_id, index=index)
+            if index in errors:
+                self._ready_texts.append(replace(result, error=errors[index]))
+                continue
+            activation = None if activations is None else activations[index]
+            self.scores.add_text(result, text, activation, self._stats.num_steps)
+        return request_id
+
     def cancel(self, request_id: str) -> None:
         """Take a request out at the next step; what it had generated comes back as cancelled.
 
-        An id that is not in flight is ignored: it may just have finished.
+        An id that is not in flight is ignored: it may just have finished. Texts of a cancelled
+        request that have not run come back without a result and without an error.
         """
-        if request_id in self._requests and request_id not in self._cancelled:
+        in_flight = request_id in self._requests or request_id in self._num_open_texts
+        if in_flight and request_id not in self._cancelled:
             self._cancelled.append(request_id)
 
     def step(self) -> StepOutput:
@@ -170,11 +208,15 @@ class Engine:
         if plan.num_rows:
             self._run(plan, out)
         if self.scores is not None:
-            idle = not self.scheduler.has_work
-            self._ready += self.scores.run(self._stats.num_steps, idle)
+            scored = self.scores.run(self._stats.num_steps, idle=not self.scheduler.has_work)
+            self._ready += scored.explanations
+            self._ready_texts += scored.texts
         for explanation in self._ready:
             self._close(explanation, out)
         self._ready.clear()
+        for result in self._ready_texts:
+            self._close_text(result, out)
+        self._ready_texts.clear()
         self._stats.step_seconds += time.perf_counter() - started
         return out
 
@@ -194,46 +236,67 @@ class Engine:
                 mine = explanation.request_id == request_id
                 (results if mine else others.explanations).append(explanation)
             others.tokens += [delta for delta in out.tokens if delta.request_id != request_id]
+            others.started += [item for item in out.started if item[0] != request_id]
+            others.texts += out.texts
             others.finished += [name for name in out.finished if name != request_id]
         self._held = others
         return sorted(results, key=lambda e: (e.index, e.sample))
 
+    def _check_new(self, request_id: str | None) -> None:
+        if request_id in self._requests or request_id in self._num_open_texts:
+            raise RequestError(
+                "DUPLICATE_REQUEST", "request_id", f"request_id: {request_id!r} is in flight"
+            )
+
+    def _new_id(self) -> str:
+        """A name that nobody in flight has."""
+        names = (f"request-{number}" for number in count(self._num_requests))
+        taken = self._requests.keys() | self._num_open_texts.keys()
+        request_id = next(name for name in names if name not in taken)
+        self._num_requests += 1
+        return request_id
+
     def _run(self, plan: StepPlan, out: StepOutput) -> None:
         """One step of the model, and the departures it causes."""
         codes = self.runner.run(plan)
+        out.num_rows = plan.num_rows
+        out.started = [(prefill.item.request_id, prefill.item.index) for prefill in plan.prefills]
         stats = self._stats
         stats.num_steps += 1
         stats.prefill_tokens += len(plan.prefills) * self.facts.suffix_len
         stats.prefix_tokens_reused += len(plan.prefills) * self.facts.prefix_len
         stats.decode_tokens += plan.num_rows
         ended = []
+        tokens = self.runner.last_tokens() if self._any_watched() else []
         for sequence, code in zip(self.scheduler.running, codes, strict=True):
             request = self._requests[sequence.item.request_id].request
             reason = None if code == Finish.RUNNING else FINISH_NAMES[Finish(code)]
-            if request.stream or request.sampling.stop:
-                reason = self._look(sequence, request, reason, out)
+            if _is_watched(request):
+                reason = self._look(sequence, tokens[sequence.slot], request, reason, out)
             if reason is not None:
                 ended.append(sequence)
                 self._finish(sequence, reason)
         self._retire(ended)
 
+    def _any_watched(self) -> bool:
+        """Whether anything in flight needs its tokens step by step."""
+        return any(_is_watched(flight.request) for flight in self._requests.values())
+
     def _look(
-        self, sequence: Sequence, request: VerbalizeRequest, reason: str | None, out: StepOutput
+        self,
+        sequence: Sequence,
+        token_id: int,
+        request: VerbalizeRequest,
+        reason: str | None,
+        out: StepOutput,
     ) -> str | None:
-        """Read a sequence's tokens as they come: for streams and custom stop strings."""
-        token_ids, _ = self.runner.output(sequence.slot)
+        """Read a sequence's token as it comes: for streams and custom stop strings."""
         item = sequence.item
         if request.stream and reason != "error":
-            out.tokens.append(
-                TokenDelta(
-                    request_id=item.request_id,
-                    index=item.index,
-                    sample=sequence.sample,
-                    token_id=token_ids[-1],
-                )
-            )
+            out.tokens.append(TokenDelta(item.request_id, item.index, sequence.sample, token_id))
         if request.sampling.stop and reason in (None, "length"):
-            text = self.reader.raw_text(token_ids)
+            sequence.token_ids.append(token_id)
+            text = self.reader.raw_text(sequence.token_ids)
             if any(stop in text for stop in request.sampling.stop):
                 return "stop"
         return reason
@@ -291,6 +354,10 @@ class Engine:
 
     def _leave(self, request_id: str) -> None:
         """Cancel what a request still has in flight."""
+        if self.scores is not None:
+            dropped = self.scores.drop(request_id)
+            self._ready += dropped.explanations
+            self._ready_texts += dropped.texts
         flight = self._requests.get(request_id)
         if flight is None:
             return
@@ -309,8 +376,6 @@ class Engine:
         for sequence in leaving:
             self._finish(sequence, "cancelled")
         self._retire(leaving)
-        if self.scores is not None:
-            self._ready += self.scores.drop(request_id)
 
     def _close(self, explanation: Explanation, out: StepOutput) -> None:
         """Hand an explanation out, count it, and close its request after the last."""
@@ -326,3 +391,19 @@ class Engine:
             del self._requests[explanation.request_id]
             self.runner.drop_activations(explanation.request_id)
             out.finished.append(explanation.request_id)
+
+    def _close_text(self, result: TextResult, out: StepOutput) -> None:
+        """Hand a text's result out, and close its request after the last."""
+        out.texts.append(result)
+        if result.error is not None:
+            counts, key = self._stats.item_errors, result.error.reason
+            counts[key] = counts.get(key, 0) + 1
+        self._num_open_texts[result.request_id] -= 1
+        if self._num_open_texts[result.request_id] == 0:
+            del self._num_open_texts[result.request_id]
+            out.finished.append(result.request_id)
+
+
+def _is_watched(request: VerbalizeRequest) -> bool:
+    """Whether a request needs its tokens step by step."""
+    return request.stream or bool(request.sampling.stop)

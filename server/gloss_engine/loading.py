@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -9,13 +10,16 @@ import torch
 from gloss_engine.ar.reconstructor import Reconstructor
 from gloss_engine.ar.scorer import Scorer
 from gloss_engine.av.verbalizer import Verbalizer
+from gloss_engine.checkpoint import fingerprint
 from gloss_engine.config import EngineConfig
 from gloss_engine.engine import Engine
 from gloss_engine.errors import CheckpointError
 from gloss_engine.facts import ModelFacts
+from gloss_engine.info import CheckpointInfo, ModelInfo
 from gloss_engine.kv.allocator import BlockAllocator
 from gloss_engine.kv.pool import allocate_pool
 from gloss_engine.models.decoder import Decoder
+from gloss_engine.models.spec import ModelSpec
 from gloss_engine.released import released_baseline
 from gloss_engine.runner import AvProgram, ModelRunner
 from gloss_engine.scheduler import Scheduler
@@ -40,13 +44,14 @@ def load_engine(
         torch.set_num_threads(config.num_threads)
     verbalizer = Verbalizer(_directory(av_directory), config)
     scores = None
+    reconstructor: Reconstructor | None = None
     if ar_directory is not None:
         reconstructor = Reconstructor.load(
             _directory(ar_directory), device=config.resolve_device(), dtype=config.resolve_dtype()
         )
         check_pair(verbalizer.sidecar, reconstructor.sidecar)
         scores = ScoreQueue(
-            Scorer(reconstructor, fve_baseline(verbalizer, reconstructor, config)),
+            Scorer(reconstructor, fve_baseline(verbalizer, reconstructor, config)[0]),
             batch=config.score_batch,
             wait_steps=config.score_wait_steps,
         )
@@ -63,7 +68,13 @@ def load_engine(
         special_ids=verbalizer.special_ids,
         unknown_id=verbalizer.unknown_id,
     )
-    return Engine(runner, scheduler, verbalizer.reader, facts, scores)
+    av = _checkpoint(Path(av_directory), verbalizer.spec, sidecar.av_template)
+    ar = None
+    if ar_directory is not None and reconstructor is not None:
+        spec, template = reconstructor.decoder.spec, reconstructor.sidecar.ar_template
+        ar = _checkpoint(Path(ar_directory), spec, template)
+    info = _info(verbalizer, av, reconstructor, ar, config, scheduler)
+    return Engine(runner, scheduler, verbalizer.reader, facts, scores, info)
 
 
 def _directory(path: Path | str) -> Path:
@@ -99,20 +110,83 @@ def check_pair(av: Sidecar, ar: Sidecar) -> None:
 
 def fve_baseline(
     verbalizer: Verbalizer, reconstructor: Reconstructor, config: EngineConfig
-) -> float | None:
-    """The strict baseline: a sidecar's, else the configured one, else that of a released pair."""
-    for stated in (
-        reconstructor.sidecar.fve_baseline,
-        verbalizer.sidecar.fve_baseline,
-        config.fve_baseline,
-    ):
-        if stated is not None:
-            return stated
-    return released_baseline(
+) -> tuple[float | None, str | None]:
+    """The strict baseline: a sidecar's, else the configured one, else that of a released pair.
+
+    Returns:
+        The baseline and where it comes from (see ModelInfo), or None twice.
+    """
+    released = released_baseline(
         d_model=verbalizer.spec.d_model,
         num_layers=verbalizer.spec.num_layers,
         layer_index=verbalizer.sidecar.layer_index,
         marker_id=verbalizer.prompt.marker_id,
+    )
+    for stated, source in (
+        (reconstructor.sidecar.fve_baseline, "sidecar"),
+        (verbalizer.sidecar.fve_baseline, "sidecar"),
+        (config.fve_baseline, "setting"),
+        (released, "released"),
+    ):
+        if stated is not None:
+            return stated, source
+    return None, None
+
+
+def _checkpoint(directory: Path, spec: ModelSpec, template: str | None) -> CheckpointInfo:
+    return CheckpointInfo(
+        architecture=spec.architecture,
+        num_layers=spec.num_layers,
+        d_model=spec.d_model,
+        vocab_size=spec.vocab_size,
+        fingerprint=fingerprint(directory),
+        template=template or "",
+    )
+
+
+def _info(
+    verbalizer: Verbalizer,
+    av: CheckpointInfo,
+    reconstructor: Reconstructor | None,
+    ar: CheckpointInfo | None,
+    config: EngineConfig,
+    scheduler: Scheduler,
+) -> ModelInfo:
+    """What is loaded, for those who ask."""
+    sidecar = verbalizer.sidecar
+    baseline: tuple[float | None, str | None] = (None, None)
+    if reconstructor is not None:
+        baseline = fve_baseline(verbalizer, reconstructor, config)
+    device, dtype = config.resolve_device().type, str(config.resolve_dtype())
+    deciding = (
+        av.fingerprint,
+        ar and ar.fingerprint,
+        config.injection_mode,
+        baseline[0],
+        device,
+        dtype,
+    )
+    assert sidecar.injection_scale is not None
+    return ModelInfo(
+        fingerprint=hashlib.sha256(repr(deciding).encode()).hexdigest()[:16],
+        av=av,
+        ar=ar,
+        layer_index=sidecar.layer_index,
+        injection_scale=sidecar.injection_scale,
+        injection_mode=config.injection_mode,
+        mse_scale=None if reconstructor is None else reconstructor.sidecar.mse_scale,
+        fve_baseline=baseline[0],
+        baseline_source=baseline[1],
+        norm_median=sidecar.norm_median,
+        min_position=sidecar.min_position,
+        prefix_tokens=len(verbalizer.prompt.prefix_ids),
+        suffix_tokens=scheduler.suffix_len,
+        max_new_tokens=config.max_new_tokens,
+        num_slots=config.num_slots,
+        num_pages=scheduler.allocator.capacity,
+        device=device,
+        dtype=dtype.removeprefix("torch."),
+        tokenizer=verbalizer.reader.tokenizer.backend_tokenizer.to_str(),
     )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from gloss_engine.errors import ItemError
 from gloss_engine.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    import torch
 
 FINISH_REASONS = ("eos", "closing_tag", "stop", "length", "cancelled", "error")
 
@@ -80,6 +83,40 @@ class Explanation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextRequest:
+    """Texts for the AR: to turn into activations, or to compare with some.
+
+    Attributes:
+        texts: explanations without tags.
+        activations: [n, d_model] to compare with, raw, or None. Copied on submission.
+    """
+
+    texts: tuple[str, ...]
+    activations: torch.Tensor | np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextResult:
+    """What the AR made of one text.
+
+    Attributes:
+        request_id: the request it answers.
+        index: the text's place in the request.
+        reconstruction: [d_model] float32, unnormalised; None where it failed or was compared.
+        cosine, mse, fve: the comparison; None where there was none (fve also without a baseline).
+        error: why there is no result, or None.
+    """
+
+    request_id: str
+    index: int
+    reconstruction: np.ndarray | None = None
+    cosine: float | None = None
+    mse: float | None = None
+    fve: float | None = None
+    error: ItemError | None = None
+
+
+@dataclass(slots=True)
 class TokenDelta:
     """A token of a streaming request, one step old at most."""
 
@@ -94,11 +131,17 @@ class StepOutput:
     """What one engine step brought.
 
     Attributes:
+        num_rows: sequences that got a token.
+        started: (request id, index) of the activations that began to run in it.
         tokens: new tokens of requests that stream.
         explanations: finished explanations, in no particular order.
-        finished: ids of requests whose last explanation is among them.
+        texts: what the AR made of texts.
+        finished: ids of requests whose last result is among them.
     """
 
+    num_rows: int = 0
+    started: list[tuple[str, int]] = field(default_factory=list)
     tokens: list[TokenDelta] = field(default_factory=list)
     explanations: list[Explanation] = field(default_factory=list)
+    texts: list[TextResult] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)

@@ -41,6 +41,9 @@ class Runner(Protocol):
     def run(self, plan: StepPlan) -> list[int]:
         """Run a step; one `Finish` code for each of `plan.num_rows` slots."""
 
+    def last_tokens(self) -> list[int]:
+        """The token each slot got in the last step."""
+
     def output(self, slot: int) -> tuple[list[int], list[float]]:
         """Token ids and log-probabilities a slot has generated so far."""
 
@@ -116,6 +119,11 @@ class ModelRunner:
             if code == Finish.ERROR:
                 clear_pages(self.cache, self.slots.block_table[slot])
         return codes
+
+    def last_tokens(self) -> list[int]:
+        """See `Runner`."""
+        tokens: list[int] = self.slots.tokens[: len(self._private_bound)].tolist()
+        return tokens
 
     def output(self, slot: int) -> tuple[list[int], list[float]]:
         """See `Runner`."""

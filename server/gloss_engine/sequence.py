@@ -49,6 +49,7 @@ class Sequence:
         sample: which sample of the item it is.
         pages: its private pages, enough for its whole limit.
         slot: its row in the runner's state; changes when a hole before it is filled.
+        token_ids: what it has generated, where somebody watches; else empty until it ends.
         cancelled: leaves at the next step.
     """
 
@@ -57,3 +58,4 @@ class Sequence:
     pages: list[int]
     slot: int
     cancelled: bool = False
+    token_ids: list[int] = field(default_factory=list)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gloss_engine.errors import ItemError, RequestError
 from gloss_engine.facts import ModelFacts
-from gloss_engine.request import VerbalizeRequest
+from gloss_engine.request import TextRequest, VerbalizeRequest
 from gloss_engine.scheduler import Scheduler
 
 
@@ -44,6 +44,40 @@ def validate(
         )
     _check_layer(request, facts.layer_index)
     _check_length(request, facts, scheduler)
+    return activations
+
+
+def validate_texts(request: TextRequest, facts: ModelFacts, can_score: bool) -> Tensor | None:
+    """Check a request for the AR.
+
+    Returns:
+        Its activations, [n, d_model] float32, or None.
+
+    Raises:
+        RequestError: naming the field, what was got, what was expected.
+    """
+    if not can_score:
+        raise RequestError(
+            "NO_RECONSTRUCTOR", "texts", "texts: no AR is loaded; load one with the AV"
+        )
+    if not request.texts:
+        raise RequestError("EMPTY_BATCH", "texts", "texts: got none, expected 1 or more")
+    for index, text in enumerate(request.texts):
+        if not isinstance(text, str):
+            raise RequestError(
+                "INVALID_TEXT",
+                f"texts[{index}]",
+                f"texts[{index}]: got a {type(text).__name__}, expected a string",
+            )
+    if request.activations is None:
+        return None
+    activations = as_activations(request.activations, facts.d_model)
+    if len(request.texts) != activations.shape[0]:
+        raise RequestError(
+            "LENGTH_MISMATCH",
+            "texts",
+            f"texts: got {len(request.texts)}, expected {activations.shape[0]}, one an activation",
+        )
     return activations
 
 

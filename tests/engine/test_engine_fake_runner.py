@@ -72,6 +72,9 @@ class FakeRunner:
         limit = sequence.item.sampling.max_new_tokens
         return Finish.LENGTH if len(tokens) == limit else Finish.RUNNING
 
+    def last_tokens(self) -> list[int]:
+        return [tokens[-1] for _, tokens in self.slots]
+
     def output(self, slot: int) -> tuple[list[int], list[float]]:
         tokens = self.slots[slot][1]
         return list(tokens), [-0.5] * len(tokens)

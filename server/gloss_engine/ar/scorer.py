@@ -51,6 +51,18 @@ class Scorer:
         self.reconstructor, self.fve_baseline, self._scale = reconstructor, fve_baseline, scale
 
     @torch.inference_mode()
+    def reconstruct(self, texts: Sequence[str]) -> tuple[Tensor, list[int]]:
+        """Reconstruct the texts that fit.
+
+        Returns:
+            [m, d_model] float32 unnormalised, and the m indices of the texts they belong to; a
+            text whose prompt is too long for the AR is left out.
+        """
+        prompts = self.reconstructor.template.encode(texts)
+        limit = self.reconstructor.max_prompt_tokens
+        fitting = [index for index, prompt in enumerate(prompts) if len(prompt) <= limit]
+        return self.reconstructor.reconstruct_ids([prompts[index] for index in fitting]), fitting
+
     def score(self, texts: Sequence[str], activations: Tensor) -> list[Score | None]:
         """Score texts[i] against activations[i].
 
@@ -61,16 +73,10 @@ class Scorer:
         Returns:
             n scores; None for a text whose prompt is too long for the AR.
         """
-        prompts = self.reconstructor.template.encode(texts)
-        limit = self.reconstructor.max_prompt_tokens
-        fitting = [index for index, prompt in enumerate(prompts) if len(prompt) <= limit]
-        scores: list[Score | None] = [None] * len(prompts)
-        if fitting:
-            vectors = self.reconstructor.reconstruct_ids([prompts[index] for index in fitting])
-            for index, score in zip(
-                fitting, self.compare(vectors, activations[fitting]), strict=True
-            ):
-                scores[index] = score
+        vectors, fitting = self.reconstruct(texts)
+        scores: list[Score | None] = [None] * len(texts)
+        for index, score in zip(fitting, self.compare(vectors, activations[fitting]), strict=True):
+            scores[index] = score
         return scores
 
     @torch.inference_mode()

@@ -1,0 +1,66 @@
+"""What is loaded, as plain values: for callers who ask and for results that name their origin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointInfo:
+    """One checkpoint.
+
+    Attributes:
+        architecture: in Hugging Face's words, such as qwen2.
+        num_layers: blocks it runs.
+        d_model: width of its residual stream.
+        vocab_size: rows of its vocabulary.
+        fingerprint: 16 hex digits that name its content.
+        template: prompt template with its placeholders.
+    """
+
+    architecture: str
+    num_layers: int
+    d_model: int
+    vocab_size: int
+    fingerprint: str
+    template: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """An engine's checkpoints and the settings that decide its results.
+
+    Attributes:
+        fingerprint: over the checkpoints' and every setting here that changes results.
+        av, ar: the pair; ar is None where none is loaded.
+        layer_index: K, or None where the checkpoint does not say.
+        injection_scale: L2 norm of an injected activation; injection_mode: replace or add.
+        mse_scale: norm both vectors get before the mse; None without an AR.
+        fve_baseline: None where none is known; baseline_source: sidecar, setting, released or None.
+        norm_median, min_position: for flags; None where not known.
+        prefix_tokens, suffix_tokens: prompt tokens computed once, and per activation.
+        max_new_tokens: most tokens of an explanation.
+        num_slots: most sequences that run at once; num_pages: private pages.
+        device, dtype: where and in what it runs.
+        tokenizer: the AV's, in the JSON of the tokenizers library, for text as it streams.
+    """
+
+    fingerprint: str
+    av: CheckpointInfo
+    ar: CheckpointInfo | None
+    layer_index: int | None
+    injection_scale: float
+    injection_mode: str
+    mse_scale: float | None
+    fve_baseline: float | None
+    baseline_source: str | None
+    norm_median: float | None
+    min_position: int | None
+    prefix_tokens: int
+    suffix_tokens: int
+    max_new_tokens: int
+    num_slots: int
+    num_pages: int
+    device: str
+    dtype: str
+    tokenizer: str
