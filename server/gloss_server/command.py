@@ -19,6 +19,12 @@ _NEEDED = (
     "tokenizers",
     "safetensors",
     "yaml",
+    "grpc",
+    "grpc_health",
+    "grpc_reflection",
+    "prometheus_client",
+    "pydantic_settings",
+    "structlog",
 )
 
 

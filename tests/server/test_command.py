@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def _process(*arguments: str) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join(str(ROOT / name) for name in ("kernels", "server", "training"))
+    paths = os.pathsep.join(str(ROOT / name) for name in ("proto", "kernels", "server", "training"))
     return subprocess.run(
         [sys.executable, *arguments],
         env={**os.environ, "PYTHONPATH": paths},

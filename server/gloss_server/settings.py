@@ -1,0 +1,160 @@
+"""Settings of `gloss serve`: one frozen value, checked once.
+
+Flags, environment and file are brought together in `settings_sources.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from gloss_server.address import Address
+
+MIB = 2**20
+EMBEDDED_MODEL = "embedded"
+ENV_PREFIX = "GLOSS_"
+
+
+def _tcp(text: str) -> str:
+    return str(Address.parse(text))
+
+
+def _tcp_or_unix(text: str) -> str:
+    return str(Address.parse(text, unix=True))
+
+
+def _tcp_or_off(text: str) -> str:
+    return _tcp(text) if text else ""
+
+
+Count = Annotated[int, Field(ge=1)]
+Bytes = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SecondsOrNone = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _model_name(before: dict[str, Any]) -> str:
+    av = before.get("av")
+    return EMBEDDED_MODEL if av is None else av.resolve().name
+
+
+def _max_queued_tokens(before: dict[str, Any]) -> int:
+    return int(before["max_queued_explanations"]) * 200
+
+
+class ServeSettings(BaseSettings):
+    """What one server is told. Reads nothing by itself; see `read_settings`.
+
+    Attributes:
+        av, ar, target: checkpoint directories; without av the embedded pair.
+        address: where gRPC listens: HOST:PORT or unix:PATH. Port 0 lets the system choose.
+        metrics_address: HOST:PORT of /metrics; empty: off.
+        admin_address: HOST:PORT of health for probes, never encrypted; None: off.
+        device, dtype, injection_mode, fve_baseline: as in the engine's EngineConfig.
+        quantization: of the weights; this version has none.
+        model_name: what requests may call the model. Default: the name of av's directory.
+        memory_fraction: share of the device's memory to use, above 0 to 1; None: the engine's.
+        num_slots: explanations that run at once; None: the engine's default.
+        max_new_tokens: most tokens of an explanation.
+        num_threads: CPU threads of the engine; None: torch's default.
+        max_items: most activations of a call.
+        max_samples: most explanations of an activation.
+        max_queued_explanations: explanations in flight, waiting ones included; then QUEUE_FULL.
+        max_queued_tokens: tokens that those in flight may still generate; then QUEUE_FULL.
+            Default: 200 for each of max_queued_explanations.
+        default_deadline_seconds: of a call that states none.
+        grace_seconds: after SIGTERM, the most that calls in flight are waited for.
+        drain_seconds: after SIGTERM, how long health says NOT_SERVING while new calls are still
+            taken, so that load balancers look elsewhere first.
+        heartbeat_timeout_seconds: an engine that is silent for longer is killed.
+        load_timeout_seconds: an engine that loads for longer is killed.
+        restart_limit, restart_window_seconds: an engine that dies more often than this within the
+            window ends the server.
+        result_memory_seconds, result_memory_bytes: how long, and how many bytes of, results are
+            kept for the same request_id; 0 seconds: off.
+        max_request_bytes: largest message that is received.
+        reflection: whether gRPC reflection answers.
+        log_level: least level that is logged.
+        log_explanations: whether explanations go into the call log; they may repeat what the
+            explained model has read.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=ENV_PREFIX, validate_default=False
+    )
+
+    av: Path | None = None
+    ar: Path | None = None
+    target: Path | None = None
+    address: Annotated[str, AfterValidator(_tcp_or_unix)] = "127.0.0.1:50051"
+    metrics_address: Annotated[str, AfterValidator(_tcp_or_off)] = "127.0.0.1:9464"
+    admin_address: Annotated[str, AfterValidator(_tcp)] | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantization: Literal["none", "fp8"] = "none"
+    injection_mode: Literal["replace", "add"] = "replace"
+    fve_baseline: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    model_name: Annotated[str, Field(min_length=1, max_length=128)] = Field(
+        default_factory=_model_name
+    )
+    memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    num_slots: Count | None = None
+    max_new_tokens: Count = 200
+    num_threads: Count | None = None
+    max_items: Count = 1024
+    max_samples: Count = 64
+    max_queued_explanations: Count = 4096
+    max_queued_tokens: Count = Field(default_factory=_max_queued_tokens)
+    default_deadline_seconds: Seconds = 120.0
+    grace_seconds: SecondsOrNone = 30.0
+    drain_seconds: SecondsOrNone = 0.0
+    heartbeat_timeout_seconds: Seconds = 30.0
+    load_timeout_seconds: Seconds = 600.0
+    restart_limit: Annotated[int, Field(ge=0)] = 5
+    restart_window_seconds: Seconds = 60.0
+    result_memory_seconds: SecondsOrNone = 60.0
+    result_memory_bytes: Bytes = 64 * MIB
+    max_request_bytes: Annotated[Bytes, Field(lt=2**31)] = 32 * MIB
+    reflection: bool = True
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_explanations: bool = False
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        """An empty value of a setting that may be absent is an absent one; true is no number."""
+        field = cls.model_fields[str(info.field_name)]
+        if value == "" and field.default is None:
+            return None
+        if isinstance(value, bool) and not isinstance(field.default, bool):
+            raise ValueError("neither true nor false")
+        return value
+
+    @field_validator("quantization")
+    @classmethod
+    def _no_fp8(cls, value: str) -> str:
+        if value == "fp8":
+            raise ValueError("none: this version does not quantize yet")
+        return value
+
+    @field_validator("ar")
+    @classmethod
+    def _beside_av(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("av") is None:
+            raise ValueError("no ar, or the av that it belongs to as well")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the constructor is given: `settings_sources.py` brings the sources together."""
+        return (init_settings,)
