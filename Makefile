@@ -12,6 +12,7 @@ PIP_ARGS ?=
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+PROTO_VENV := .venv-proto
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 # One test process a core, one thread each: two OpenMP pools that share a core collapse.
 TEST_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
@@ -38,6 +39,12 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@$(INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.server
 
+$(PROTO_VENV)/.tools: proto/requirements.txt | $(BIN)/python
+	@echo "making $(PROTO_VENV): the generator of the stubs"
+	@$(BIN)/python -m venv $(PROTO_VENV)
+	@$(PROTO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r $<
+	@touch $@
+
 install: $(VENV)/.dev ## Set up .venv with everything for development
 
 demo: $(VENV)/.server ## Explain the activations of a story with the embedded pair
@@ -46,18 +53,19 @@ demo: $(VENV)/.server ## Explain the activations of a story with the embedded pa
 test: $(VENV)/.dev ## Run the tests
 	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
-check: $(VENV)/.dev ## Lint, types, import rules
+check: $(VENV)/.dev $(PROTO_VENV)/.tools ## Lint, types, import rules, the contract and its stubs
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@proto/check.sh
 
 format: $(VENV)/.dev ## Format and sort imports
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-proto: ## Regenerate the stubs of the service contract (not in this version yet)
-	@echo "error: proto/ holds no contract yet; it comes with the gRPC service" >&2; exit 1
+proto: $(PROTO_VENV)/.tools ## Regenerate the stubs of the service contract
+	@proto/generate.sh
 
 bench: $(VENV)/.dev ## Compare the engine with transformers (about 10 minutes; ARGS=--smoke for seconds)
 	@$(BIN)/python benchmarks/bench_engine.py $(ARGS)
@@ -65,5 +73,5 @@ bench: $(VENV)/.dev ## Compare the engine with transformers (about 10 minutes; A
 serve: $(VENV)/.server ## Start the gRPC service (not in this version yet)
 	@echo "error: this version has no service yet; gloss verbalize --local runs in process" >&2; exit 1
 
-clean: ## Remove .venv and caches
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+clean: ## Remove the venvs and caches
+	@rm -rf $(VENV) $(PROTO_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
