@@ -1,0 +1,228 @@
+"""The Prometheus metrics of a server: their names, help texts, units and label values.
+
+Families of a label are bound to all their values at once: every series is there from the start,
+with 0, so a rate sees the first event. `telemetry.py` feeds them, `metrics_server.py` shows them,
+`buckets.py` and `labels.py` hold bounds and label values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+)
+
+from gloss_server.address import Address
+from gloss_server.front import buckets, labels
+from gloss_server.front.metrics_server import MetricsServer
+
+
+class Events:
+    """A counter with one label from a closed set.
+
+    Args:
+        values: the set; anything else is counted as labels.OTHER.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry, name: str, text: str, label: str, values: Sequence[str]
+    ) -> None:
+        family = Counter(name, text, [label], registry=registry)
+        self._counters = {value: family.labels(value) for value in (*values, labels.OTHER)}
+        self._totals = dict.fromkeys(self._counters, 0)
+
+    def count(self, value: str) -> None:
+        """One more of `value`."""
+        known = value if value in self._counters else labels.OTHER
+        self._counters[known].inc()
+        self._totals[known] += 1
+
+    def occurred(self) -> dict[str, int]:
+        """How often each came, those that did only."""
+        return {value: total for value, total in self._totals.items() if total}
+
+
+class Metrics:
+    """All metrics of one server, in a registry of its own. Gauges read 0 until they are set."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._calls()
+        self._durations()
+        self._engine()
+        self._explanations()
+        self._server: MetricsServer | None = None
+
+    def listen(self, host: str, port: int) -> int:
+        """Show them at http://host:port/metrics until `close`; the port, chosen where it was 0.
+
+        Raises:
+            CommandError: an address that cannot be listened at.
+        """
+        assert self._server is None
+        self._server = MetricsServer(self.registry, Address(host=host, port=port))
+        return self._server.port
+
+    def close(self) -> None:
+        """Stop showing them."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(f"gloss_{name}", text, registry=self.registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"gloss_{name}", text, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, bounds: Sequence[float]) -> Histogram:
+        return Histogram(f"gloss_{name}", text, buckets=bounds, registry=self.registry)
+
+    def _events(self, name: str, text: str, label: str, values: Sequence[str]) -> Events:
+        return Events(self.registry, f"gloss_{name}", text, label, values)
+
+    def _calls(self) -> None:
+        ended = Counter(
+            "gloss_calls_total",
+            "Calls that ended, by method and gRPC status.",
+            ["method", "code"],
+            registry=self.registry,
+        )
+        self.calls = {
+            (method, code): ended.labels(method, code)
+            for method in (*labels.METHODS, labels.OTHER)
+            for code in labels.CODES
+        }
+        self.calls_in_flight = self._gauge("calls_in_flight", "Calls that have not ended.")
+        self.call_errors = self._events(
+            "call_errors_total",
+            "Calls that ended with an error, by its reason.",
+            "reason",
+            labels.CALL_REASONS,
+        )
+        self.rejected = self._events(
+            "rejected_calls_total",
+            "Calls refused for the server's sake, by reason.",
+            "reason",
+            labels.REJECTIONS,
+        )
+        self.expired = self._events(
+            "expired_calls_total",
+            "Calls whose deadline passed, by what they were at.",
+            "phase",
+            labels.PHASES,
+        )
+        self.cancelled = self._events(
+            "cancelled_calls_total",
+            "Calls that their client gave up, by what they were at.",
+            "phase",
+            labels.PHASES,
+        )
+
+    def _durations(self) -> None:
+        by_method = Histogram(
+            "gloss_call_seconds",
+            "From a call's arrival to its end, by method.",
+            ["method"],
+            buckets=buckets.CALL_SECONDS,
+            registry=self.registry,
+        )
+        self.call_time = {name: by_method.labels(name) for name in (*labels.METHODS, labels.OTHER)}
+        self.queue_time = self._histogram(
+            "queue_time_seconds",
+            "How long an activation waited until it began to run.",
+            buckets.CALL_SECONDS,
+        )
+        self.time_to_first_token = self._histogram(
+            "time_to_first_token_seconds",
+            "From a call's arrival to its first generated token.",
+            buckets.CALL_SECONDS,
+        )
+        self.end_to_end = self._histogram(
+            "end_to_end_seconds",
+            "From a call's arrival to its last explanation.",
+            buckets.CALL_SECONDS,
+        )
+        self.inter_token_latency = self._histogram(
+            "inter_token_latency_seconds",
+            "Gap between the tokens of running explanations, once a step.",
+            buckets.STEP_SECONDS,
+        )
+        self.engine_step = self._histogram(
+            "engine_step_seconds", "How long an engine step took.", buckets.STEP_SECONDS
+        )
+
+    def _engine(self) -> None:
+        self.running = self._gauge("running", "Explanations that run in slots.")
+        self.waiting = self._gauge("waiting", "Activations that wait for a slot.")
+        self.waiting_to_score = self._gauge(
+            "waiting_to_score", "Finished texts that wait for the AR."
+        )
+        self.slots = self._gauge("slots", "Slots there are.")
+        self.batch_occupancy = self._histogram(
+            "batch_occupancy_ratio", "Rows of an engine step over slots.", buckets.OCCUPANCY_RATIO
+        )
+        self.pages_used = self._gauge("kv_pages_used", "Pages of the key-value cache in use.")
+        self.pages = self._gauge("kv_pages", "Pages of the key-value cache there are.")
+        self.generated_tokens = self._counter(
+            "generated_tokens_total", "Tokens generated, those of cancelled calls included."
+        )
+        self.prefill_tokens = self._counter(
+            "prefill_tokens_total", "Prompt tokens run: an activation's own."
+        )
+        self.prefix_tokens_reused = self._counter(
+            "prefix_tokens_reused_total",
+            "Prompt tokens that did not have to be run, because all prompts share them.",
+        )
+        self.engine_restarts = self._counter(
+            "engine_restarts_total", "Times the engine was started again after it died or hung."
+        )
+        self.serving = self._gauge("serving", "1 while calls are served, else 0.")
+        state = Gauge(
+            "gloss_state", "1 for the state the server is in.", ["state"], registry=self.registry
+        )
+        self.states = {name: state.labels(name) for name in labels.STATES}
+        self.build_info = Gauge(
+            "gloss_build_info",
+            "1; what is loaded is in the labels.",
+            ["version", "model", "fingerprint", "device", "dtype"],
+            registry=self.registry,
+        )
+
+    def _explanations(self) -> None:
+        self.explanations = self._events(
+            "explanations_total",
+            "Explanations that ended, by why they did.",
+            "finish_reason",
+            labels.FINISH_REASONS,
+        )
+        self.flags = self._events(
+            "explanation_flags_total", "Warnings on explanations.", "flag", labels.FLAGS
+        )
+        self.unclosed = self._counter(
+            "unclosed_explanations_total", "Explanations without a closing tag."
+        )
+        self.item_errors = self._events(
+            "item_errors_total",
+            "Activations or samples that failed alone, by reason.",
+            "reason",
+            labels.ITEM_ERRORS,
+        )
+        self.non_finite_rows = self._counter(
+            "non_finite_rows_total", "Samples whose logits were not finite."
+        )
+        self.mse = self._histogram(
+            "reconstruction_mse",
+            "Mean squared error of scored explanations; FVE is 1 - mse / gloss_fve_baseline.",
+            buckets.MSE,
+        )
+        self.fve_baseline = self._gauge(
+            "fve_baseline", "Mean squared error at which FVE is 0; NaN where none is known."
+        )
+        self.fve_baseline.set(float("nan"))
