@@ -110,7 +110,7 @@ class ServeSettings(BaseSettings):
     max_queued_tokens: Count = Field(default_factory=_max_queued_tokens)
     default_deadline_seconds: Seconds = 120.0
     grace_seconds: SecondsOrNone = 30.0
-    drain_seconds: SecondsOrNone = 0.0
+    drain_seconds: SecondsOrNone = 1.0
     heartbeat_timeout_seconds: Seconds = 30.0
     load_timeout_seconds: Seconds = 600.0
     restart_limit: Annotated[int, Field(ge=0)] = 5

@@ -25,7 +25,10 @@ _MAX_EXPLANATION_CHARS = 4096
 _EVENTS = {
     "engine_loading": "info",
     "ready": "info",
+    "engine_loaded": "info",
     "engine_died": "error",
+    "engine_refused": "error",
+    "defect": "error",
     "restarting": "warning",
     "draining": "info",
     "stopped": "info",

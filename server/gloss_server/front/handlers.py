@@ -1,0 +1,210 @@
+"""The frame around every RPC: bytes to a message, deadline, errors to statuses, log and metrics.
+
+The service's methods (`service.py`) are given a parsed message and a `Call`, return or write
+messages, and raise CallError. grpc.aio by itself would answer bytes that are no protobuf with
+UNKNOWN, and an exception with its text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from traceback import format_exception
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from gloss_api.v1 import gloss_pb2 as pb
+from gloss_server.front.call_error import CallError
+from gloss_server.front.call_log import CallLog, CallRecord
+from gloss_server.front.run import Run
+from gloss_server.front.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    # Generic for the type checker only.
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["GlossService"]
+Method = Callable[[Any, "Call"], Awaitable[Message | None]]
+
+
+class Call:
+    """One RPC while it runs.
+
+    Args:
+        method: its name.
+        context: grpc.aio's.
+        content: the request's bytes.
+        max_seconds: deadline where the client states none.
+
+    Attributes:
+        arrived: monotonic seconds.
+        deadline: the client's, or the server's cap, monotonic seconds.
+        has_deadline: whether the client stated one.
+        request_id: the caller's, or one of ours.
+        run: what it reads, once there is one; for log and metrics.
+    """
+
+    def __init__(self, method: str, context: Context, content: bytes, max_seconds: float) -> None:
+        self.method, self._context, self._content = method, context, content
+        self.arrived = time.monotonic()
+        remaining = context.time_remaining()
+        self.has_deadline = remaining is not None
+        # A deadline of days is none: it must not keep what a caller forgot.
+        self.deadline = self.arrived + (max_seconds if remaining is None else remaining)
+        self.peer = context.peer()
+        self.request_id = ""
+        self.run: Run | None = None
+
+    def name(self, request_id: str) -> None:
+        """Take over the caller's request_id, or make one."""
+        self.request_id = request_id or uuid.uuid4().hex
+
+    def digest(self) -> bytes:
+        """Hash of the method and of everything the caller sent."""
+        return hashlib.sha256(self.method.encode() + b"\0" + self._content).digest()
+
+    async def write(self, message: Message) -> None:
+        """Send a message of a stream; waits while the client does not read."""
+        await self._context.write(message)
+
+
+class Handlers:
+    """Makes the handlers of a service.
+
+    Args:
+        telemetry, log: hear of every call.
+        max_seconds: deadline of a call that states none.
+
+    Attributes:
+        num_calls: calls in flight.
+    """
+
+    def __init__(self, telemetry: Telemetry, log: CallLog, max_seconds: float) -> None:
+        self._telemetry, self._log, self._max_seconds = telemetry, log, max_seconds
+        self.num_calls = 0
+
+    def generic(self, methods: dict[str, Method]) -> grpc.GenericRpcHandler:
+        """The handler of the methods by name; the service's others answer UNIMPLEMENTED."""
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        for name, method in methods.items():
+            descriptor = _SERVICE.methods_by_name[name]
+            behaviour = self._behaviour(name, method, _message_class(descriptor.input_type.name))
+            make = (
+                grpc.unary_stream_rpc_method_handler
+                if descriptor.server_streaming
+                else grpc.unary_unary_rpc_method_handler
+            )
+            serializer = _message_class(descriptor.output_type.name).SerializeToString
+            # No deserializer: the bytes themselves, to parse them where errors can be answered.
+            handlers[name] = make(behaviour, response_serializer=serializer)
+        return grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers)
+
+    def _behaviour(self, name: str, method: Method, message_class: Any) -> Callable[..., Any]:
+        async def behaviour(content: bytes, context: Context) -> Message | None:
+            call = Call(name, context, content, self._max_seconds)
+            self._telemetry.call_started(name)
+            self.num_calls += 1
+            failure: CallError | None = None
+            try:
+                try:
+                    return await _answer(call, method, message_class, content)
+                except CallError as error:
+                    failure = error
+                except asyncio.CancelledError:
+                    failure = _given_up(call)
+                    raise
+                except Exception as error:
+                    self._log.lifecycle(
+                        "defect", method=name, traceback="".join(format_exception(error))
+                    )
+                    failure = CallError("INTERNAL", "an error inside the server; it was logged")
+            finally:
+                self._note(call, failure)
+            await context.abort(failure.code, str(failure), failure.trailing_metadata())
+
+        return behaviour
+
+    def _note(self, call: Call, failure: CallError | None) -> None:
+        """Tell metrics and log how a call ended."""
+        self.num_calls -= 1
+        seconds = time.monotonic() - call.arrived
+        code = "OK" if failure is None else failure.code.name
+        reason = None if failure is None else failure.reason
+        telemetry, run = self._telemetry, call.run
+        telemetry.call_ended(call.method, code, reason, seconds)
+        phase = "queued" if run is None or run.started_at is None else "running"
+        if reason == "DEADLINE_EXCEEDED":
+            telemetry.expired(phase)
+        elif reason == "CANCELLED":
+            telemetry.cancelled(phase)
+        elif failure is not None and code in ("RESOURCE_EXHAUSTED", "UNAVAILABLE"):
+            telemetry.rejected(failure.reason)
+        self._log.call(_record(call, code, reason, seconds))
+
+
+def _record(call: Call, code: str, reason: str | None, seconds: float) -> CallRecord:
+    run = call.run
+    if run is None:
+        return CallRecord(
+            method=call.method,
+            request_id=call.request_id,
+            peer=call.peer,
+            code=code,
+            reason=reason,
+            seconds=seconds,
+        )
+    started, first = run.started_at, run.first_token_at
+    return CallRecord(
+        method=call.method,
+        request_id=call.request_id,
+        peer=call.peer,
+        code=code,
+        reason=reason,
+        seconds=seconds,
+        queue_seconds=None if started is None else started - run.arrived,
+        first_token_seconds=None if first is None else first - run.arrived,
+        num_items=run.num_items,
+        num_tokens=run.num_tokens,
+        explanations=[explanation.explanation for explanation in run.explanations],
+    )
+
+
+async def _answer(call: Call, method: Method, message_class: Any, content: bytes) -> Message | None:
+    try:
+        request = message_class.FromString(content)
+    except DecodeError as error:
+        raise CallError(
+            "MALFORMED_REQUEST",
+            f"the request's {len(content)} bytes are no {message_class.DESCRIPTOR.full_name}",
+        ) from error
+    try:
+        async with asyncio.timeout_at(
+            asyncio.get_running_loop().time() + call.deadline - time.monotonic()
+        ):
+            return await method(request, call)
+    except TimeoutError as error:
+        raise _too_late(call) from error
+
+
+def _given_up(call: Call) -> CallError:
+    """Why grpc cancelled a handler: its client did, or its deadline has passed."""
+    if call.has_deadline and time.monotonic() >= call.deadline - 1e-3:
+        return _too_late(call)
+    return CallError("CANCELLED", "the client gave the call up")
+
+
+def _too_late(call: Call) -> CallError:
+    whose = "its" if call.has_deadline else "the server's default"
+    seconds = call.deadline - call.arrived
+    return CallError(
+        "DEADLINE_EXCEEDED", f"the call was not finished within {whose} deadline of {seconds:.3g} s"
+    )
+
+
+def _message_class(name: str) -> Any:
+    return getattr(pb, name)

@@ -1,0 +1,96 @@
+"""The same request_id twice: one run, one result.
+
+A run is remembered under its id from admission until a while after its end. Whoever brings the id
+again with the same content joins it; with other content he is refused. A run that ended because of
+the server is forgotten at once, so that a retry runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gloss_server.front.call_error import CallError
+from gloss_server.front.run import Run
+
+_EXPLANATION_BYTES, _TOKEN_BYTES = 1200, 48
+"""What an explanation and one of its tokens take as Python objects, measured with tracemalloc."""
+
+
+@dataclass(kw_only=True)
+class _Memory:
+    digest: bytes
+    run: Run
+    num_bytes: int = 0
+
+
+class ResultMemory:
+    """Runs by request_id.
+
+    Args:
+        seconds: how long an ended run is remembered; 0: only while it runs.
+        max_bytes: of ended runs; beyond, the oldest are forgotten first.
+        clock: monotonic, seconds.
+    """
+
+    def __init__(
+        self, seconds: float, max_bytes: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._seconds, self._max_bytes, self._clock = seconds, max_bytes, clock
+        self._memories: dict[str, _Memory] = {}
+        self._ended: dict[str, _Memory] = {}
+        self.num_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._memories)
+
+    def find(self, request_id: str, digest: bytes) -> Run | None:
+        """The run to join, or None.
+
+        Args:
+            digest: of the method and the request's content.
+
+        Raises:
+            CallError: the id belongs to another request.
+        """
+        self._forget_old()
+        memory = self._memories.get(request_id)
+        if memory is None:
+            return None
+        if memory.digest != digest:
+            raise CallError(
+                "REQUEST_ID_REUSED",
+                f"request_id: {request_id[:64]!r} named another request within the last "
+                f"{self._seconds:g} s; every request needs an id of its own",
+                "request_id",
+            )
+        return memory.run
+
+    def add(self, request_id: str, digest: bytes, run: Run) -> None:
+        """Remember a run that begins."""
+        self._memories[request_id] = _Memory(digest=digest, run=run)
+
+    def ended(self, request_id: str, is_kept: bool) -> None:
+        """A remembered run has ended; one that is not kept is forgotten."""
+        memory = self._memories[request_id]
+        if not is_kept or self._seconds == 0:
+            del self._memories[request_id]
+            return
+        memory.num_bytes = (
+            memory.run.num_sequences * _EXPLANATION_BYTES + memory.run.num_tokens * _TOKEN_BYTES
+        )
+        self.num_bytes += memory.num_bytes
+        self._ended[request_id] = memory
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        """Forget what is too old or too much, oldest first."""
+        earliest = self._clock() - self._seconds
+        while self._ended:
+            request_id, memory = next(iter(self._ended.items()))
+            assert memory.run.ended_at is not None
+            if memory.run.ended_at >= earliest and self.num_bytes <= self._max_bytes:
+                return
+            del self._ended[request_id], self._memories[request_id]
+            self.num_bytes -= memory.num_bytes

@@ -1,0 +1,116 @@
+"""A request in the engine, as the front sees it: what has come of it so far, and who waits for it.
+
+Several calls may read one run (the same request_id twice). A reader keeps places of its own in what
+the run holds (`stream.py`), so a slow one costs nobody anything, and what comes while it is busy
+reaches it in one message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from gloss_engine.request import Explanation, TextResult
+from gloss_server.front.call_error import CallError
+from gloss_server.link.messages import TokenColumns
+
+
+class Run:
+    """Results of one request as they arrive.
+
+    Args:
+        num_items: activations or texts.
+        num_samples: explanations of each; 0 for texts.
+        max_new_tokens: most tokens of an explanation.
+        seed: of the draws.
+        arrived: when its call arrived, monotonic seconds.
+        streams: whether tokens come one by one.
+
+    Attributes:
+        run_id: its number towards the engine.
+        tokens: generated ids by sequence (index * num_samples + sample); streams only.
+        explanations, texts: what is finished, in the order in which it finished.
+        num_started: activations that began to run.
+        num_tokens: tokens generated.
+        started_at, first_token_at, ended_at: monotonic seconds, None before.
+        failure: why it ended early, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_id: int,
+        num_items: int,
+        num_samples: int,
+        max_new_tokens: int,
+        seed: int,
+        arrived: float,
+        streams: bool,
+    ) -> None:
+        self.run_id, self.num_items, self.num_samples = run_id, num_items, num_samples
+        self.max_new_tokens, self.seed, self.arrived = max_new_tokens, seed, arrived
+        self.streams = streams
+        self.tokens: list[list[int]] = [[] for _ in range(num_items * num_samples * streams)]
+        self.explanations: list[Explanation] = []
+        self.texts: list[TextResult] = []
+        self.num_started = self.num_tokens = 0
+        self.started_at: float | None = None
+        self.first_token_at: float | None = None
+        self.ended_at: float | None = None
+        self.failure: CallError | None = None
+        self.num_readers = 0
+        self._changed: set[asyncio.Event] = set()
+
+    @property
+    def num_sequences(self) -> int:
+        """Explanations it asks for."""
+        return self.num_items * self.num_samples
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self.ended_at is not None
+
+    def add_tokens(self, columns: TokenColumns) -> None:
+        """Note a step's tokens of a stream."""
+        tokens = self.tokens
+        for sequence, token_id in zip(
+            columns.sequences.tolist(), columns.token_ids.tolist(), strict=True
+        ):
+            tokens[sequence].append(token_id)
+        self.wake()
+
+    def end(self, at: float, failure: CallError | None = None) -> None:
+        """Nothing more will come. Only the first end counts."""
+        if self.ended_at is None:
+            self.ended_at, self.failure = at, failure
+            self.wake()
+
+    def wake(self) -> None:
+        """Tell the readers that something came."""
+        for event in self._changed:
+            event.set()
+
+    async def until_ended(self) -> None:
+        """Wait for the end.
+
+        Raises:
+            CallError: the run's failure.
+        """
+        async for _ in self.changes():
+            if self.has_ended:
+                break
+        if self.failure is not None:
+            raise self.failure
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Yields at once, and then whenever something has come since the yield before."""
+        event = asyncio.Event()
+        self._changed.add(event)
+        try:
+            while True:
+                event.clear()
+                yield
+                await event.wait()
+        finally:
+            self._changed.discard(event)

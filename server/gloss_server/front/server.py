@@ -1,0 +1,256 @@
+"""`gloss serve`: the front's process from its first to its last moment.
+
+start    listen, start the engine, say ready when it has loaded
+serve    until a signal, or until the engine cannot be kept alive
+drain    health says NOT_SERVING, calls in flight end, then everything closes
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Sequence
+
+import grpc
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from gloss_api.v1 import gloss_pb2 as pb
+from gloss_engine.info import ModelInfo
+from gloss_server.address import Address
+from gloss_server.command_error import CommandError
+from gloss_server.embedded import embedded_pair
+from gloss_server.front.call_error import CallError
+from gloss_server.front.call_log import CallLog
+from gloss_server.front.dispatcher import Dispatcher
+from gloss_server.front.handlers import Handlers
+from gloss_server.front.metrics_server import MetricsServer
+from gloss_server.front.service import GlossService
+from gloss_server.front.telemetry import Telemetry
+from gloss_server.link.messages import Load, StepReport
+from gloss_server.link.supervisor import WORKER, Supervisor, SupervisorPolicy
+from gloss_server.settings import ServeSettings
+
+SERVICE = pb.DESCRIPTOR.services_by_name["GlossService"].full_name
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_POLL_SECONDS = 0.02
+_CLOSE_SECONDS = 0.2
+
+
+def serve(settings: ServeSettings, worker: Sequence[str] = WORKER) -> int:
+    """Run a server until it is told to end.
+
+    Args:
+        settings: what it is told.
+        worker: command of the engine's process.
+
+    Returns:
+        The process' exit status.
+
+    Raises:
+        CommandError: settings, checkpoints or addresses that cannot be used; a crash loop.
+    """
+    return uvloop.run(Server(settings, worker).run())
+
+
+class Server:
+    """One server.
+
+    Args:
+        settings: what it is told.
+        worker: command of the engine's process.
+    """
+
+    def __init__(self, settings: ServeSettings, worker: Sequence[str] = WORKER) -> None:
+        self._settings = settings
+        self._log = CallLog(settings.log_level, settings.log_explanations)
+        self._telemetry = Telemetry()
+        self._dispatcher = Dispatcher(settings, self._telemetry, self._log)
+        self._handlers = Handlers(self._telemetry, self._log, settings.default_deadline_seconds)
+        self._supervisor = Supervisor(_order(settings), self, _policy(settings), worker)
+        self._dispatcher.supervisor = self._supervisor
+        self._health = health.aio.HealthServicer()
+        self._servers: list[grpc.aio.Server] = []
+        self._bound: dict[str, str] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._signals = asyncio.Event()
+        self._is_ready = False
+
+    async def run(self) -> int:
+        """Serve until a signal; the exit status."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signals.set)
+        metrics = None
+        engine: asyncio.Task[None] | None = None
+        try:
+            await self._set_health(_NOT_SERVING)
+            await self._listen()
+            if self._settings.metrics_address:
+                address = Address.parse(self._settings.metrics_address)
+                metrics = MetricsServer(self._telemetry.metrics.registry, address)
+                self._bound["metrics"] = str(address.with_port(metrics.port))
+            self._log.lifecycle("engine_loading")
+            engine = asyncio.create_task(self._supervisor.run())
+            signalled = asyncio.create_task(self._signals.wait())
+            await asyncio.wait((engine, signalled), return_when=asyncio.FIRST_COMPLETED)
+            signalled.cancel()
+            if not engine.done():
+                await self._drain()
+        finally:
+            await self._close(engine)
+            if metrics is not None:
+                metrics.close()
+            self._log.lifecycle("stopped")
+            self._log.close()
+        return 0
+
+    def engine_loaded(self, info: ModelInfo) -> None:
+        """See Listener."""
+        self._dispatcher.engine_loaded(info)
+        if not self._signals.is_set():
+            self._tell_health(_SERVING)
+        if not self._is_ready:
+            self._is_ready = True
+            self._say_ready()
+
+    def engine_reported(self, report: StepReport) -> None:
+        """See Listener."""
+        self._dispatcher.engine_reported(report)
+
+    def engine_died(self, reason: str, restarts_in: float | None) -> None:
+        """See Listener."""
+        self._tell_health(_NOT_SERVING)
+        self._dispatcher.engine_died(reason, restarts_in)
+
+    async def _listen(self) -> None:
+        """Open the service's port, and the admin port if there is one."""
+        server = grpc.aio.server(options=_options(self._settings))
+        service = GlossService(self._settings, self._dispatcher, self._telemetry)
+        server.add_generic_rpc_handlers((self._handlers.generic(service.methods()),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._settings.reflection:
+            names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+        await self._open(server, "address", Address.parse(self._settings.address, unix=True))
+        if self._settings.admin_address is not None:
+            admin = grpc.aio.server(options=_options(self._settings))
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, admin)
+            await self._open(admin, "admin", Address.parse(self._settings.admin_address))
+
+    async def _open(self, server: grpc.aio.Server, name: str, address: Address) -> None:
+        try:
+            port = server.add_insecure_port(str(address))
+        except RuntimeError as error:
+            raise CommandError(
+                f"{name}: cannot listen at {address}: is another server there? Stop it, or name "
+                "another port (0 lets the system choose)"
+            ) from error
+        await server.start()
+        self._servers.append(server)
+        self._bound[name] = str(address if address.path else address.with_port(port))
+
+    def _say_ready(self) -> None:
+        """The one line on stdout, with the actual ports."""
+        facts = " ".join(f"{name}={value}" for name, value in self._bound.items())
+        model = self._dispatcher.served().model
+        print(f"gloss ready: {facts} model={model}", flush=True)
+        self._log.lifecycle("ready", model=model, **self._bound)
+
+    async def _drain(self) -> None:
+        """Let calls in flight end, and others go elsewhere first."""
+        settings = self._settings
+        self._signals.clear()
+        self._log.lifecycle("draining", num_calls=self._handlers.num_calls)
+        self._telemetry.engine_state("draining")
+        await self._health.enter_graceful_shutdown()
+        began = time.monotonic()
+        while time.monotonic() < began + settings.drain_seconds and not self._signals.is_set():
+            await asyncio.sleep(_POLL_SECONDS)
+        self._dispatcher.is_draining = True
+        began = time.monotonic()
+        while self._handlers.num_calls:
+            if time.monotonic() > began + settings.grace_seconds or self._signals.is_set():
+                self._dispatcher.end_all(
+                    CallError(
+                        "DRAINING",
+                        "the server was shut down before the call was finished; try another",
+                        retry_after=0.0,
+                    )
+                )
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _close(self, engine: asyncio.Task[None] | None) -> None:
+        """Close ports first, the engine last; raises what the engine ended with."""
+        for task in self._tasks:
+            task.cancel()
+        for server in self._servers:
+            await server.stop(_CLOSE_SECONDS)
+        self._supervisor.stop()
+        if engine is not None:
+            await engine
+
+    def _tell_health(self, status: int) -> None:
+        task = asyncio.create_task(self._set_health(status))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _set_health(self, status: int) -> None:
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
+
+
+def _order(settings: ServeSettings) -> Load:
+    """What the engine loads.
+
+    Raises:
+        CommandError: settings that this version does not know what to do with.
+    """
+    for name in ("target", "memory_fraction"):
+        if getattr(settings, name) is not None:
+            raise CommandError(f"{name}: this version does not use it yet; leave it out")
+    config = {
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "injection_mode": settings.injection_mode,
+        "max_new_tokens": settings.max_new_tokens,
+        "fve_baseline": settings.fve_baseline,
+        "num_threads": settings.num_threads,
+    }
+    if settings.num_slots is not None:
+        config["num_slots"] = settings.num_slots
+    if settings.av is None:
+        pair = embedded_pair()
+        return Load(av=str(pair.av), ar=str(pair.ar), config=config)
+    return Load(
+        av=str(settings.av), ar=None if settings.ar is None else str(settings.ar), config=config
+    )
+
+
+def _policy(settings: ServeSettings) -> SupervisorPolicy:
+    return SupervisorPolicy(
+        heartbeat_timeout=settings.heartbeat_timeout_seconds,
+        load_timeout=settings.load_timeout_seconds,
+        restart_limit=settings.restart_limit,
+        restart_window=settings.restart_window_seconds,
+    )
+
+
+def _options(settings: ServeSettings) -> list[tuple[str, int]]:
+    """gRPC's own settings of a server."""
+    return [
+        ("grpc.max_receive_message_length", settings.max_request_bytes),
+        ("grpc.max_send_message_length", -1),
+        # Two servers that share a port would split its connections at random.
+        ("grpc.so_reuseport", 0),
+        # Clients may ping every 10 s, also between calls, and are not thrown out for it. With
+        # `min_recv_ping_...`, the name found elsewhere, the setting is ignored.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+    ]

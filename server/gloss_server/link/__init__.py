@@ -1,0 +1,1 @@
+"""Between the two processes: what front and engine say to each other, and how."""

@@ -1,0 +1,121 @@
+"""What front and engine say to each other: one message per engine step in each direction.
+
+Values only; nothing here imports torch, so that the front never does. They travel pickled over a
+socket pair that only the front and the engine it has started hold (`channel.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gloss_engine.info import ModelInfo
+from gloss_engine.request import Explanation, TextRequest, TextResult, VerbalizeRequest
+from gloss_engine.stats import EngineStats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Front to engine, first of all: what to load.
+
+    Attributes:
+        av, ar: checkpoint directories.
+        config: fields of EngineConfig.
+    """
+
+    av: str
+    ar: str | None
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Engine to front: requests may come."""
+
+    info: ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    """Engine to front: what is wrong with checkpoints or settings, in a sentence."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submit:
+    """A request to run; activations are numpy arrays."""
+
+    run_id: int
+    request: VerbalizeRequest | TextRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commands:
+    """Front to engine: everything since the message before. Submissions go first."""
+
+    submits: list[Submit]
+    cancels: list[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A request the engine would not take; see RequestError."""
+
+    run_id: int
+    reason: str
+    field: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenColumns:
+    """One step's new tokens of one streaming run.
+
+    Attributes:
+        sequences: [n] int32, index * num_samples + sample.
+        token_ids: [n] int32.
+    """
+
+    sequences: np.ndarray
+    token_ids: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """Engine to front: what one step brought.
+
+    Attributes:
+        began: when the step began, seconds on the machine's monotonic clock, which all processes
+            of a machine share.
+        seconds: how long it took.
+        num_rows: sequences that got a token.
+        started: run id to the number of activations that began to run.
+        tokens: run id to new tokens, streaming runs only.
+        explanations, texts: results; their request_id is the run id as text.
+        finished: runs whose last result is among them.
+        refusals: runs that were not taken.
+        stats: counters and gauges after the step.
+    """
+
+    began: float
+    seconds: float
+    num_rows: int
+    started: dict[int, int]
+    tokens: dict[int, TokenColumns]
+    explanations: list[Explanation]
+    texts: list[TextResult]
+    finished: list[int]
+    refusals: list[Refusal]
+    stats: EngineStats
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """Engine to front: nothing to do, and nothing wrong."""
+
+
+ToEngine = Load | Commands
+FromEngine = Loaded | LoadFailed | StepReport | Alive

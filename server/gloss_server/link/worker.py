@@ -1,0 +1,201 @@
+"""The engine process: takes commands, steps the engine, reports every step.
+
+    python -m gloss_server.link.worker FD
+
+FD is its end of a socket pair. It has one thread: what arrives during a step waits for its end, and
+a step that never ends is noticed by the front, which then hears nothing. It ends when the front
+does, and when the front closes its end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from gloss_engine.errors import GlossError, RequestError
+from gloss_engine.info import ModelInfo
+from gloss_engine.request import StepOutput, TextRequest, TokenDelta, VerbalizeRequest
+from gloss_engine.stats import EngineStats
+from gloss_server.link.channel import Closed, EngineChannel
+from gloss_server.link.messages import (
+    Alive,
+    Commands,
+    Load,
+    Loaded,
+    LoadFailed,
+    Refusal,
+    StepReport,
+    TokenColumns,
+)
+
+HEARTBEAT_SECONDS = 1.0
+_PR_SET_PDEATHSIG = 1
+_ALIVE = Alive()
+
+
+class WorkerEngine(Protocol):
+    """What the worker needs of an engine; `gloss_engine.Engine` is one."""
+
+    info: ModelInfo | None
+
+    @property
+    def has_work(self) -> bool:
+        """Whether another step would bring anything."""
+
+    def submit(self, request: VerbalizeRequest, request_id: str | None = None) -> str:
+        """Queue activations."""
+
+    def submit_texts(self, request: TextRequest, request_id: str | None = None) -> str:
+        """Queue texts."""
+
+    def cancel(self, request_id: str) -> None:
+        """Take a request out at the next step."""
+
+    def step(self) -> StepOutput:
+        """Run everything in flight for one token."""
+
+    def stats(self) -> EngineStats:
+        """Counters and gauges."""
+
+
+class Worker:
+    """Runs an engine for a front.
+
+    Args:
+        engine: loaded, nothing in flight.
+        channel: to the front.
+    """
+
+    def __init__(self, engine: WorkerEngine, channel: EngineChannel) -> None:
+        self._engine, self._channel = engine, channel
+        self._num_samples: dict[str, int] = {}
+
+    def run(self) -> None:
+        """Serve until the front is gone.
+
+        Raises:
+            Closed: it is.
+        """
+        while True:
+            waits = 0.0 if self._engine.has_work else HEARTBEAT_SECONDS
+            refusals: list[Refusal] = []
+            for commands in self._channel.receive(waits):
+                assert isinstance(commands, Commands)
+                self._obey(commands, refusals)
+            if self._engine.has_work or refusals:
+                self._step(refusals)
+            else:
+                self._channel.send(_ALIVE)
+
+    def _obey(self, commands: Commands, refusals: list[Refusal]) -> None:
+        for submit in commands.submits:
+            name = str(submit.run_id)
+            try:
+                if isinstance(submit.request, TextRequest):
+                    self._engine.submit_texts(submit.request, name)
+                else:
+                    self._engine.submit(submit.request, name)
+                    self._num_samples[name] = submit.request.num_samples
+            except RequestError as error:
+                refusals.append(
+                    Refusal(
+                        run_id=submit.run_id,
+                        reason=error.reason,
+                        field=error.field,
+                        message=str(error),
+                    )
+                )
+        for run_id in commands.cancels:
+            self._engine.cancel(str(run_id))
+
+    def _step(self, refusals: list[Refusal]) -> None:
+        began = time.monotonic()
+        out = self._engine.step()
+        started: dict[int, int] = {}
+        for name, _ in out.started:
+            started[int(name)] = started.get(int(name), 0) + 1
+        report = StepReport(
+            began=began,
+            seconds=time.monotonic() - began,
+            num_rows=out.num_rows,
+            started=started,
+            tokens=self._columns(out.tokens),
+            explanations=out.explanations,
+            texts=out.texts,
+            finished=[int(name) for name in out.finished],
+            refusals=refusals,
+            stats=self._engine.stats(),
+        )
+        for name in out.finished:
+            self._num_samples.pop(name, None)
+        self._channel.send(report)
+
+    def _columns(self, tokens: list[TokenDelta]) -> dict[int, TokenColumns]:
+        """New tokens by run."""
+        by_run: dict[str, tuple[list[int], list[int]]] = {}
+        for delta in tokens:
+            columns = by_run.get(delta.request_id)
+            if columns is None:
+                columns = by_run[delta.request_id] = ([], [])
+            num_samples = self._num_samples[delta.request_id]
+            columns[0].append(delta.index * num_samples + delta.sample)
+            columns[1].append(delta.token_id)
+        return {
+            int(name): TokenColumns(
+                sequences=np.array(sequences, np.int32), token_ids=np.array(token_ids, np.int32)
+            )
+            for name, (sequences, token_ids) in by_run.items()
+        }
+
+
+def load(order: Load) -> WorkerEngine:
+    """Load the engine of an order."""
+    from gloss_engine import EngineConfig, load_engine
+
+    return load_engine(order.av, order.ar, EngineConfig(**order.config))
+
+
+def run_worker(load_engine: Callable[[Load], WorkerEngine] = load) -> int:
+    """Body of the process: load what the front names, then serve it; the exit status."""
+    _die_with_parent()
+    channel = EngineChannel(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        order = channel.receive(None)[0]
+        assert isinstance(order, Load)
+        try:
+            engine = load_engine(order)
+        except GlossError as error:
+            channel.send(LoadFailed(str(error)))
+            return 1
+        assert engine.info is not None
+        channel.send(Loaded(engine.info))
+        Worker(engine, channel).run()
+    except Closed:
+        pass
+    return 0
+
+
+def _die_with_parent() -> None:
+    """Let the kernel end this process with the front, also in the middle of a long load.
+
+    Signals for the whole group (Ctrl-C in a terminal) are the front's to answer.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(run_worker())
