@@ -1,0 +1,126 @@
+"""Reads the streams of a batch's pieces on an event loop: one in place, several in tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from gloss_client.piece_streams import INBOX_SIZE
+from gloss_client.pieces import Piece
+from gloss_client.progress import Progress
+from gloss_client.stream_state import Message
+from gloss_client.unary import ErrorOf
+
+OpenStream = Callable[[Piece], grpc.aio.UnaryStreamCall[Any, Any]]
+
+
+class AsyncPieceStreams:
+    """The streams of one batch. Iterate once; cancel from any task of the loop.
+
+    Args:
+        begin: plans the pieces, when the first message is asked for.
+        open_stream: starts a piece's call.
+        error_of: what a failed call raises.
+
+    Attributes:
+        cancelled: whether `cancel` was called.
+    """
+
+    def __init__(
+        self, begin: Callable[[], Awaitable[Progress]], open_stream: OpenStream, error_of: ErrorOf
+    ) -> None:
+        self._begin, self._open_stream, self._error_of = begin, open_stream, error_of
+        self._calls: set[grpc.aio.UnaryStreamCall[Any, Any]] = set()
+        self._inbox: asyncio.Queue[Message | BaseException | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(INBOX_SIZE)
+        self._ended = False
+        self.cancelled = False
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """Messages as they come; leaving the loop cancels what still runs.
+
+        Raises:
+            GlossClientError: one stream failed; the others are cancelled.
+        """
+        try:
+            progress = await self._begin()
+            one = progress.num_planned == 1
+            async for message in self._here(progress) if one else self._apart(progress):
+                yield message
+        finally:
+            self._end()
+
+    def cancel(self) -> None:
+        """Ends all streams at once; the iterator stops without an error."""
+        self.cancelled = True
+        self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        for call in list(self._calls):
+            call.cancel()
+        self._inbox.put_nowait(None)
+
+    async def _here(self, progress: Progress) -> AsyncIterator[Message]:
+        """One piece after the other; there is more than one only if the server refused its size."""
+        while not self._ended and (piece := progress.next()) is not None:
+            async for message in self._read(progress, piece):
+                yield message
+
+    async def _apart(self, progress: Progress) -> AsyncIterator[Message]:
+        """Several pieces at once, a task each."""
+        running = progress.in_flight
+        tasks = [asyncio.create_task(self._work(progress)) for _ in range(running)]
+        try:
+            while running:
+                item = await self._inbox.get()
+                if self._ended:
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                if item is None:
+                    running -= 1
+                else:
+                    self._room.release()
+                    yield item
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _work(self, progress: Progress) -> None:
+        """Reads piece after piece, until none waits. What goes wrong, the reader raises."""
+        end: BaseException | None = None
+        try:
+            while not self._ended and (piece := progress.next()) is not None:
+                async for message in self._read(progress, piece):
+                    await self._room.acquire()
+                    self._inbox.put_nowait(message)
+        except Exception as error:
+            end = error
+        self._inbox.put_nowait(end)
+
+    async def _read(self, progress: Progress, piece: Piece) -> AsyncIterator[Message]:
+        call, sent_after = self._open_stream(piece), progress.sent_after(piece)
+        self._calls.add(call)
+        received = False
+        try:
+            async for message in call:
+                received = True
+                yield Message(piece, sent_after, message)
+            yield Message(piece, sent_after, None)
+        except asyncio.CancelledError:
+            # grpc.aio reports our own `call.cancel()` to the reader as if its task were cancelled.
+            if not self.cancelled:
+                raise
+        except grpc.aio.AioRpcError as ended:
+            error = self._error_of(ended, piece)
+            if received:
+                raise error from None
+            progress.refused(piece, error)
+        finally:
+            call.cancel()
+            self._calls.discard(call)

@@ -1,0 +1,163 @@
+"""How a client connects and calls: what is the same for threads and for asyncio."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from gloss_api.v1 import gloss_pb2 as pb
+from gloss_client.address import Address
+from gloss_client.credentials import BearerToken, TlsOptions
+from gloss_client.deadline import Deadline
+from gloss_client.errors import ConfigError, GlossClientError
+from gloss_client.retry_policy import RetryPolicy
+from gloss_client.status import EndedCall, error_of
+
+MIB = 1024 * 1024
+SERVICE = pb.DESCRIPTOR.services_by_name["GlossService"].full_name
+# The server takes 32 MiB and its unary replies end at 3; a server may be set to more.
+MAX_REPLY_BYTES = 64 * MIB
+# gRPC gives up retrying a request over 256 KiB without saying so unless it may keep it: 18
+# activations of a 7B model in float32.
+RETRY_BUFFER_BYTES = 64 * MIB
+KEEPALIVE_MS = 30_000
+KEEPALIVE_TIMEOUT_MS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """What a client was made with, checked.
+
+    Attributes:
+        address: where the servers are.
+        tls: how the connection is encrypted; None: not at all.
+        token: what calls show; None: nothing.
+        retry: when calls are tried again.
+        timeout: seconds of a call that states none.
+        max_in_flight: most calls at once of a batch that does not fit into one.
+        pid: the process that may use it.
+    """
+
+    address: Address
+    tls: TlsOptions | None
+    token: BearerToken | None
+    retry: RetryPolicy
+    timeout: float
+    max_in_flight: int
+    pid: int = field(default_factory=os.getpid)
+
+    @classmethod
+    def of(
+        cls,
+        address: str | Sequence[str],
+        *,
+        tls: TlsOptions | None,
+        token: str | None,
+        token_file: Path | str | None,
+        allow_plaintext_token: bool,
+        retry: RetryPolicy | None,
+        timeout: float,
+        max_in_flight: int,
+    ) -> Connection:
+        """Checks what a caller gave.
+
+        Raises:
+            ConfigError: it cannot work, or would show a token to the network.
+        """
+        if not 0 < timeout < math.inf:
+            raise ConfigError(f"timeout: got {timeout}, expected seconds above 0")
+        if max_in_flight < 1:
+            raise ConfigError(f"max_in_flight: got {max_in_flight}, expected 1 or more")
+        parsed, bearer = Address.parse(address), BearerToken.of(token, token_file)
+        if bearer and not (tls or parsed.loopback or allow_plaintext_token):
+            raise ConfigError(
+                f"token: without TLS anyone on the way to {parsed} can read it; give tls=TlsOptions"
+                "(...), or allow_plaintext_token=True where something else encrypts"
+            )
+        if tls and tls.server_name is None and parsed.target.startswith("ipv"):
+            raise ConfigError(
+                f"tls: server_name is needed with {parsed}: a list of addresses has no one name "
+                "that the servers' certificates could hold"
+            )
+        return cls(
+            address=parsed,
+            tls=tls,
+            token=bearer,
+            retry=retry or RetryPolicy(),
+            timeout=timeout,
+            max_in_flight=max_in_flight,
+        )
+
+    def deadline(self, timeout: float | None) -> Deadline:
+        """The deadline of a call that begins now; None: the usual one."""
+        return Deadline.after(self.timeout if timeout is None else timeout)
+
+    def error(
+        self, ended: EndedCall, request_id: str | None = None, first_index: int = 0
+    ) -> GlossClientError:
+        """What a failed call raises; see `error_of`."""
+        return error_of(
+            ended, address=str(self.address), request_id=request_id, first_index=first_index
+        )
+
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """The channel's credentials; None: plaintext."""
+        return None if self.tls is None else self.tls.credentials()
+
+    def call_options(self, deadline: Deadline) -> dict[str, Any]:
+        """Keyword arguments of every call that is sent.
+
+        Raises:
+            ConfigError: the token file cannot be read any more.
+            RuntimeError: this is not the process that made the client.
+        """
+        if os.getpid() != self.pid:
+            raise RuntimeError(
+                "this client was made before a fork, and gRPC's threads did not come along; make "
+                "the client in the child process"
+            )
+        metadata = () if self.token is None else self.token.metadata()
+        return {"timeout": deadline.remaining(), "metadata": metadata}
+
+    def options(self) -> list[tuple[str, str | int]]:
+        """The channel's options."""
+        options: list[tuple[str, str | int]] = [
+            ("grpc.service_config", json.dumps(self.service_config())),
+            ("grpc.enable_retries", int(self.retry.max_attempts > 1)),
+            ("grpc.per_rpc_retry_buffer_size", RETRY_BUFFER_BYTES),
+            ("grpc.max_receive_message_length", MAX_REPLY_BYTES),
+            ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+            ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+            # A long unary call is silent: without this gRPC stops pinging after the second ping.
+            ("grpc.http2.max_pings_without_data", 0),
+            # A server that restarts is found again within seconds; gRPC's own limit is two minutes.
+            ("grpc.initial_reconnect_backoff_ms", 200),
+            ("grpc.max_reconnect_backoff_ms", 5_000),
+        ]
+        if self.address.loopback:
+            # http_proxy in the environment is for what is not on this machine.
+            options.append(("grpc.enable_http_proxy", 0))
+        if self.tls is not None and self.tls.server_name is not None:
+            options.append(("grpc.ssl_target_name_override", self.tls.server_name))
+        return options
+
+    def health_options(self) -> list[tuple[str, str | int]]:
+        """Options of a channel that asks a server for its health: also one that is NOT_SERVING."""
+        options = [option for option in self.options() if option[0] != "grpc.service_config"]
+        return [*options, ("grpc.inhibit_health_checking", 1)]
+
+    def service_config(self) -> dict[str, object]:
+        """Calls go round the servers that say SERVING, and are tried again as `retry` says."""
+        return {
+            "loadBalancingConfig": [{"round_robin": {}}],
+            # The empty name is the server as a whole, which every health service knows.
+            "healthCheckConfig": {"serviceName": ""},
+            "methodConfig": [{"name": [{"service": SERVICE}], **self.retry.service_config()}],
+        }
