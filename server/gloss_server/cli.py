@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -17,7 +18,8 @@ from gloss_server import option_types as kinds
 from gloss_server.command_error import CommandError
 from gloss_server.terminal import RunProgress, say
 
-SOME_ROWS_FAILED, INTERRUPTED = 3, 130
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+NOT_SERVING, SOME_ROWS_FAILED, INTERRUPTED = 1, 3, 130
 # Of the command line's own parser; typer does not export the class itself.
 _UsageError = typer.BadParameter.__mro__[1]
 
@@ -144,6 +146,77 @@ def verbalize(
     say(outcome.summary(output))
     if outcome.num_failed:
         raise typer.Exit(SOME_ROWS_FAILED)
+
+
+@app.command()
+def serve(
+    config: kinds.ConfigFile = None,
+    av: kinds.Av = None,
+    ar: kinds.Ar = None,
+    target: kinds.Target = None,
+    address: kinds.Address = None,
+    metrics_address: kinds.MetricsAddress = None,
+    admin_address: kinds.AdminAddress = None,
+    device: kinds.ServeDevice = None,
+    dtype: kinds.ServeDtype = None,
+    quantization: kinds.Quantization = None,
+    injection_mode: kinds.ServeInjectionMode = None,
+    fve_baseline: kinds.FveBaseline = None,
+    model_name: kinds.ModelName = None,
+    memory_fraction: kinds.MemoryFraction = None,
+) -> None:
+    """Serve explanations over gRPC until SIGTERM or Ctrl-C. A flag goes before the environment
+    (GLOSS_ADDRESS), the environment before the file."""
+    from gloss_server.settings_sources import read_settings
+
+    settings = read_settings(
+        {
+            "av": av,
+            "ar": ar,
+            "target": target,
+            "address": address,
+            "metrics_address": metrics_address,
+            "admin_address": admin_address,
+            "device": device,
+            "dtype": dtype,
+            "quantization": quantization,
+            "injection_mode": injection_mode,
+            "fve_baseline": fve_baseline,
+            "model_name": model_name,
+            "memory_fraction": memory_fraction,
+        },
+        config,
+    )
+    from gloss_server.front.server import serve as run_server
+
+    raise typer.Exit(run_server(settings))
+
+
+@app.command()
+def health(address: kinds.ServerAddress = DEFAULT_ADDRESS, watch: kinds.Watch = False) -> None:
+    """Ask a server whether it serves: SERVING (status 0) or NOT_SERVING (status 1)."""
+    from gloss_server.health_command import SERVING, check_health, watch_health
+
+    if watch:
+        with suppress(KeyboardInterrupt):
+            watch_health(address, typer.echo, say)
+        return
+    status = check_health(address)
+    typer.echo(status)
+    if status != SERVING:
+        raise typer.Exit(NOT_SERVING)
+
+
+@app.command()
+def top(
+    address: kinds.ServerAddress = DEFAULT_ADDRESS,
+    once: kinds.Once = False,
+    as_json: kinds.TopAsJson = False,
+) -> None:
+    """Watch a server's queue, batch, rates and latencies, until q or Ctrl-C."""
+    from gloss_server.top import run_top
+
+    run_top(address, Console(), once, as_json)
 
 
 @app.command()

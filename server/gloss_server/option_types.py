@@ -58,3 +58,68 @@ CheckpointDirectory = Annotated[
     Path, Argument(help="An AV, AR or target, or a folder of them.", show_default=False)
 ]
 AsJson = Annotated[bool, Option("--json", help="A JSON list for scripts.")]
+
+# Of the server. A flag that is not given must hide neither environment nor file: so its value is
+# None, and the default stands in the help text only.
+ConfigFile = Annotated[
+    Path | None,
+    Option(
+        "--config", help="Settings as TOML; any of them also as GLOSS_NAME.", show_default=False
+    ),
+]
+Target = Annotated[
+    Path | None, Option(help="Directory of the explained model.", show_default=False)
+]
+Address = Annotated[
+    str | None,
+    Option(
+        help="gRPC: HOST:PORT (0: any free one) or unix:PATH. Default: 127.0.0.1:50051.",
+        show_default=False,
+    ),
+]
+MetricsAddress = Annotated[
+    str | None,
+    Option(help="Metrics: HOST:PORT; empty: off. Default: 127.0.0.1:9464.", show_default=False),
+]
+AdminAddress = Annotated[
+    str | None,
+    Option(help="Health without TLS, for probes: HOST:PORT. Default: off.", show_default=False),
+]
+ServeDevice = Annotated[
+    str | None, Option("--device", help="auto, cpu or cuda. Default: auto.", show_default=False)
+]
+ServeDtype = Annotated[
+    str | None,
+    Option(
+        "--dtype",
+        help="float32, bfloat16, float16 or auto (float32 on a CPU, else bfloat16). Default: auto.",
+        show_default=False,
+    ),
+]
+Quantization = Annotated[
+    str | None, Option(help="none; fp8 in a later version. Default: none.", show_default=False)
+]
+ServeInjectionMode = Annotated[
+    str | None,
+    Option(
+        "--injection-mode",
+        help="replace the marker's embedding, or add after block 1. Default: replace.",
+        show_default=False,
+    ),
+]
+ModelName = Annotated[
+    str | None,
+    Option(
+        help="What requests may call it. Default: the name of the AV's directory, or embedded.",
+        show_default=False,
+    ),
+]
+MemoryFraction = Annotated[
+    float | None, Option(help="Share of the device's memory to use, to 1.", show_default=False)
+]
+ServerAddress = Annotated[
+    str, Argument(help="HOST:PORT of the server, or unix:PATH.", metavar="ADDRESS")
+]
+Watch = Annotated[bool, Option("--watch", help="Go on and say every change, until Ctrl-C.")]
+Once = Annotated[bool, Option("--once", help="Print one page and end.")]
+TopAsJson = Annotated[bool, Option("--json", help="Print one line of JSON and end.")]

@@ -74,7 +74,7 @@ def test_version(gloss: Command) -> None:
 
 
 def test_mistakes_on_the_command_line(gloss: Command) -> None:
-    assert gloss("serve").status == 2 and "serve" in gloss("serve").error
+    assert gloss("sreve").status == 2 and "sreve" in gloss("sreve").error
     assert "--output" in gloss("verbalize", "x.npy").error
     bare = gloss()
     assert bare.status == 2 and "verbalize" in bare.stdout
