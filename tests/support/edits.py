@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -78,3 +79,11 @@ def add_nfc_marker(directory: Path) -> tuple[str, int]:
 def _forget(index: dict[str, Any], names: set[str]) -> None:
     for name in names:
         del index["weight_map"][name]
+
+
+def long_winded(av: Path, root: Path) -> Path:
+    """A copy of a random AV with room for thousands of tokens; greedily it hardly ever ends."""
+    directory = root / "av"
+    shutil.copytree(av, directory)
+    edit_json(directory / "config.json", lambda c: c.update(max_position_embeddings=40_000))
+    return directory

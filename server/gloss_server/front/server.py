@@ -8,7 +8,9 @@ drain    health says NOT_SERVING, calls in flight end, then everything closes
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
+import sys
 import time
 from collections.abc import Sequence
 
@@ -32,6 +34,7 @@ from gloss_server.front.telemetry import Telemetry
 from gloss_server.link.messages import Load, StepReport
 from gloss_server.link.supervisor import WORKER, Supervisor, SupervisorPolicy
 from gloss_server.settings import ServeSettings
+from gloss_server.terminal import visible
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GlossService"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -155,9 +158,12 @@ class Server:
 
     def _say_ready(self) -> None:
         """The one line on stdout, with the actual ports."""
-        facts = " ".join(f"{name}={value}" for name, value in self._bound.items())
         model = self._dispatcher.served().model
-        print(f"gloss ready: {facts} model={model}", flush=True)
+        facts = {**self._bound, "model": shlex.quote(visible(model))}
+        line = " ".join(f"{name}={value}" for name, value in facts.items())
+        # One write, so that no line of the log comes between where both go to one place.
+        sys.stdout.write(f"gloss ready: {line}\n")
+        sys.stdout.flush()
         self._log.lifecycle("ready", model=model, **self._bound)
 
     async def _drain(self) -> None:

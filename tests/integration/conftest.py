@@ -1,0 +1,47 @@
+"""Servers that several tests talk to; a test that breaks one starts its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from gloss_server.embedded import embedded_pair
+from support.checkpoints import Pair
+from support.edits import long_winded
+from support.server_process import ServerProcess
+
+
+@pytest.fixture(scope="session")
+def story_rows() -> np.ndarray:
+    """[807, 128] activations of held-out stories."""
+    column = pq.read_table(embedded_pair().activations)["activation_vector"]
+    return np.stack(column.to_numpy()).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with the embedded pair."""
+    log = tmp_path_factory.mktemp("embedded") / "log"
+    with ServerProcess(log, {"admin-address": "127.0.0.1:0"}) as server:
+        yield server.wait_ready()
+
+
+@pytest.fixture(scope="session")
+def endless(
+    pairs: dict[str, Pair], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """A server whose explanations of up to 20,000 tokens last until somebody ends them."""
+    root = tmp_path_factory.mktemp("endless")
+    settings: dict[str, object] = {
+        "max_new_tokens": 20_000,
+        "num_slots": 4,
+        "max_queued_explanations": 8,
+        "max_queued_tokens": 160_000,
+        "default_deadline_seconds": 1.5,
+    }
+    av = long_winded(pairs["qwen2"].av, root)
+    with ServerProcess(root / "log", {"av": av}, settings) as server:
+        yield server.wait_ready()
