@@ -18,9 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gloss_api.v1 import gloss_pb2
 from gloss_engine.stats import EngineStats
+from gloss_server.address import Address
 from gloss_server.command_error import CommandError
 from gloss_server.front import labels
-from gloss_server.front.metrics import Metrics
+from gloss_server.front.metrics_server import MetricsServer
 from gloss_server.front.telemetry import Telemetry
 
 
@@ -243,6 +244,12 @@ def test_gaps_between_tokens(telemetry: Telemetry, clock: FakeClock) -> None:
     assert value(telemetry, "gloss_batch_occupancy_ratio_sum") == pytest.approx(5 * 4 / 8)
 
 
+def test_every_reason_of_the_front_has_a_label() -> None:
+    # What a call is refused for must not be counted without a name.
+    assert {"QUEUE_FULL", "DEADLINE_UNREACHABLE", "LOADING", "DRAINING"} <= set(labels.REJECTIONS)
+    assert {"INTERNAL", "ZERO_VECTOR"} <= {*labels.CALL_REASONS, *labels.ITEM_ERRORS}
+
+
 def test_explanations_and_their_quality(telemetry: Telemetry) -> None:
     telemetry.explanation("eos", 5, 0.25, ["unclosed", "low_fidelity"])
     telemetry.explanation("eos", 5, 0.75, [])
@@ -292,27 +299,29 @@ def test_the_live_figures(telemetry: Telemetry, clock: FakeClock) -> None:
 
 
 def test_the_endpoint(telemetry: Telemetry) -> None:
-    port = telemetry.metrics.listen("127.0.0.1", 0)
+    registry = telemetry.metrics.registry
+    shown = MetricsServer(registry, Address(host="127.0.0.1", port=0))
+    url = f"http://127.0.0.1:{shown.port}/metrics"
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
+        with urllib.request.urlopen(url, timeout=5) as reply:
             text = reply.read().decode()
         assert reply.headers["Content-Type"].startswith("text/plain")
         assert "gloss_serving 1.0" in text and "process_open_fds" in text
-        # Its whole port is one of text: Prometheus' own format with OpenMetrics on request.
-        with pytest.raises(CommandError, match=rf"127\.0\.0\.1:{port}: cannot listen .* in use"):
-            Metrics().listen("127.0.0.1", port)
+        taken = Address(host="127.0.0.1", port=shown.port)
+        with pytest.raises(CommandError, match=rf"{taken}: cannot listen there: .* in use"):
+            MetricsServer(registry, taken)
         # A connection that says nothing keeps nobody waiting.
         with (
-            socket.create_connection(("127.0.0.1", port)),
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply,
+            socket.create_connection(("127.0.0.1", shown.port)),
+            urllib.request.urlopen(url, timeout=5) as reply,
         ):
             assert reply.status == 200
     finally:
-        telemetry.metrics.close()
+        shown.close()
     with pytest.raises(OSError):
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        socket.create_connection(("127.0.0.1", shown.port), timeout=1).close()
     with pytest.raises(CommandError, match="cannot listen there"):
-        Metrics().listen("192.0.2.1", 0)
+        MetricsServer(registry, Address(host="192.0.2.1", port=0))
 
 
 def test_the_front_stays_light() -> None:

@@ -20,6 +20,8 @@ from gloss_server.front.line_writer import LineWriter
 Fact = str | int | float | bool | None
 
 _MAX_CHARS = 256
+# A traceback is a fact of a defect.
+_MAX_FACT_CHARS = 16_384
 _MAX_EXPLANATIONS = 64
 _MAX_EXPLANATION_CHARS = 4096
 _EVENTS = {
@@ -145,7 +147,7 @@ def _stderr() -> int | None:
 
 def _fact(value: Fact) -> Fact:
     if isinstance(value, str):
-        return _cut(value)
+        return _cut(value, _MAX_FACT_CHARS)
     return _rounded(value) if isinstance(value, float) else value
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import grpc
 
 from gloss_api.v1 import gloss_pb2
+from gloss_server.front.call_error import CODES as CODES_OF_REASONS
 
 OTHER = "OTHER"
 
@@ -30,41 +31,11 @@ STATES = _names("ServingState")
 PHASES = ("queued", "running")
 
 ITEM_ERRORS = ("ZERO_VECTOR", "NON_FINITE_VECTOR", "NON_FINITE_OUTPUT", "INVALID_TEXT")
-REJECTIONS = (
-    "QUEUE_FULL",
-    "RATE_LIMITED",
-    "DEADLINE_UNREACHABLE",
-    "SLOW_READER",
-    "OUT_OF_MEMORY",
-    "LOADING",
-    "ENGINE_RESTARTED",
-    "DRAINING",
-)
-CALL_REASONS = (
-    *REJECTIONS,
-    "DEADLINE_EXCEEDED",
-    "CANCELLED",
-    "MALFORMED_REQUEST",
-    "MISSING_FIELD",
-    "INVALID_FIELD",
-    "EMPTY_BATCH",
-    "BATCH_TOO_LARGE",
-    "REPLY_TOO_LARGE",
-    "DIMENSION_MISMATCH",
-    "LENGTH_MISMATCH",
-    "LAYER_MISMATCH",
-    "UNSUPPORTED_DTYPE",
-    "INVALID_SAMPLES",
-    "INVALID_SAMPLING",
-    "INVALID_TEXT",
-    "TEXT_TOO_LONG",
-    "TOO_MANY_TOKENS",
-    "DUPLICATE_REQUEST",
-    "UNKNOWN_MODEL",
-    "NO_RECONSTRUCTOR",
-    "NO_TARGET",
-    "UNIMPLEMENTED",
-    "INTERNAL",
+CALL_REASONS = tuple(CODES_OF_REASONS)
+REJECTIONS = tuple(
+    reason
+    for reason, code in CODES_OF_REASONS.items()
+    if code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
 )
 
 

@@ -17,9 +17,7 @@ from prometheus_client import (
     ProcessCollector,
 )
 
-from gloss_server.address import Address
 from gloss_server.front import buckets, labels
-from gloss_server.front.metrics_server import MetricsServer
 
 
 class Events:
@@ -57,23 +55,6 @@ class Metrics:
         self._durations()
         self._engine()
         self._explanations()
-        self._server: MetricsServer | None = None
-
-    def listen(self, host: str, port: int) -> int:
-        """Show them at http://host:port/metrics until `close`; the port, chosen where it was 0.
-
-        Raises:
-            CommandError: an address that cannot be listened at.
-        """
-        assert self._server is None
-        self._server = MetricsServer(self.registry, Address(host=host, port=port))
-        return self._server.port
-
-    def close(self) -> None:
-        """Stop showing them."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(f"gloss_{name}", text, registry=self.registry)
