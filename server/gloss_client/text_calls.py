@@ -46,7 +46,7 @@ class ReconstructCall:
     method = "Reconstruct"
 
     def __post_init__(self) -> None:
-        check_texts(self.texts)
+        check_texts(self.texts, self.model)
         check_wire_dtype(self.wire_dtype)
 
     def load(self, d_model: int | None) -> Load:
@@ -99,7 +99,7 @@ class ScoreCall:
     method = "Score"
 
     def __post_init__(self) -> None:
-        check_texts(self.texts)
+        check_texts(self.texts, self.model)
         check_wire_dtype(self.wire_dtype)
         num_rows = len(check_rows(self.activations))
         if num_rows != len(self.texts):
@@ -136,12 +136,14 @@ class ScoreCall:
         )
 
 
-def check_texts(texts: Sequence[str]) -> None:
-    """Refuse what is not a sequence of at least one string.
+def check_texts(texts: Sequence[str], model: str) -> None:
+    """Refuse what is not a sequence of at least one string, and a model's name that cannot be sent.
 
     Raises:
         InvalidRequest: what was got, what was expected.
     """
+    if not is_unicode(model):
+        raise InvalidRequest("model: got a lone surrogate, expected a name", field="model")
     if isinstance(texts, str):
         raise InvalidRequest("texts: got one string, expected a sequence: [text]", field="texts")
     for index, text in enumerate(texts):

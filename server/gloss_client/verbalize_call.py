@@ -41,21 +41,17 @@ class VerbalizeCall:
 
     Attributes:
         activations: [n, d_model] of any float type.
-        columns: per-item fields of the contract that the caller gave: [n] each, None: not known.
-        options: how to explain, seed included.
-        id: the call's id.
-        model: name of the model; empty: the one that is served.
-        allow_layer_mismatch: as in the contract.
+        items: what is known of each; empty: nothing of any.
+        has_item_keys: whether the caller gave keys.
+        head: the request without activations and items.
         wire_dtype: element type on the wire.
         stream: whether it goes to StreamVerbalize.
     """
 
     activations: np.ndarray
-    columns: dict[str, Sequence[int | None]]
-    options: pb.GenerationOptions
-    id: str
-    model: str
-    allow_layer_mismatch: bool
+    items: list[pb.ActivationItem]
+    has_item_keys: bool
+    head: pb.VerbalizeRequest
     wire_dtype: WireDtype
     stream: bool
 
@@ -75,25 +71,29 @@ class VerbalizeCall:
         rows = check_rows(activations)
         wire_dtype = options.get("wire_dtype", "float32")
         check_wire_dtype(wire_dtype)
-        layers = options.get("layer_index")
-        if isinstance(layers, int | np.integer):
-            layers = [int(layers)] * len(rows)
-        given = {
-            "item_key": _column("item_keys", options.get("item_keys"), len(rows)),
-            "layer_index": _column("layer_index", layers, len(rows)),
-            "position": _column("positions", options.get("positions"), len(rows)),
-            "token_id": _column("token_ids", options.get("token_ids"), len(rows)),
-        }
+        head = pb.VerbalizeRequest(options=generation_options(options))
+        request_id = options.get("request_id")
+        set_field(head, "request_id", str(uuid.uuid4()) if request_id is None else request_id)
+        set_field(head, "model", options.get("model", ""))
+        set_field(head, "allow_layer_mismatch", options.get("allow_layer_mismatch", False))
         return cls(
             activations=rows,
-            columns={name: column for name, column in given.items() if column is not None},
-            options=generation_options(options),
-            id=options.get("request_id") or str(uuid.uuid4()),
-            model=options.get("model", ""),
-            allow_layer_mismatch=options.get("allow_layer_mismatch", False),
+            items=_items(options, len(rows)),
+            has_item_keys=options.get("item_keys") is not None,
+            head=head,
             wire_dtype=wire_dtype,
             stream=stream,
         )
+
+    @property
+    def id(self) -> str:
+        """The call's id."""
+        return self.head.request_id
+
+    @property
+    def options(self) -> pb.GenerationOptions:
+        """How to explain, seed included."""
+        return self.head.options
 
     @property
     def method(self) -> str:
@@ -115,16 +115,12 @@ class VerbalizeCall:
         return f"{self.id}.{piece.start}-{piece.stop}"
 
     def request(self, piece: Piece) -> pb.VerbalizeRequest | pb.StreamVerbalizeRequest:
-        request = pb.VerbalizeRequest(
-            request_id=self.request_id(piece),
-            model=self.model,
-            activations=encode_rows(
-                self.activations[piece.start : piece.stop], self.wire_dtype, piece.start
-            ),
-            items=self._items(piece),
-            options=self.options,
-            allow_layer_mismatch=self.allow_layer_mismatch,
-        )
+        request = pb.VerbalizeRequest()
+        request.CopyFrom(self.head)
+        request.request_id = self.request_id(piece)
+        rows = self.activations[piece.start : piece.stop]
+        request.activations.CopyFrom(encode_rows(rows, self.wire_dtype, piece.start))
+        request.items.extend(self._items(piece))
         return pb.StreamVerbalizeRequest(request=request) if self.stream else request
 
     def merge(self, parts: list[Part]) -> VerbalizeResult:
@@ -156,32 +152,44 @@ class VerbalizeCall:
         Without keys of the caller's own, those of a part are the rows' places in the whole batch:
         the draws do not depend on where it was cut.
         """
-        columns = dict(self.columns)
-        if "item_key" not in columns and len(piece) < len(self.activations):
-            columns["item_key"] = range(len(self.activations))
-        if not columns:
-            return []
-        items = []
-        for index in range(piece.start, piece.stop):
-            item = pb.ActivationItem()
-            for name, column in columns.items():
-                value = column[index]
-                if value is not None:
-                    set_field(item, name, value, field=f"items[{index}].{name}")
-            items.append(item)
-        return items
+        items = self.items[piece.start : piece.stop]
+        if self.has_item_keys or len(piece) == len(self.activations):
+            return items
+        keyed = [pb.ActivationItem(item_key=key) for key in range(piece.start, piece.stop)]
+        for merged, item in zip(keyed, items, strict=False):
+            merged.MergeFrom(item)
+        return keyed
 
 
-def _column(
-    name: str, values: Sequence[int | None] | None, num_rows: int
-) -> Sequence[int | None] | None:
-    """A per-item argument, of the right length and as Python integers."""
-    if values is None:
-        return None
-    if len(values) != num_rows:
-        raise InvalidRequest(
-            f"{name}: got {len(values)} values for {num_rows} activations, expected one for each",
-            reason="LENGTH_MISMATCH",
-            field=name,
-        )
-    return values.tolist() if isinstance(values, np.ndarray) else values
+def _items(options: VerbalizeOptions, num_rows: int) -> list[pb.ActivationItem]:
+    """What the caller says of each activation; empty where nothing of any.
+
+    Raises:
+        InvalidRequest: values that are not one for each, or that the contract cannot hold.
+    """
+    layers = options.get("layer_index")
+    if isinstance(layers, int | np.integer):
+        layers = [int(layers)] * num_rows
+    columns: dict[str, tuple[str, Sequence[int | None] | None]] = {
+        "item_key": ("item_keys", options.get("item_keys")),
+        "layer_index": ("layer_index", layers),
+        "position": ("positions", options.get("positions")),
+        "token_id": ("token_ids", options.get("token_ids")),
+    }
+    if all(values is None for _, values in columns.values()):
+        return []
+    items = [pb.ActivationItem() for _ in range(num_rows)]
+    for name, (argument, values) in columns.items():
+        if values is None:
+            continue
+        if not isinstance(values, Sequence | np.ndarray) or len(values) != num_rows:
+            raise InvalidRequest(
+                f"{argument}: got {values!r:.80}, expected {num_rows} values, one an activation",
+                reason="LENGTH_MISMATCH",
+                field=argument,
+            )
+        column = values.tolist() if isinstance(values, np.ndarray) else values
+        for index, (item, value) in enumerate(zip(items, column, strict=True)):
+            if value is not None:
+                set_field(item, name, value, field=f"items[{index}].{name}")
+    return items

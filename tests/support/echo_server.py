@@ -70,4 +70,5 @@ def echo_server(
         try:
             yield EchoServer(f"127.0.0.1:{bound}", service, checks)
         finally:
+            service.stopping.set()
             server.stop(grace=None).wait()

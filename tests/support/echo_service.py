@@ -1,7 +1,7 @@
 """A Gloss service without a model: the contract's messages, made up from what came in.
 
-What it answers depends only on rows, keys, seed and sample, so that a batch in pieces can be compared
-with the same batch in one call. It records what it gets and fails when it is told to.
+What it answers depends only on rows, keys, seed and sample, so that a batch in pieces can be
+compared with the same batch in one call. It records what it gets and fails when it is told to.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
         faults: of the next calls to any method but GetModelInfo, in order; then they succeed.
         step_seconds: what a stream's message, or a unary call, takes.
         received: calls that came in.
+        stopping: set when the server ends, so that no call outlasts its test.
         cancelled: set when a stream found itself cancelled.
         most_in_flight: most calls at once so far.
     """
@@ -121,6 +122,7 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
     faults: deque[Fault] = field(default_factory=deque)
     step_seconds: float = 0.0
     received: list[Received] = field(default_factory=list)
+    stopping: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
     most_in_flight: int = 0
     _in_flight: int = 0
@@ -129,7 +131,7 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
     def Verbalize(self, request: Any, context: Any) -> Any:
         self._arrive("Verbalize", request, context)
         try:
-            time.sleep(self.step_seconds)
+            self.stopping.wait(self.step_seconds)
             return self.verbalized(request, context)
         finally:
             self._leave()
@@ -143,7 +145,7 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
                 if fault is not None and number == fault.after:
                     context.abort_with_status(fault.status())
                 yield message
-                time.sleep(self.step_seconds)
+                self.stopping.wait(self.step_seconds)
         finally:
             self._leave()
 

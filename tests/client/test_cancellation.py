@@ -1,0 +1,199 @@
+"""Leaving a stream ends it on the server at once, however it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gloss_client import AsyncClient, Cancelled, Client
+from support.echo_server import EchoServer
+
+
+def break_out(stream: Any) -> None:
+    for _ in stream:
+        break
+
+
+def close(stream: Any) -> None:
+    next(stream)
+    stream.close()
+    assert list(stream) == []
+
+
+def leave_block(stream: Any) -> None:
+    with stream:
+        next(stream)
+
+
+def raise_inside(stream: Any) -> None:
+    with pytest.raises(KeyError), stream:
+        for _ in stream:
+            raise KeyError
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 5) -> None:
+    """Waits for what another thread does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("num_rows", [3, 150])
+@pytest.mark.parametrize("leave", [break_out, close, leave_block, raise_inside])
+def test_leaving_a_stream_cancels_it(
+    sync_client: Client,
+    server: EchoServer,
+    rows: np.ndarray,
+    leave: Callable[[Any], None],
+    num_rows: int,
+) -> None:
+    """150 rows are four streams here. Each would take 60 s."""
+    server.service.limits.max_items = 40
+    server.service.step_seconds = 0.01
+    assert sync_client.model_info().limits.max_items == 40
+    server.service._messages = endless(server.service._messages)  # type: ignore[method-assign]
+    leave(sync_client.stream_verbalize(rows[:num_rows]))
+    gc.collect()
+    assert server.service.cancelled.wait(5)
+    wait_until(lambda: server.service._in_flight == 0)
+
+
+def endless(messages: Callable[..., Any]) -> Callable[..., Any]:
+    """A stream that says its tokens for ever."""
+
+    def again(*args: Any) -> Any:
+        start, token, *_ = messages(*args)
+        yield start
+        while True:
+            yield token
+
+    return again
+
+
+def test_a_stream_is_closed_from_another_thread(
+    sync_client: Client, server: EchoServer, rows: np.ndarray
+) -> None:
+    """The reader waits for a message that does not come, and is let go."""
+    server.service.step_seconds = 30
+    stream = sync_client.stream_verbalize(rows[:1])
+    threading.Timer(0.1, stream.close).start()
+    began = time.monotonic()
+    assert list(stream) == []
+    assert time.monotonic() - began < 5
+    assert stream.summary is None
+
+
+def test_a_closed_client_cancels_what_runs(server: EchoServer, rows: np.ndarray) -> None:
+    server.service.step_seconds = 1
+    client = Client(server.address)
+    threading.Timer(0.1, client.close).start()
+    with pytest.raises(Cancelled):
+        client.verbalize(rows[:1])
+
+
+def test_threads_share_a_client(sync_client: Client, server: EchoServer, rows: np.ndarray) -> None:
+    server.service.limits.max_items = 20
+    results: list[Any] = []
+
+    def work(seed: int) -> None:
+        unary = sync_client.verbalize(rows, seed=seed).explanations
+        events = list(sync_client.stream_verbalize(rows[:5], seed=seed))
+        results.append((seed, unary, events[-5:]))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(seed for seed, _, _ in results) == list(range(6))
+    for seed, unary, streamed in results:
+        assert [done.token_ids[0] for done in unary] == [
+            (seed + 7 * index) % 1000 for index in range(150)
+        ]
+        assert tuple(streamed) == unary[:5]
+
+
+@pytest.mark.parametrize("num_rows", [3, 150])
+@pytest.mark.parametrize("how", ["break", "aclose", "block", "task", "other task"])
+def test_leaving_an_asyncio_stream_cancels_it(
+    runner: asyncio.Runner, server: EchoServer, rows: np.ndarray, how: str, num_rows: int
+) -> None:
+    server.service.limits.max_items = 40
+    server.service.step_seconds = 0.01
+
+    async def read(stream: Any) -> None:
+        async for _ in stream:
+            if how not in ("task", "other task"):
+                break
+
+    async def leave() -> None:
+        async with AsyncClient(server.address) as client:
+            await client.model_info()
+            server.service._messages = endless(server.service._messages)  # type: ignore
+            stream = client.stream_verbalize(rows[:num_rows])
+            if how == "block":
+                async with stream:
+                    await read(stream)
+            elif how in ("task", "other task"):
+                task = asyncio.create_task(read(stream))
+                await asyncio.sleep(0.1)
+                if how == "task":
+                    task.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await task
+                else:
+                    await stream.aclose()
+                    await asyncio.wait_for(task, 5)
+            else:
+                await read(stream)
+                if how == "aclose":
+                    await stream.aclose()
+            del stream
+            # The loop goes on, and with it the connection: only the stream has ended.
+            await asyncio.to_thread(server.service.cancelled.wait, 5)
+            await asyncio.to_thread(wait_until, lambda: server.service._in_flight == 0)
+
+    runner.run(leave())
+    assert server.service.cancelled.is_set()
+
+
+def test_a_cancelled_task_cancels_its_call(
+    runner: asyncio.Runner, server: EchoServer, rows: np.ndarray
+) -> None:
+    async def cancel() -> None:
+        server.service.step_seconds = 0.5
+        async with AsyncClient(server.address) as client:
+            began = time.monotonic()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.verbalize(rows[:1]), 0.1)
+            assert time.monotonic() - began < 0.4
+
+    runner.run(cancel())
+
+
+def test_an_asyncio_client_belongs_to_its_loop(server: EchoServer, rows: np.ndarray) -> None:
+    client = AsyncClient(server.address)
+
+    async def use() -> None:
+        await client.verbalize(rows[:1])
+
+    async def use_and_close() -> None:
+        await use()
+        await client.close()
+
+    with asyncio.Runner() as runner:
+        runner.run(use())
+        with (
+            asyncio.Runner() as other,
+            pytest.raises(RuntimeError, match="make one for each loop"),
+        ):
+            other.run(use())
+        runner.run(use_and_close())
