@@ -90,10 +90,11 @@ class Admission:
         self._step_seconds = self._full_step_seconds = None
 
     def _check_room(self, num_explanations: int, num_tokens: int) -> None:
-        for in_flight, more, most, what in (
+        bounds = (
             (self.num_explanations, num_explanations, self.max_explanations, "explanations"),
             (self.num_tokens, num_tokens, self.max_tokens, "tokens"),
-        ):
+        )
+        for _, more, most, what in bounds:
             if more > most:
                 raise CallError(
                     "BATCH_TOO_LARGE",
@@ -101,6 +102,7 @@ class Admission:
                     "flight at any time; send several calls",
                     "options",
                 )
+        for in_flight, more, most, what in bounds:
             if in_flight + more > most:
                 raise CallError(
                     "QUEUE_FULL",

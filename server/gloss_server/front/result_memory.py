@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from gloss_server.front.call_error import CallError
 from gloss_server.front.run import Run
 
-_EXPLANATION_BYTES, _TOKEN_BYTES = 1200, 48
-"""What an explanation and one of its tokens take as Python objects, measured with tracemalloc."""
+_EXPLANATION_BYTES, _TOKEN_BYTES = 720, 84
+"""What an explanation and each of its tokens take as Python objects (tracemalloc, 64-bit)."""
 
 
 @dataclass(kw_only=True)

@@ -58,6 +58,9 @@ class StreamCursor:
     Args:
         run: what is read.
         tokenizer: the AV's.
+
+    Attributes:
+        is_at_end: the run's end has been taken.
     """
 
     def __init__(self, run: Run, tokenizer: Tokenizer) -> None:
@@ -66,15 +69,10 @@ class StreamCursor:
         self._texts: dict[int, TextStream] = {}
         self._num_sent = [0] * run.num_sequences
         self._num_explanations = 0
+        self.is_at_end = False
         self._message = pb.StreamVerbalizeResponse()
         self._num_bytes = 0
         self._full: list[pb.StreamVerbalizeResponse] = []
-
-    @property
-    def is_at_end(self) -> bool:
-        """Whether everything has been taken."""
-        run = self._run
-        return run.has_ended and self._num_explanations == len(run.explanations)
 
     def take(self, info: ModelInfo) -> list[pb.StreamVerbalizeResponse]:
         """Messages with all that came since the last time; none if nothing did.
@@ -93,7 +91,8 @@ class StreamCursor:
             for explanation in finished:
                 self._add_explanation(explanation)
             self._num_explanations += len(finished)
-        if run.has_ended and run.failure is None:
+        if run.has_ended and run.failure is None and not self.is_at_end:
+            self.is_at_end = True
             self._message.end.CopyFrom(stream_end(run, info))
             self._num_bytes += 1
         if self._num_bytes:

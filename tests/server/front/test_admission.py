@@ -1,0 +1,90 @@
+"""Admission: bounds hold, estimates are of the right size, nothing is counted twice."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gloss_server.front.admission import Admission
+from gloss_server.front.call_error import CallError
+
+
+def _measured(num_slots: int = 4, step_seconds: float = 0.01, mean_tokens: int = 50) -> Admission:
+    admission = Admission(100, 10_000)
+    admission.num_slots = num_slots
+    admission.step(num_slots, step_seconds)
+    admission.explanation(mean_tokens)
+    return admission
+
+
+@given(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 30), st.booleans()), max_size=60))
+def test_bounds_hold_and_releases_empty_it(calls: list[tuple[int, int, bool]]) -> None:
+    admission = Admission(20, 300)
+    held = []
+    for num, tokens, leave in calls:
+        try:
+            admission.admit(num, tokens, None)
+            held.append((num, tokens))
+        except CallError as error:
+            assert error.reason in ("QUEUE_FULL", "BATCH_TOO_LARGE")
+            fits = admission.num_explanations + num <= 20
+            fits = fits and admission.num_tokens + num * tokens <= 300
+            assert not fits, "refused though there was room"
+            assert (error.retry_after is None) == (num > 20 or num * tokens > 300)
+        assert admission.num_explanations <= 20 and admission.num_tokens <= 300
+        if leave and held:
+            admission.release(*held.pop(0))
+    for num, tokens in held:
+        admission.release(num, tokens)
+    assert admission.num_explanations == admission.num_tokens == 0
+
+
+def test_nothing_is_refused_for_a_deadline_before_anything_was_measured() -> None:
+    admission = Admission(100, 10_000)
+    admission.admit(1, 50, 1e-6)
+
+
+def test_an_empty_engine_takes_one_explanations_time() -> None:
+    admission = _measured()
+    assert admission.expected_seconds(1, 200) == pytest.approx(50 * 0.01)
+    assert admission.expected_seconds(4, 10) == pytest.approx(10 * 0.01)
+    admission.admit(1, 200, 0.6)
+    with pytest.raises(CallError) as caught:
+        admission.admit(1, 200, 0.4)
+    assert caught.value.reason == "DEADLINE_UNREACHABLE"
+    assert admission.num_explanations == 1, "what was refused is not in flight"
+
+
+def test_waiting_counts_in_waves_of_full_slots() -> None:
+    admission = _measured()
+    admission.admit(12, 50, None)
+    # 12 + 1 - 4 more than there are slots: 9 / 4 waves of 50 tokens, then its own 50.
+    expected = (9 / 4) * 50 * 0.01 + 50 * 0.01
+    assert admission.expected_seconds(1, 50) == pytest.approx(expected)
+
+
+def test_steps_of_full_slots_decide_how_fast_a_queue_drains() -> None:
+    """A step of few rows is faster than one of all; a queue only ever sees the latter."""
+    admission = _measured(step_seconds=0.01)
+    for _ in range(500):
+        admission.step(1, 0.001)
+        admission.step(0, 5.0)
+    assert admission.expected_seconds(1, 50) == pytest.approx(50 * 0.001, rel=0.01)
+    admission.admit(8, 50, None)
+    assert admission.expected_seconds(1, 50) == pytest.approx((5 / 4 + 1) * 50 * 0.01)
+
+
+def test_another_engine_is_not_measured_yet() -> None:
+    admission = _measured()
+    admission.forget_rates()
+    assert admission.expected_seconds(1, 50) is None
+
+
+def test_when_to_come_back_follows_the_queue() -> None:
+    admission = _measured()
+    admission.admit(100, 10, None)
+    with pytest.raises(CallError) as caught:
+        admission.admit(1, 10, None)
+    # Half of 100 explanations, in waves of 4, each of 50 steps of 10 ms.
+    assert caught.value.retry_after == pytest.approx(min(12.5 * 0.5, 10))
