@@ -3,6 +3,7 @@
 # PYTHON    the interpreter that makes .venv (3.11 or 3.12)
 # PIP_ARGS  extra arguments of every pip install, for a mirror or a proxy
 # ARGS      extra arguments of the command that a target runs
+# NAME      which benchmark `make bench` runs: engine, grpc
 
 # The first interpreter that runs and fits: a name on the path may be a shim of a version manager.
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
@@ -10,6 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do \
 	$$p -c '$(FITS)' >/dev/null 2>&1 && { command -v $$p; break; }; done)
 PIP_ARGS ?=
 ARGS ?=
+NAME ?= engine
 VENV := .venv
 BIN := $(VENV)/bin
 PROTO_VENV := .venv-proto
@@ -67,11 +69,11 @@ format: $(VENV)/.dev ## Format and sort imports
 proto: $(PROTO_VENV)/.tools ## Regenerate the stubs of the service contract
 	@proto/generate.sh
 
-bench: $(VENV)/.dev ## Compare the engine with transformers (about 10 minutes; ARGS=--smoke for seconds)
-	@$(BIN)/python benchmarks/bench_engine.py $(ARGS)
+bench: $(VENV)/.dev ## Compare the engine with transformers (10 minutes; NAME=grpc: the service with the engine, 6; ARGS=--smoke: seconds)
+	@$(BIN)/python benchmarks/bench_$(NAME).py $(ARGS)
 
-serve: $(VENV)/.server ## Start the gRPC service (not in this version yet)
-	@echo "error: this version has no service yet; gloss verbalize --local runs in process" >&2; exit 1
+serve: $(VENV)/.server ## Start the gRPC service (ARGS="--address 0.0.0.0:50051 ...")
+	@$(BIN)/gloss serve $(ARGS)
 
 clean: ## Remove the venvs and caches
 	@rm -rf $(VENV) $(PROTO_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+_PACKAGES = ("torch", "transformers", "numpy", "grpcio", "protobuf", "uvloop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "transformers", "numpy")},
+        **{name: version(name) for name in _PACKAGES},
         "commit": _git("rev-parse", "--short", "HEAD"),
         "clean": not _git("status", "--porcelain", "--untracked-files=no"),
         "load_average": round(os.getloadavg()[0], 2),
