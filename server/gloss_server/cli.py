@@ -16,9 +16,9 @@ from rich.console import Console
 from gloss_server import __version__
 from gloss_server import option_types as kinds
 from gloss_server.command_error import CommandError
+from gloss_server.explainer_choice import DEFAULT_ADDRESS
 from gloss_server.terminal import RunProgress, say
 
-DEFAULT_ADDRESS = "127.0.0.1:50051"
 NOT_SERVING, SOME_ROWS_FAILED, INTERRUPTED = 1, 3, 130
 # Of the command line's own parser; typer does not export the class itself.
 _UsageError = typer.BadParameter.__mro__[1]
@@ -91,12 +91,16 @@ def gloss(
 def verbalize(
     file: kinds.ActivationFile,
     output: kinds.OutputFile,
+    address: kinds.ServiceAddress = None,
+    token_file: kinds.TokenFile = None,
+    tls_ca: kinds.TlsCa = None,
     local: kinds.Local = False,
     av: kinds.Av = None,
     ar: kinds.Ar = None,
-    device: kinds.Device = "auto",
-    dtype: kinds.Dtype = "auto",
-    injection_mode: kinds.InjectionMode = "replace",
+    device: kinds.Device = None,
+    dtype: kinds.Dtype = None,
+    injection_mode: kinds.InjectionMode = None,
+    fve_baseline: kinds.FveBaseline = None,
     samples: kinds.Samples = 1,
     temperature: kinds.Temperature = 1.0,
     top_p: kinds.TopP = 1.0,
@@ -106,43 +110,43 @@ def verbalize(
     max_new_tokens: kinds.MaxNewTokens = 200,
     seed: kinds.Seed = None,
     score: kinds.Score = None,
-    fve_baseline: kinds.FveBaseline = None,
     layer: kinds.Layer = None,
     allow_layer_mismatch: kinds.AllowLayerMismatch = False,
 ) -> None:
-    """Explain a file of activations, a row an explanation. The same command continues a run."""
-    if not local:
-        # A connection to a service goes here, with the same options and the same rows.
-        raise CommandError(
-            "this version has no service to connect to yet: add --local to run in this process"
-        )
-    from gloss_server.local_verbalize import verbalize_local
+    """Explain a file of activations, a row an explanation, by a server or with --local here. The
+    same command continues a run."""
+    from gloss_server.explainer_choice import choose_explainer
+    from gloss_server.verbalize_command import verbalize as run_verbalize
     from gloss_server.verbalize_options import VerbalizeOptions
 
-    outcome = verbalize_local(
-        VerbalizeOptions(
-            file=file,
-            output=output,
-            av=av,
-            ar=ar,
-            device=device,
-            dtype=dtype,
-            injection_mode=injection_mode,
-            samples=samples,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            max_new_tokens=max_new_tokens,
-            seed=seed,
-            score=score,
-            fve_baseline=fve_baseline,
-            layer=layer,
-            allow_layer_mismatch=allow_layer_mismatch,
-        ),
-        RunProgress(),
+    explainer = choose_explainer(
+        local,
+        here={
+            "av": av,
+            "ar": ar,
+            "device": device,
+            "dtype": dtype,
+            "injection_mode": injection_mode,
+            "fve_baseline": fve_baseline,
+        },
+        there={"address": address, "token_file": token_file, "tls_ca": tls_ca},
     )
+    options = VerbalizeOptions(
+        file=file,
+        output=output,
+        samples=samples,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        score=score,
+        layer=layer,
+        allow_layer_mismatch=allow_layer_mismatch,
+    )
+    outcome = run_verbalize(options, explainer, RunProgress())
     say(outcome.summary(output))
     if outcome.num_failed:
         raise typer.Exit(SOME_ROWS_FAILED)
@@ -157,10 +161,10 @@ def serve(
     address: kinds.Address = None,
     metrics_address: kinds.MetricsAddress = None,
     admin_address: kinds.AdminAddress = None,
-    device: kinds.ServeDevice = None,
-    dtype: kinds.ServeDtype = None,
+    device: kinds.Device = None,
+    dtype: kinds.Dtype = None,
     quantization: kinds.Quantization = None,
-    injection_mode: kinds.ServeInjectionMode = None,
+    injection_mode: kinds.InjectionMode = None,
     fve_baseline: kinds.FveBaseline = None,
     model_name: kinds.ModelName = None,
     memory_fraction: kinds.MemoryFraction = None,

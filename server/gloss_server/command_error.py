@@ -24,6 +24,12 @@ class OutputError(CommandError):
     exit_status: ClassVar[int] = 1
 
 
+class SourceLost(CommandError):
+    """What explains cannot be reached any more, or cannot go on."""
+
+    exit_status: ClassVar[int] = 1
+
+
 class Interrupted(CommandError):
     """The user stopped the run; what was written stays."""
 

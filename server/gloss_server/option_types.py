@@ -14,16 +14,41 @@ ActivationFile = Annotated[
     ),
 ]
 OutputFile = Annotated[Path, Option(help="Rows go here: .jsonl or .parquet.", show_default=False)]
-Local = Annotated[bool, Option("--local", help="Run in this process.")]
+ServiceAddress = Annotated[
+    str | None,
+    Option(help="Server that explains: HOST:PORT. Default: 127.0.0.1:50051.", show_default=False),
+]
+TokenFile = Annotated[
+    Path | None, Option(help="Holds the bearer token for the server.", show_default=False)
+]
+TlsCa = Annotated[
+    Path | None,
+    Option(help="PEM certificates to trust; with it the connection is TLS.", show_default=False),
+]
+Local = Annotated[
+    bool, Option("--local", help="Run in this process; --av to --fve-baseline are for it.")
+]
 Av = Annotated[
     Path | None, Option(help="AV directory; without it the embedded pair.", show_default=False)
 ]
 Ar = Annotated[Path | None, Option(help="AR directory, for evidence.", show_default=False)]
-Device = Annotated[str, Option(help="auto, cpu or cuda.")]
+# None: not given. What is not given hides neither environment nor file of a server; and options of
+# an engine in this process can be refused where a server is to explain. The help states defaults.
+Device = Annotated[str | None, Option(help="auto, cpu or cuda. Default: auto.", show_default=False)]
 Dtype = Annotated[
-    str, Option(help="auto (float32 on a CPU, else bfloat16), float32, bfloat16 or float16.")
+    str | None,
+    Option(
+        help="float32, bfloat16, float16 or auto (float32 on a CPU, else bfloat16). Default: auto.",
+        show_default=False,
+    ),
 ]
-InjectionMode = Annotated[str, Option(help="replace the marker's embedding, or add after block 1.")]
+InjectionMode = Annotated[
+    str | None,
+    Option(
+        help="replace the marker's embedding, or add after block 1. Default: replace.",
+        show_default=False,
+    ),
+]
 Samples = Annotated[int, Option(help="Explanations per activation.")]
 Temperature = Annotated[float, Option(help="0 is greedy.")]
 TopP = Annotated[float, Option(help="Keep the likeliest tokens of this much probability.")]
@@ -59,8 +84,7 @@ CheckpointDirectory = Annotated[
 ]
 AsJson = Annotated[bool, Option("--json", help="A JSON list for scripts.")]
 
-# Of the server. A flag that is not given must hide neither environment nor file: so its value is
-# None, and the default stands in the help text only.
+# Of the server.
 ConfigFile = Annotated[
     Path | None,
     Option(
@@ -85,27 +109,8 @@ AdminAddress = Annotated[
     str | None,
     Option(help="Health without TLS, for probes: HOST:PORT. Default: off.", show_default=False),
 ]
-ServeDevice = Annotated[
-    str | None, Option("--device", help="auto, cpu or cuda. Default: auto.", show_default=False)
-]
-ServeDtype = Annotated[
-    str | None,
-    Option(
-        "--dtype",
-        help="float32, bfloat16, float16 or auto (float32 on a CPU, else bfloat16). Default: auto.",
-        show_default=False,
-    ),
-]
 Quantization = Annotated[
     str | None, Option(help="none; fp8 in a later version. Default: none.", show_default=False)
-]
-ServeInjectionMode = Annotated[
-    str | None,
-    Option(
-        "--injection-mode",
-        help="replace the marker's embedding, or add after block 1. Default: replace.",
-        show_default=False,
-    ),
 ]
 ModelName = Annotated[
     str | None,

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
-
-from gloss_engine import Explanation
 
 SCHEMA = pa.schema(
     [
@@ -34,13 +32,53 @@ SCHEMA = pa.schema(
 Row = dict[str, Any]
 
 
-def result_row(explanation: Explanation, start: int) -> Row:
-    """The row of an explanation whose request began at file row `start`."""
+class Failure(Protocol):
+    """Why there is no explanation: what the engine's and the client's ItemError have in common."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+
+
+class Explained(Protocol):
+    """What the engine's and the client's Explanation have in common; the engine's says more."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def sample(self) -> int: ...
+    @property
+    def explanation(self) -> str: ...
+    @property
+    def raw_text(self) -> str: ...
+    @property
+    def token_ids(self) -> tuple[int, ...]: ...
+    @property
+    def logprob(self) -> float: ...
+    @property
+    def finish_reason(self) -> str: ...
+    @property
+    def cosine(self) -> float | None: ...
+    @property
+    def mse(self) -> float | None: ...
+    @property
+    def fve(self) -> float | None: ...
+    @property
+    def flags(self) -> tuple[str, ...]: ...
+    @property
+    def error(self) -> Failure | None: ...
+
+
+def result_row(explanation: Explained, start: int, seed: int) -> Row:
+    """The row of an explanation whose request began at file row `start`, drawn with `seed`."""
     index = start + explanation.index
     row: Row = {
         "index": index,
         "sample": explanation.sample,
-        "seed": explanation.seed,
+        "seed": seed,
         "explanation": explanation.explanation,
         "raw_text": explanation.raw_text,
         "token_ids": list(explanation.token_ids),

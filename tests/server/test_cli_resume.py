@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from gloss_server.local_verbalize import verbalize_local
+from gloss_server.local_explainer import LocalExplainer
 from gloss_server.terminal import RunProgress
+from gloss_server.verbalize_command import verbalize as run_verbalize
 from gloss_server.verbalize_options import VerbalizeOptions
 from support.checkpoints import Pair
 from support.command_process import end, start_gloss, wait_until
@@ -193,10 +194,9 @@ def test_chunks_of_any_size_give_the_same_rows(npy: Path, small_pair: Pair, tmp_
     outputs = []
     for chunk_rows in (1, 3, 32):
         out = tmp_path / f"{chunk_rows}.jsonl"
-        options = VerbalizeOptions(
-            file=npy, output=out, av=small_pair.av, ar=small_pair.ar, max_new_tokens=6, seed=7
-        )
-        outcome = verbalize_local(options, RunProgress(), chunk_rows=chunk_rows)
+        options = VerbalizeOptions(file=npy, output=out, max_new_tokens=6, seed=7)
+        pair = LocalExplainer(av=small_pair.av, ar=small_pair.ar)
+        outcome = run_verbalize(options, pair, RunProgress(), chunk_rows=chunk_rows)
         assert (outcome.num_done, outcome.num_failed) == (40, 2)
         outputs.append(in_order(read_rows(out)))
     assert same(outputs[0], outputs[2]) and same(outputs[1], outputs[2])
@@ -213,7 +213,7 @@ def test_a_finished_run_does_nothing(
     out = tmp_path / name
     assert verbalize(npy, out).status == 3
     before = (out.read_bytes(), out.stat().st_ino)
-    monkeypatch.setattr("gloss_server.local_verbalize.load_engine", None)
+    monkeypatch.setattr("gloss_server.local_explainer.load_engine", None)
     ended = verbalize(npy, out)
     assert ended.status == 3, "the rows that failed are still in it"
     assert "finished already" in ended.stderr and "nothing to do" in ended.stderr
@@ -269,10 +269,8 @@ def test_other_options_are_refused(
 def begun(npy: Path, small_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of a run that could go on. Read only."""
     out = tmp_path_factory.mktemp("begun") / "out.jsonl"
-    options = VerbalizeOptions(
-        file=npy, output=out, av=small_pair.av, ar=small_pair.ar, max_new_tokens=6, seed=7
-    )
-    verbalize_local(options, RunProgress())
+    options = VerbalizeOptions(file=npy, output=out, max_new_tokens=6, seed=7)
+    run_verbalize(options, LocalExplainer(av=small_pair.av, ar=small_pair.ar), RunProgress())
     out.write_bytes(out.read_bytes()[:-1])
     return out
 

@@ -323,13 +323,6 @@ def test_refused_options(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_local_there_is_nothing_to_connect_to(
-    gloss: Command, npy: Path, tmp_path: Path
-) -> None:
-    ended = gloss("verbalize", npy, "--output", tmp_path / "out.jsonl")
-    assert ended.status == 2 and "--local" in ended.error
-
-
 def test_files_of_other_kinds_are_refused(verbalize: Command, npy: Path, tmp_path: Path) -> None:
     assert "no such file" in verbalize(tmp_path / "none.npy", tmp_path / "out.jsonl").error
     (tmp_path / "in.csv").write_text("1,2")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pytest
 
 from gloss_engine import Engine, EngineConfig, SamplingParams, load_engine
 from gloss_server.activation_file import ActivationChunk
-from gloss_server.verbalize_run import RequestTemplate, finished_chunks
+from gloss_server.explainer import RequestTemplate
+from gloss_server.local_explainer import EngineRunner
+from gloss_server.result_row import Row
+from gloss_server.verbalize_run import finished_chunks
 from support.checkpoints import Pair
 
 SLOTS = 4
@@ -28,6 +31,17 @@ def template(num_samples: int = 1) -> RequestTemplate:
         allow_layer_mismatch=False,
         score=False,
     )
+
+
+def run(
+    engine: Engine,
+    chunks: Iterable[ActivationChunk],
+    num_ahead: int,
+    count: Callable[[int], None] = lambda num: None,
+    num_samples: int = 1,
+) -> Iterator[list[Row]]:
+    how = template(num_samples)
+    return finished_chunks(EngineRunner(engine, how, num_ahead), chunks, how, count)
 
 
 class Source:
@@ -57,7 +71,7 @@ def test_slots_stay_full_across_chunks(engine: Engine, num_samples: int) -> None
         num_done += num
         taken.append(engine.stats().decode_tokens)
 
-    chunks = list(finished_chunks(engine, Source(sizes), template(num_samples), 3 * SLOTS, count))
+    chunks = list(run(engine, Source(sizes), 3 * SLOTS, count, num_samples))
     rows_per_step = np.diff([0, *taken])
     num_started = np.minimum.accumulate(rows_per_step)
     # Every step is full until fewer than the slots are left, then it only shrinks.
@@ -82,20 +96,20 @@ def test_a_file_is_read_no_further_than_needed(engine: Engine) -> None:
         in_flight.append(2 * source.num_taken - num_done)
         num_done += num
 
-    for _ in finished_chunks(engine, source, template(), ahead, count):
+    for _ in run(engine, source, ahead, count):
         pass
     assert num_done == 100 and max(in_flight) <= ahead + 1
 
 
 def test_rows_that_all_fail_do_not_pile_up(engine: Engine) -> None:
     source = Source([2] * 50, value=0.0)
-    first = next(iter(finished_chunks(engine, source, template(), 8, lambda num: None)))
+    first = next(iter(run(engine, source, 8)))
     assert source.num_taken <= 4
     assert [row["error"]["reason"] for row in first] == ["ZERO_VECTOR"] * 2
 
 
 def test_failed_rows_are_named_by_their_place_in_the_file(engine: Engine) -> None:
     chunk = ActivationChunk(start=7, activations=np.zeros((2, 72), np.float32))
-    (rows,) = finished_chunks(engine, [chunk], template(), 8, lambda num: None)
+    (rows,) = run(engine, [chunk], 8)
     assert [row["index"] for row in rows] == [7, 8]
     assert [row["error"]["message"][:6] for row in rows] == ["row 7:", "row 8:"]

@@ -13,7 +13,10 @@ from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-_PRELOADED = ["gloss_server.cli", "gloss_server.local_verbalize", "gloss_server.parquet_file"]
+_PRELOADED = [
+    *("gloss_server.cli", "gloss_server.local_explainer", "gloss_server.verbalize_command"),
+    "gloss_server.parquet_file",
+]
 
 
 def start_gloss(

@@ -1,8 +1,8 @@
-"""`gloss verbalize --local`: from options to a finished output, in this process.
+"""`gloss verbalize`: from options to a finished output, wherever explanations come from.
 
-Opens the input, finds out whether the output is new, begun or finished, loads the engine and
+Opens the input, finds out whether the output is new, begun or finished, opens the explainer and
 writes what is missing. Nothing is written before everything has been checked. The loop itself is
-`verbalize_run.py`'s.
+`verbalize_run.py`'s, where explanations come from `explainer.py`'s.
 """
 
 from __future__ import annotations
@@ -10,21 +10,20 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from gloss_engine import Engine, EngineConfig, load_engine
-from gloss_engine.validation import validate
-from gloss_server.activation_file import ActivationChunk, ActivationFile, open_activations, sha256
-from gloss_server.command_error import CommandError, Interrupted, OutputError
+from gloss_server.activation_file import ActivationFile, open_activations, sha256
+from gloss_server.command_error import CommandError, Interrupted, OutputError, SourceLost
+from gloss_server.explainer import Explainer, RequestTemplate, Runner
 from gloss_server.result_file import Results, open_results, output_format, results_exist
 from gloss_server.run_state import RunState, read_state, state_path
 from gloss_server.terminal import RunProgress, interrupt_deferred
 from gloss_server.verbalize_options import VerbalizeOptions
-from gloss_server.verbalize_run import RequestTemplate, finished_chunks
+from gloss_server.verbalize_run import finished_chunks
 
 CHUNK_ROWS = 32
 """Rows written at once: with the samples, what a kill can cost."""
@@ -65,25 +64,18 @@ class _Job:
     """A run whose options, input and earlier state agree."""
 
     options: VerbalizeOptions
-    config: EngineConfig
-    checkpoints: tuple[Path, Path | None]
+    explainer: Explainer
     source: ActivationFile
     state: RunState
     is_new: bool
-
-    def template(self) -> RequestTemplate:
-        layer = self.options.layer
-        return RequestTemplate(
-            num_samples=self.options.samples,
-            sampling=self.options.sampling(self.state.seed),
-            layer_index=self.source.layer_index if layer is None else layer,
-            allow_layer_mismatch=self.options.allow_layer_mismatch,
-            score=self.checkpoints[1] is not None,
-        )
+    template: RequestTemplate
 
 
-def verbalize_local(
-    options: VerbalizeOptions, progress: RunProgress, chunk_rows: int = CHUNK_ROWS
+def verbalize(
+    options: VerbalizeOptions,
+    explainer: Explainer,
+    progress: RunProgress,
+    chunk_rows: int = CHUNK_ROWS,
 ) -> Outcome:
     """Explain a file of activations, or what is missing of it.
 
@@ -91,19 +83,22 @@ def verbalize_local(
         CommandError: options, an input or an output that cannot be used; nothing was written.
         GlossError: a checkpoint, setting or request that cannot be used; nothing was written.
         OutputError: a write that failed; what was written before stays.
+        SourceLost: what explains went away; what was written before stays.
         Interrupted: Ctrl-C while it ran; what was written before stays.
     """
-    job = _prepare(options, progress)
-    engine = _load(job, progress) if job.is_new else None
-    seconds = 0.0
-    with closing(open_results(options.output, job.source.num_rows, options.samples)) as results:
+    job = _prepare(options, explainer, progress)
+    with ExitStack() as opened:
+        runner = _open(job, opened, progress) if job.is_new else None
+        results = opened.enter_context(
+            closing(open_results(options.output, job.source.num_rows, options.samples))
+        )
         if job.is_new:
             _claim(job, results)
-        begun_with = results.done.count
+        seconds, begun_with = 0.0, results.done.count
         with _resumable(results):
             if not results.done.is_complete:
-                engine = engine or _load(job, progress)
-                seconds = _run(job, engine, results, chunk_rows, progress)
+                runner = runner or _open(job, opened, progress)
+                seconds = _run(job, runner, results, chunk_rows, progress)
             with interrupt_deferred():
                 results.finish()
         return Outcome(
@@ -116,13 +111,12 @@ def verbalize_local(
         )
 
 
-def _prepare(options: VerbalizeOptions, progress: RunProgress) -> _Job:
+def _prepare(options: VerbalizeOptions, explainer: Explainer, progress: RunProgress) -> _Job:
     """Check all that needs no model, and find out what the output is."""
-    config = options.engine_config()
     options.sampling(options.seed or 0)
     if options.samples < 1:
         raise CommandError(f"--samples: got {options.samples}, expected 1 or more")
-    av, ar = options.checkpoints()
+    explainer.check(options)
     _check_output(options.output)
     with progress.stage(f"Reading {options.file.name}"):
         source = open_activations(options.file)
@@ -132,7 +126,7 @@ def _prepare(options: VerbalizeOptions, progress: RunProgress) -> _Job:
         input_sha256=input_sha256,
         num_rows=source.num_rows,
         seed=secrets.randbits(32) if options.seed is None else options.seed,
-        options=options.deciding(av, ar, config),
+        options=explainer.deciding(options) | options.deciding(),
     )
     begun = read_state(options.output)
     if begun is not None:
@@ -144,13 +138,20 @@ def _prepare(options: VerbalizeOptions, progress: RunProgress) -> _Job:
         )
     elif options.seed is None:
         progress.note(f"No --seed: drew {asked.seed}; a rerun of this command keeps it")
+    state = begun or asked
     return _Job(
         options=options,
-        config=config,
-        checkpoints=(av, ar),
+        explainer=explainer,
         source=source,
-        state=begun or asked,
+        state=state,
         is_new=begun is None,
+        template=RequestTemplate(
+            num_samples=options.samples,
+            sampling=options.sampling(state.seed),
+            layer_index=source.layer_index if options.layer is None else options.layer,
+            allow_layer_mismatch=options.allow_layer_mismatch,
+            score=explainer.scores(options),
+        ),
     )
 
 
@@ -164,21 +165,17 @@ def _check_output(output: Path) -> None:
         raise OutputError(f"cannot write {output}: no permission to write in {parent}")
 
 
-def _load(job: _Job, progress: RunProgress) -> Engine:
-    """The engine, having agreed to requests like this run's."""
-    av, ar = job.checkpoints
-    with progress.stage("Loading the checkpoint"):
-        engine = load_engine(av, ar, job.config)
-    if job.source.width != engine.facts.d_model:
+def _open(job: _Job, opened: ExitStack, progress: RunProgress) -> Runner:
+    """The runner, having agreed to requests like this run's."""
+    runner = job.explainer.open(job.options, job.template, progress)
+    opened.enter_context(closing(runner))
+    if job.source.width != runner.d_model:
         raise CommandError(
             f"{job.options.file}: got activations of width {job.source.width}, expected "
-            f"{engine.facts.d_model}, as wide as the model that {av.name} explains"
+            f"{runner.d_model}, as wide as {runner.explains}"
         )
-    probe = ActivationChunk(start=0, activations=np.ones((1, job.source.width), np.float32))
-    validate(
-        job.template().request(probe), engine.facts, engine.scheduler, engine.scores is not None
-    )
-    return engine
+    runner.check()
+    return runner
 
 
 def _claim(job: _Job, results: Results) -> None:
@@ -190,13 +187,12 @@ def _claim(job: _Job, results: Results) -> None:
 
 
 def _run(
-    job: _Job, engine: Engine, results: Results, chunk_rows: int, progress: RunProgress
+    job: _Job, runner: Runner, results: Results, chunk_rows: int, progress: RunProgress
 ) -> float:
     """Write what is missing; the seconds it took."""
     done, samples = results.done, job.options.samples
     needed = np.logical_not(done.marks.all(axis=1))
     chunks = job.source.chunks(needed, chunk_rows)
-    num_ahead = 3 * job.config.num_slots + job.config.score_batch
     num_made = 0
     with progress.stage("Explaining", done.marks.size) as stage:
         stage.advance(done.marks.size - int(needed.sum()) * samples)
@@ -208,7 +204,7 @@ def _run(
             rate = num_made / max(stage.seconds, 1e-9)
             stage.advance(count, f"{rows:,}/{done.num_rows:,} rows, {rate:,.1f} explanations/s")
 
-        for rows in finished_chunks(engine, chunks, job.template(), num_ahead, show):
+        for rows in finished_chunks(runner, chunks, job.template, show):
             with interrupt_deferred():
                 results.append(rows)
         return stage.seconds
@@ -216,12 +212,15 @@ def _run(
 
 @contextmanager
 def _resumable(results: Results) -> Iterator[None]:
-    """Ctrl-C becomes a line that says what is there and how to go on."""
+    """Ctrl-C, or a source that went away, becomes a line that says what is there and what next."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        done = results.done
-        raise Interrupted(
-            f"interrupted with {done.count:,} of {done.marks.size:,} explanations written; the "
-            "same command continues"
-        ) from interrupt
+        raise Interrupted(f"interrupted with {_held(results)}") from interrupt
+    except SourceLost as lost:
+        raise SourceLost(f"{lost}. {_held(results)}") from lost
+
+
+def _held(results: Results) -> str:
+    done = results.done
+    return f"{done.count:,} of {done.marks.size:,} explanations written; the same command continues"

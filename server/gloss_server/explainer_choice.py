@@ -1,0 +1,52 @@
+"""Which explainer a command line asks for: this process (--local) or a server.
+
+Imports an explainer only when it is the one: the local one brings torch, which takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from gloss_server.command_error import CommandError
+
+if TYPE_CHECKING:
+    from gloss_server.explainer import Explainer
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+
+def choose_explainer(local: bool, here: Mapping[str, Any], there: Mapping[str, Any]) -> Explainer:
+    """The explainer.
+
+    Args:
+        local: whether --local was given.
+        here: options of an engine in this process, by name; None: not given.
+        there: options of a connection, likewise.
+
+    Raises:
+        CommandError: options of the one given with the other.
+    """
+    given_here = {name: value for name, value in here.items() if value is not None}
+    given_there = {name: value for name, value in there.items() if value is not None}
+    if local:
+        if given_there:
+            raise CommandError(
+                f"{_flags(given_there)} with --local: a run in this process connects to no server. "
+                "Leave one of them out"
+            )
+        from gloss_server.local_explainer import LocalExplainer
+
+        return LocalExplainer(**given_here)
+    if given_here:
+        raise CommandError(
+            f"{_flags(given_here)} without --local: the server has chosen its checkpoints and how "
+            "to run them. Add --local to run in this process, or leave it out"
+        )
+    from gloss_server.service_explainer import ServiceExplainer
+
+    return ServiceExplainer(**{"address": DEFAULT_ADDRESS, **given_there})
+
+
+def _flags(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in options)

@@ -1,0 +1,160 @@
+"""Explanations from an engine in this process: `gloss verbalize --local`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from gloss_engine import Engine, EngineConfig, Explanation, VerbalizeRequest, load_engine
+from gloss_engine.checkpoint import fingerprint
+from gloss_engine.validation import validate
+from gloss_server.activation_file import ActivationChunk
+from gloss_server.command_error import CommandError
+from gloss_server.embedded import embedded_pair
+from gloss_server.explainer import Advance, FinishedChunk, RequestTemplate
+from gloss_server.run_state import Option
+from gloss_server.terminal import RunProgress
+from gloss_server.verbalize_options import VerbalizeOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalExplainer:
+    """Checkpoints and how to run them.
+
+    Attributes:
+        av, ar: checkpoint directories; both None: the embedded pair.
+        device, dtype, injection_mode, fve_baseline: as in EngineConfig.
+    """
+
+    av: Path | None = None
+    ar: Path | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    injection_mode: str = "replace"
+    fve_baseline: float | None = None
+
+    def check(self, options: VerbalizeOptions) -> None:
+        """See Explainer; the checkpoints themselves are examined when they are loaded."""
+        self._config(options)
+        self._checkpoints(options)
+
+    def scores(self, options: VerbalizeOptions) -> bool:
+        """See Explainer."""
+        return self._checkpoints(options)[1] is not None
+
+    def deciding(self, options: VerbalizeOptions) -> dict[str, Option]:
+        """See Explainer. Device and dtype are those that `auto` stands for."""
+        config, (av, ar) = self._config(options), self._checkpoints(options)
+        return {
+            "--av": fingerprint(av),
+            "--ar": None if ar is None else fingerprint(ar),
+            "--device": config.resolve_device().type,
+            "--dtype": str(config.resolve_dtype()).removeprefix("torch."),
+            "--injection-mode": self.injection_mode,
+            "--fve-baseline": self.fve_baseline,
+        }
+
+    def open(
+        self, options: VerbalizeOptions, template: RequestTemplate, progress: RunProgress
+    ) -> EngineRunner:
+        """See Explainer.
+
+        Raises:
+            GlossError: a checkpoint that cannot be used.
+        """
+        config, (av, ar) = self._config(options), self._checkpoints(options)
+        with progress.stage("Loading the checkpoint"):
+            engine = load_engine(av, ar, config)
+        num_ahead = 3 * config.num_slots + config.score_batch
+        return EngineRunner(engine, template, num_ahead, f"the model that {av.name} explains")
+
+    def _checkpoints(self, options: VerbalizeOptions) -> tuple[Path, Path | None]:
+        """The AV, and the AR if explanations are scored.
+
+        Raises:
+            CommandError: options that contradict each other.
+        """
+        if self.av is None and self.ar is not None:
+            raise CommandError("--ar without --av: name the AV that belongs to it, or neither")
+        if self.av is None:
+            pair = embedded_pair()
+            return pair.av, None if options.score is False else pair.ar
+        if options.score and self.ar is None:
+            raise CommandError("--score needs an AR: add --ar DIR, or leave --score out")
+        return self.av, None if options.score is False else self.ar
+
+    def _config(self, options: VerbalizeOptions) -> EngineConfig:
+        return EngineConfig(
+            device=self.device,
+            dtype=self.dtype,
+            injection_mode=self.injection_mode,
+            max_new_tokens=options.max_new_tokens,
+            fve_baseline=self.fve_baseline,
+        )
+
+
+@dataclass(kw_only=True)
+class _OpenChunk:
+    start: int
+    explanations: list[Explanation] = field(default_factory=list)
+
+
+class EngineRunner:
+    """An engine that explains chunks; a chunk is one request. See Runner.
+
+    Args:
+        engine: nothing else may be in flight.
+        template: how.
+        num_ahead: enough that slots, the AR's queue and those that wait never run short.
+        explains: for messages.
+    """
+
+    def __init__(
+        self, engine: Engine, template: RequestTemplate, num_ahead: int, explains: str = "the model"
+    ) -> None:
+        self.d_model, self.num_ahead, self.explains = engine.facts.d_model, num_ahead, explains
+        self._engine, self._template = engine, template
+        self._open: dict[str, _OpenChunk] = {}
+
+    def check(self) -> None:
+        """See Runner."""
+        engine, rows = self._engine, np.ones((1, self.d_model), np.float32)
+        probe = self._request(ActivationChunk(start=0, activations=rows))
+        validate(probe, engine.facts, engine.scheduler, engine.scores is not None)
+
+    def submit(self, chunk: ActivationChunk) -> None:
+        """See Runner."""
+        request_id = self._engine.submit(self._request(chunk))
+        self._open[request_id] = _OpenChunk(start=chunk.start)
+
+    def advance(self) -> Advance:
+        """One step of the engine."""
+        out = self._engine.step()
+        for explanation in out.explanations:
+            self._open[explanation.request_id].explanations.append(explanation)
+        ended = [self._open.pop(request_id) for request_id in out.finished]
+        return Advance(
+            num_new=len(out.explanations),
+            finished=[
+                FinishedChunk(start=chunk.start, explanations=chunk.explanations) for chunk in ended
+            ],
+        )
+
+    def close(self) -> None:
+        """Nothing outlives this process."""
+
+    def _request(self, chunk: ActivationChunk) -> VerbalizeRequest:
+        start, num_rows, template = chunk.start, len(chunk.activations), self._template
+        return VerbalizeRequest(
+            activations=chunk.activations,
+            num_samples=template.num_samples,
+            sampling=template.sampling,
+            item_keys=tuple(range(start, start + num_rows)),
+            positions=chunk.positions,
+            token_ids=chunk.token_ids,
+            layer_index=template.layer_index,
+            allow_layer_mismatch=template.allow_layer_mismatch,
+            score=template.score,
+        )
