@@ -65,6 +65,8 @@ class ServeSettings(BaseSettings):
         max_queued_explanations: explanations in flight, waiting ones included; then QUEUE_FULL.
         max_queued_tokens: tokens that those in flight may still generate; then QUEUE_FULL.
             Default: 200 for each of max_queued_explanations.
+        client_tokens_per_second: tokens a client, by its address, may ask for; None: no limit.
+        client_burst_seconds: of them it may ask for at once.
         default_deadline_seconds: of a call that states none.
         grace_seconds: after SIGTERM, the most that calls in flight are waited for.
         drain_seconds: after SIGTERM, how long health says NOT_SERVING while new calls are still
@@ -108,6 +110,8 @@ class ServeSettings(BaseSettings):
     max_samples: Count = 64
     max_queued_explanations: Count = 4096
     max_queued_tokens: Count = Field(default_factory=_max_queued_tokens)
+    client_tokens_per_second: Seconds | None = None
+    client_burst_seconds: Seconds = 30.0
     default_deadline_seconds: Seconds = 120.0
     grace_seconds: SecondsOrNone = 30.0
     drain_seconds: SecondsOrNone = 1.0

@@ -333,3 +333,18 @@ def test_a_port_in_use(tmp_path: Path, embedded: ServerProcess) -> None:
         with ServerProcess(tmp_path / name, {flag: address}) as server:
             assert server.process.wait(20) == 2
             assert address in server.output() and "error:" in server.output()
+
+
+def test_a_client_is_held_to_its_rate(tmp_path: Path, story_rows: np.ndarray) -> None:
+    settings: dict[str, object] = {"client_tokens_per_second": 50, "client_burst_seconds": 1}
+    with ServerProcess(tmp_path / "log", settings=settings).wait_ready() as server:
+        request = verbalize_request(story_rows[:4], max_new_tokens=20)
+        assert server.stub.Verbalize(request).explanations
+        with pytest.raises(grpc.RpcError) as caught:
+            for _ in range(3):
+                server.stub.Verbalize(request)
+        assert fault(caught.value) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED", None)
+        pushback = pushback_ms(caught.value)
+        assert pushback is not None and 0 < pushback < 5000
+        time.sleep(pushback / 1000 + 0.05)
+        assert server.stub.Verbalize(request).explanations

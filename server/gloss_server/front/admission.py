@@ -30,8 +30,8 @@ class Admission:
         self._full_step_seconds: float | None = None
         self._mean_tokens: float | None = None
 
-    def admit(self, num_explanations: int, max_new_tokens: int, remaining: float | None) -> None:
-        """Let a call in, or refuse it. What was let in must be released.
+    def check(self, num_explanations: int, max_new_tokens: int, remaining: float | None) -> None:
+        """Refuse a call that there is no room or no time for.
 
         Args:
             num_explanations: how many it asks for.
@@ -41,8 +41,7 @@ class Admission:
         Raises:
             CallError: QUEUE_FULL or DEADLINE_UNREACHABLE, with when to come back.
         """
-        num_tokens = num_explanations * max_new_tokens
-        self._check_room(num_explanations, num_tokens)
+        self._check_room(num_explanations, num_explanations * max_new_tokens)
         if remaining is not None:
             expected = self.expected_seconds(num_explanations, max_new_tokens)
             if expected is not None and expected > remaining:
@@ -52,8 +51,11 @@ class Admission:
                     f"{max(remaining, 0):.2f} s; give it longer, or come back later",
                     retry_after=self._retry_after(),
                 )
+
+    def admit(self, num_explanations: int, max_new_tokens: int) -> None:
+        """Let a checked call in; it must be released."""
         self.num_explanations += num_explanations
-        self.num_tokens += num_tokens
+        self.num_tokens += num_explanations * max_new_tokens
 
     def release(self, num_explanations: int, max_new_tokens: int) -> None:
         """So many of a call's explanations are no longer in flight."""

@@ -17,6 +17,7 @@ from gloss_server.front.admission import Admission
 from gloss_server.front.call_error import CallError
 from gloss_server.front.call_log import CallLog
 from gloss_server.front.model import ServedModel
+from gloss_server.front.rate_limit import RateLimit
 from gloss_server.front.result_memory import ResultMemory
 from gloss_server.front.run import Run
 from gloss_server.front.telemetry import Telemetry
@@ -46,6 +47,7 @@ class Dispatcher:
         self._settings, self._telemetry, self._log = settings, telemetry, log
         self._admission = Admission(settings.max_queued_explanations, settings.max_queued_tokens)
         self._texts_admission = Admission(settings.max_queued_explanations, 1)
+        self._rates = RateLimit(settings.client_tokens_per_second, settings.client_burst_seconds)
         self._memory = ResultMemory(settings.result_memory_seconds, settings.result_memory_bytes)
         self._runs: dict[int, Run] = {}
         self._names: dict[int, str] = {}
@@ -86,6 +88,7 @@ class Dispatcher:
         *,
         request_id: str,
         digest: bytes,
+        client: str,
         arrived: float,
         deadline: float | None,
     ) -> Iterator[Run]:
@@ -95,6 +98,7 @@ class Dispatcher:
             request: with a seed.
             request_id: the caller's name for it; empty: nobody can join it.
             digest: of the caller's request.
+            client: whose rate it counts against.
             arrived, deadline: monotonic seconds; None: it does not count for admission.
 
         Raises:
@@ -104,9 +108,10 @@ class Dispatcher:
         if run is None:
             remaining = None if deadline is None else deadline - time.monotonic()
             num_items, sampling = len(request.activations), request.sampling
-            self._admission.admit(
-                num_items * request.num_samples, sampling.max_new_tokens, remaining
-            )
+            num_sequences = num_items * request.num_samples
+            self._admission.check(num_sequences, sampling.max_new_tokens, remaining)
+            self._rates.charge(client, num_sequences * sampling.max_new_tokens)
+            self._admission.admit(num_sequences, sampling.max_new_tokens)
             assert sampling.seed is not None
             run = Run(
                 run_id=next(self._numbers),
@@ -116,6 +121,7 @@ class Dispatcher:
                 seed=sampling.seed,
                 arrived=arrived,
                 streams=request.stream,
+                client=client,
             )
             if request_id:
                 self._memory.add(request_id, digest, run)
@@ -132,7 +138,8 @@ class Dispatcher:
             CallError: refused.
         """
         num_items = len(request.texts)
-        self._texts_admission.admit(num_items, 0, None)
+        self._texts_admission.check(num_items, 0, None)
+        self._texts_admission.admit(num_items, 0)
         run = Run(
             run_id=next(self._numbers),
             num_items=num_items,
@@ -267,6 +274,8 @@ class Dispatcher:
         if run.num_samples:
             missing = run.num_sequences - len(run.explanations)
             self._admission.release(missing, run.max_new_tokens)
+            limit = run.num_sequences * run.max_new_tokens
+            self._rates.refund(run.client, limit - run.num_tokens)
         else:
             self._texts_admission.release(run.num_items - len(run.texts), 0)
         run.end(at, failure)

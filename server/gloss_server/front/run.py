@@ -25,6 +25,7 @@ class Run:
         seed: of the draws.
         arrived: when its call arrived, monotonic seconds.
         streams: whether tokens come one by one.
+        client: who asked for it, for his rate.
 
     Attributes:
         run_id: its number towards the engine.
@@ -46,10 +47,11 @@ class Run:
         seed: int,
         arrived: float,
         streams: bool,
+        client: str = "",
     ) -> None:
         self.run_id, self.num_items, self.num_samples = run_id, num_items, num_samples
         self.max_new_tokens, self.seed, self.arrived = max_new_tokens, seed, arrived
-        self.streams = streams
+        self.streams, self.client = streams, client
         self.tokens: list[list[int]] = [[] for _ in range(num_items * num_samples * streams)]
         self.explanations: list[Explanation] = []
         self.texts: list[TextResult] = []

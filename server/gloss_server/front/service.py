@@ -9,6 +9,7 @@ from gloss_server.front.call_error import CallError
 from gloss_server.front.dispatcher import Dispatcher
 from gloss_server.front.handlers import Call, Method
 from gloss_server.front.model import MAX_REPLY_BYTES
+from gloss_server.front.rate_limit import client_of
 from gloss_server.front.reading import (
     Limits,
     read_reconstruct,
@@ -61,6 +62,7 @@ class GlossService:
             wanted,
             request_id=request.request_id,
             digest=call.digest(),
+            client=client_of(call.peer),
             arrived=call.arrived,
             deadline=call.deadline,
         ) as run:
@@ -79,6 +81,7 @@ class GlossService:
             wanted,
             request_id=request.request.request_id,
             digest=call.digest(),
+            client=client_of(call.peer),
             arrived=call.arrived,
             deadline=call.deadline,
         ) as run:
