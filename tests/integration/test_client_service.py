@@ -192,3 +192,13 @@ def test_bare_stubs_and_the_client_say_the_same(
             wanted.evidence.mse,
             wanted.evidence.fve,
         )
+
+
+def test_the_readmes_example(embedded: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = Path(__file__).parents[2] / "README.md"
+    blocks = [part.split("```", 1)[0] for part in readme.read_text().split("```python\n")[1:]]
+    (code,) = [block for block in blocks if "gloss_client" in block]
+    assert "127.0.0.1:50051" in code
+    exec(code.replace("127.0.0.1:50051", embedded.address), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 10 and "<explanation>" in lines[3]

@@ -1,0 +1,35 @@
+"""docs/service.md says every setting and its default, and no other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from gloss_server.settings import ServeSettings
+
+PAGE = Path(__file__).parents[2] / "docs" / "service.md"
+
+
+def _rows() -> dict[str, str]:
+    section = PAGE.read_text().split("## Settings", 1)[1].split("\n## ", 1)[0]
+    rows = {}
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        for name in re.findall(r"`([a-z_]+)`", cells[0]) if line.startswith("| `") else []:
+            rows[name] = cells[1]
+    return rows
+
+
+def test_every_setting_is_there() -> None:
+    assert _rows().keys() == ServeSettings.model_fields.keys()
+
+
+def test_numbers_are_the_defaults() -> None:
+    settings, rows = ServeSettings(), _rows()
+    for name, default in rows.items():
+        if re.fullmatch(r"[0-9]+", default):
+            assert getattr(settings, name) in (int(default), None), name
+    assert (settings.max_items, settings.max_samples) == (1024, 64)
+    assert (settings.restart_limit, settings.restart_window_seconds) == (5, 60)
+    assert (settings.result_memory_seconds, settings.result_memory_bytes) == (60, 64 << 20)
+    assert settings.max_request_bytes == 32 << 20
