@@ -113,8 +113,10 @@ class AsyncPieceStreams:
                 yield Message(piece, sent_after, message)
             yield Message(piece, sent_after, None)
         except asyncio.CancelledError:
-            # grpc.aio reports our own `call.cancel()` to the reader as if its task were cancelled.
-            if not self.cancelled:
+            # grpc.aio reports our own `call.cancel()` to the reader as if its task were cancelled;
+            # a task that really is goes on being cancelled.
+            task = asyncio.current_task()
+            if not self.cancelled or task is None or task.cancelling():
                 raise
         except grpc.aio.AioRpcError as ended:
             error = self._error_of(ended, piece)

@@ -149,9 +149,8 @@ class Connection:
         return options
 
     def health_options(self) -> list[tuple[str, str | int]]:
-        """Options of a channel that asks a server for its health: also one that is NOT_SERVING."""
-        options = [option for option in self.options() if option[0] != "grpc.service_config"]
-        return [*options, ("grpc.inhibit_health_checking", 1)]
+        """Options of a channel that asks for health: without the config that avoids NOT_SERVING."""
+        return [option for option in self.options() if option[0] != "grpc.service_config"]
 
     def service_config(self) -> dict[str, object]:
         """Calls go round the servers that say SERVING, and are tried again as `retry` says."""

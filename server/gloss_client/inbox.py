@@ -26,7 +26,8 @@ class Inbox(Generic[Item]):
     def put(self, item: Item) -> bool:
         """Adds an item once there is room; False, and nothing added, when it is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._items) < self._size)
+            # Closing empties it, and so lets writers go as well.
+            self._changed.wait_for(lambda: len(self._items) < self._size)
             if not self._closed:
                 self._items.append(item)
                 self._changed.notify_all()

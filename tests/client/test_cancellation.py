@@ -6,14 +6,17 @@ import asyncio
 import gc
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
-from gloss_client import AsyncClient, Cancelled, Client
+from gloss_client import AsyncClient, Cancelled, Client, ServerError
 from support.echo_server import EchoServer
+from support.echo_service import Fault
 
 
 def break_out(stream: Any) -> None:
@@ -99,6 +102,31 @@ def test_a_closed_client_cancels_what_runs(server: EchoServer, rows: np.ndarray)
         client.verbalize(rows[:1])
 
 
+def test_a_failed_piece_cancels_the_others(
+    connect: Any, server: EchoServer, rows: np.ndarray
+) -> None:
+    server.service.limits.max_items = 50
+    server.service.step_seconds = 30
+    client = connect(server.address)
+    client.model_info()
+    server.service.faults = deque([Fault(code=grpc.StatusCode.INTERNAL)])
+    began = time.monotonic()
+    with pytest.raises(ServerError):
+        client.verbalize(rows)
+    assert time.monotonic() - began < 5
+    assert server.service.cancelled.wait(5)
+
+
+def test_calls_that_end_are_not_cancelled(
+    connect: Any, server: EchoServer, rows: np.ndarray
+) -> None:
+    """So that the tests here see cancellation and nothing else."""
+    client = connect(server.address)
+    client.verbalize(rows[:2])
+    list(client.stream_verbalize(rows[:2]))
+    assert not server.service.cancelled.wait(0.1)
+
+
 def test_threads_share_a_client(sync_client: Client, server: EchoServer, rows: np.ndarray) -> None:
     server.service.limits.max_items = 20
     results: list[Any] = []
@@ -151,7 +179,9 @@ def test_leaving_an_asyncio_stream_cancels_it(
                         await task
                 else:
                     await stream.aclose()
-                    await asyncio.wait_for(task, 5)
+                    done, _ = await asyncio.wait([task], timeout=2)
+                    assert done, "the reader was not let go"
+                    await task
             else:
                 await read(stream)
                 if how == "aclose":
@@ -197,3 +227,22 @@ def test_an_asyncio_client_belongs_to_its_loop(server: EchoServer, rows: np.ndar
         ):
             other.run(use())
         runner.run(use_and_close())
+
+
+def test_a_task_that_is_cancelled_after_its_stream_stays_cancelled(
+    runner: asyncio.Runner, server: EchoServer, rows: np.ndarray
+) -> None:
+    """Closing the stream must not swallow the cancellation of the task that reads it."""
+    server.service.step_seconds = 30
+
+    async def cancel() -> None:
+        async with AsyncClient(server.address) as client:
+            stream = client.stream_verbalize(rows[:1])
+            task = asyncio.create_task(anext(stream, None))
+            await asyncio.sleep(0.1)
+            await stream.aclose()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    runner.run(cancel())

@@ -178,6 +178,8 @@ def test_the_channels_options() -> None:
     assert options["grpc.keepalive_time_ms"] == 30_000
     assert options["grpc.keepalive_timeout_ms"] == 10_000
     assert options["grpc.http2.max_pings_without_data"] == 0
+    assert options["grpc.initial_reconnect_backoff_ms"] == 200
+    assert options["grpc.max_reconnect_backoff_ms"] == 5_000
     assert options["grpc.per_rpc_retry_buffer_size"] >= 32 << 20
     assert options["grpc.max_receive_message_length"] > 4 << 20
     config = json.loads(str(options["grpc.service_config"]))

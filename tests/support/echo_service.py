@@ -101,7 +101,7 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
         step_seconds: what a stream's message, or a unary call, takes.
         received: calls that came in.
         stopping: set when the server ends, so that no call outlasts its test.
-        cancelled: set when a stream found itself cancelled.
+        cancelled: set when a call was cancelled by its client.
         most_in_flight: most calls at once so far.
     """
 
@@ -130,22 +130,25 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
 
     def Verbalize(self, request: Any, context: Any) -> Any:
         self._arrive("Verbalize", request, context)
+        ended = self._watch_for_cancellation(context)
         try:
             self.stopping.wait(self.step_seconds)
             return self.verbalized(request, context)
         finally:
+            ended.set()
             self._leave()
 
     def StreamVerbalize(self, request: Any, context: Any) -> Iterator[Any]:
         request = request.request
-        context.add_callback(lambda: context.code() or self.cancelled.set())
         fault = self._arrive("StreamVerbalize", request, context)
+        ended = self._watch_for_cancellation(context)
         try:
             for number, message in enumerate(self._messages(request, context)):
                 if fault is not None and number == fault.after:
                     context.abort_with_status(fault.status())
                 yield message
                 self.stopping.wait(self.step_seconds)
+            ended.set()
         finally:
             self._leave()
 
@@ -266,6 +269,12 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
             self._leave()
             context.abort_with_status(fault.status())
         return fault
+
+    def _watch_for_cancellation(self, context: Any) -> threading.Event:
+        """Sets `cancelled` if the call is over before the event that is returned is set."""
+        ended = threading.Event()
+        context.add_callback(lambda: None if ended.is_set() else self.cancelled.set())
+        return ended
 
     def _leave(self) -> None:
         with self._lock:
