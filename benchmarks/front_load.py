@@ -12,6 +12,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,10 +88,11 @@ def measure_front(load: FrontLoad, plan: FrontPlan, profile: Path | None = None)
     Args:
         profile: where py-spy writes a flame graph of the front's window; it slows the front.
     """
-    with ServerProcess(fake=(plan.step_ms, plan.num_tokens)) as server:
+    with ServerProcess(fake=(plan.step_ms, plan.num_tokens)) as server, ExitStack() as held:
         begin = time.monotonic() + _START_SECONDS + plan.warm_seconds
         clients = [
-            _start_client(server.address, load, plan, begin) for _ in range(load.num_clients)
+            held.enter_context(_client(server.address, load, plan, begin))
+            for _ in range(load.num_clients)
         ]
         sleep_until(begin)
         pids = (server.front_pid, server.engine_pid)
@@ -104,9 +107,11 @@ def measure_front(load: FrontLoad, plan: FrontPlan, profile: Path | None = None)
     return _row(load, plan, seen, front, engine)
 
 
-def _start_client(
+@contextmanager
+def _client(
     address: str, load: FrontLoad, plan: FrontPlan, begin: float
-) -> subprocess.Popen[bytes]:
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A client's process, which never outlives the block."""
     command = [sys.executable, str(_CLIENT), address]
     options = {
         "--calls": load.num_calls // load.num_clients,
@@ -120,7 +125,11 @@ def _start_client(
     }
     command += [str(word) for option in options.items() for word in option]
     command += ["--stream"] * load.is_streamed
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _finish(client: subprocess.Popen[bytes]) -> dict[str, Any]:
