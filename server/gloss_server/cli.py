@@ -5,6 +5,7 @@ torch takes seconds to import, so commands import what they need when they run.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -32,6 +33,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None: those of the process.
     """
+    # Read when grpc is first imported. By default its core tells stderr of every connection that a
+    # server ends, between our one line for an error and the server's JSON lines.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         status = app(arguments, prog_name="gloss", standalone_mode=False) or 0
     except (typer.Abort, KeyboardInterrupt):
