@@ -25,6 +25,7 @@ _NEEDED = (
     "prometheus_client",
     "pydantic_settings",
     "structlog",
+    "uvloop",
 )
 
 

@@ -111,7 +111,9 @@ def _file(path: Path) -> _Source:
 
 def _suggestion(got: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(got.replace("-", "_"), sorted(names), n=1)
-    return f"; did you mean {near[0]}?" if near else ". gloss serve --help lists them"
+    return (
+        f"; did you mean {near[0]}?" if near else f". The settings are {', '.join(sorted(names))}"
+    )
 
 
 def _complaints(error: ValidationError, sources: list[_Source]) -> list[str]:

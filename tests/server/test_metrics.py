@@ -324,6 +324,39 @@ def test_the_endpoint(telemetry: Telemetry) -> None:
         MetricsServer(registry, Address(host="192.0.2.1", port=0))
 
 
+def test_without_file_descriptors_the_endpoint_waits_and_recovers() -> None:
+    code = (
+        "import resource, time\n"
+        "from gloss_server.address import Address\n"
+        "from gloss_server.front.metrics import Metrics\n"
+        "from gloss_server.front.metrics_server import MetricsServer\n"
+        "shown = MetricsServer(Metrics().registry, Address(host='127.0.0.1', port=0))\n"
+        "before = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))\n"
+        "print(shown.port, flush=True)\n"
+        "input()\n"
+        "begun = time.process_time(); time.sleep(0.7); used = time.process_time() - begun\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, before)\n"
+        "print(used, flush=True)\n"
+        "input()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        port = int(process.stdout.readline())
+        with socket.create_connection(("127.0.0.1", port)):
+            process.stdin.write("\n")
+            process.stdin.flush()
+            # Spinning, it would use all of the 0.7 s.
+            assert float(process.stdout.readline()) < 0.35
+        url = f"http://127.0.0.1:{port}/metrics"
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            assert reply.status == 200
+        process.stdin.write("\n")
+    assert process.returncode == 0
+
+
 def test_the_front_stays_light() -> None:
     code = (
         "import sys, gloss_server.front.telemetry\n"
