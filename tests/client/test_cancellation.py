@@ -109,7 +109,8 @@ def test_a_failed_piece_cancels_the_others(
     server.service.step_seconds = 30
     client = connect(server.address)
     client.model_info()
-    server.service.faults = deque([Fault(code=grpc.StatusCode.INTERNAL)])
+    # The last of the three to arrive: the others are there by then.
+    server.service.faults = deque([None, None, Fault(code=grpc.StatusCode.INTERNAL)])
     began = time.monotonic()
     with pytest.raises(ServerError):
         client.verbalize(rows)

@@ -97,7 +97,8 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
         d_model: width of an activation.
         limits: what GetModelInfo says and calls are held to.
         fingerprint: of the checkpoints it pretends to have.
-        faults: of the next calls to any method but GetModelInfo, in order; then they succeed.
+        faults: of the next calls to any method but GetModelInfo, in order; None: it succeeds, as
+            do all after the last.
         step_seconds: what a stream's message, or a unary call, takes.
         received: calls that came in.
         stopping: set when the server ends, so that no call outlasts its test.
@@ -119,7 +120,7 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
         )
     )
     fingerprint: str = "echo-0"
-    faults: deque[Fault] = field(default_factory=deque)
+    faults: deque[Fault | None] = field(default_factory=deque)
     step_seconds: float = 0.0
     received: list[Received] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
