@@ -1,7 +1,8 @@
 """Explanations from a server: `gloss verbalize --address`.
 
 Requests run on threads that wait for their replies, several at once. The client tries again what
-found no server; what a full server refuses is sent again when the server says, for a while.
+found no server. A server that is full, or starts its engine again, is waited for; one that does not
+answer at all ends the run, which the same command continues.
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ from gloss_server.run_state import Option
 from gloss_server.terminal import RunProgress
 from gloss_server.verbalize_options import VerbalizeOptions
 
-ASK_SECONDS = 20.0
+ASK_SECONDS, HEALTH_SECONDS = 20.0, 5.0
 RUN_SECONDS = 3600.0
 """A request may wait behind everybody else's: the server's heartbeat and the connection's end
 what hangs, not the clock."""
-FULL_SECONDS = 600.0
-"""How long a server may refuse a request because it is full."""
+PATIENCE_SECONDS = 600.0
+"""How long a server may be full, or have no engine, before a request fails."""
+_RESTART_PAUSE_SECONDS = 0.5
 _MAX_CALLS = 64
 _DEFAULT_SLOTS = 256
 _MAX_MESSAGE = 500
@@ -197,16 +199,27 @@ class ServiceRunner:
 
     def _explain(self, chunk: ActivationChunk) -> VerbalizeResult:
         """Runs on a thread of the pool."""
-        patience_ends = time.monotonic() + FULL_SECONDS
+        patience_ends = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
                 return self._call(chunk)
-            except ResourceExhausted as error:
-                pause = error.retry_after
+            except (ResourceExhausted, Unavailable) as error:
+                pause = self._pause(error)
                 if pause is None or time.monotonic() + pause > patience_ends:
                     raise
                 if self._closing.wait(pause):
                     raise
+
+    def _pause(self, error: GlossClientError) -> float | None:
+        """Seconds until the same request may succeed; None: it is given up."""
+        if isinstance(error, ResourceExhausted):
+            return error.retry_after
+        # Whoever says how he is, be it NOT_SERVING, is there and may serve again.
+        try:
+            self._client.health(timeout=HEALTH_SECONDS)
+        except GlossClientError:
+            return None
+        return _RESTART_PAUSE_SECONDS
 
     def _call(self, chunk: ActivationChunk) -> VerbalizeResult:
         start, num_rows, template = chunk.start, len(chunk.activations), self._template

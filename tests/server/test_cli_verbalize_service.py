@@ -136,6 +136,19 @@ def test_killed_and_continued(
     assert len(rows) == 320 and same(rows[:80], local_rows)
 
 
+def test_an_engine_that_dies_is_waited_for(
+    server: ServerProcess, local_rows: list[Any], shipped: Path, tmp_path: Path
+) -> None:
+    out, before = tmp_path / "out.jsonl", server.stats().engine_restarts
+    arguments = ["verbalize", shipped, "--address", server.address, "--samples", 2, "--seed", 7]
+    process = start_gloss([*arguments, "--output", out], tmp_path / "log")
+    wait_until(lambda: server.stats().running > 0, process)
+    os.kill(server.engine_pid, signal.SIGKILL)
+    assert end(process) == 3
+    assert server.stats().engine_restarts == before + 1
+    assert same(in_order(read_rows(out)), local_rows)
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
