@@ -21,7 +21,7 @@ from gloss_server.front.rate_limit import RateLimit
 from gloss_server.front.result_memory import ResultMemory
 from gloss_server.front.run import Run
 from gloss_server.front.telemetry import Telemetry
-from gloss_server.link.messages import StepReport
+from gloss_server.link.messages import StepReport, TokenColumns
 from gloss_server.link.supervisor import Supervisor
 from gloss_server.settings import ServeSettings
 
@@ -173,10 +173,7 @@ class Dispatcher:
         ended = report.began + report.seconds
         for run_id, num_started in report.started.items():
             self._start(run_id, num_started, report.began, ended)
-        for run_id, columns in report.tokens.items():
-            run = self._runs.get(run_id)
-            if run is not None:
-                run.add_tokens(columns)
+        self._take_tokens(report.tokens)
         self._take_results(report)
         for run_id in report.finished:
             self._end(run_id, ended)
@@ -238,6 +235,21 @@ class Dispatcher:
             run.started_at, run.first_token_at = max(began, run.arrived), ended
         for _ in range(num_started):
             self._telemetry.item_queued(max(began - run.arrived, 0.0))
+
+    def _take_tokens(self, columns: TokenColumns) -> None:
+        touched: set[Run] = set()
+        for run_id, sequence, token_id in zip(
+            columns.run_ids.tolist(),
+            columns.sequences.tolist(),
+            columns.token_ids.tolist(),
+            strict=True,
+        ):
+            run = self._runs.get(run_id)
+            if run is not None:
+                run.tokens[sequence].append(token_id)
+                touched.add(run)
+        for run in touched:
+            run.wake()
 
     def _take_results(self, report: StepReport) -> None:
         touched: set[Run] = set()

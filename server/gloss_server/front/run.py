@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 
 from gloss_engine.request import Explanation, TextResult
 from gloss_server.front.call_error import CallError
-from gloss_server.link.messages import TokenColumns
 
 
 class Run:
@@ -72,15 +71,6 @@ class Run:
     def has_ended(self) -> bool:
         """Whether nothing more will come."""
         return self.ended_at is not None
-
-    def add_tokens(self, columns: TokenColumns) -> None:
-        """Note a step's tokens of a stream."""
-        tokens = self.tokens
-        for sequence, token_id in zip(
-            columns.sequences.tolist(), columns.token_ids.tolist(), strict=True
-        ):
-            tokens[sequence].append(token_id)
-        self.wake()
 
     def end(self, at: float, failure: CallError | None = None) -> None:
         """Nothing more will come. Only the first end counts."""

@@ -138,22 +138,17 @@ class Worker:
             self._num_samples.pop(name, None)
         self._channel.send(report)
 
-    def _columns(self, tokens: list[TokenDelta]) -> dict[int, TokenColumns]:
-        """New tokens by run."""
-        by_run: dict[str, tuple[list[int], list[int]]] = {}
-        for delta in tokens:
-            columns = by_run.get(delta.request_id)
-            if columns is None:
-                columns = by_run[delta.request_id] = ([], [])
-            num_samples = self._num_samples[delta.request_id]
-            columns[0].append(delta.index * num_samples + delta.sample)
-            columns[1].append(delta.token_id)
-        return {
-            int(name): TokenColumns(
-                sequences=np.array(sequences, np.int32), token_ids=np.array(token_ids, np.int32)
-            )
-            for name, (sequences, token_ids) in by_run.items()
-        }
+    def _columns(self, tokens: list[TokenDelta]) -> TokenColumns:
+        """New tokens of all runs."""
+        num_samples = self._num_samples
+        return TokenColumns(
+            run_ids=np.array([int(delta.request_id) for delta in tokens], np.int64),
+            sequences=np.array(
+                [delta.index * num_samples[delta.request_id] + delta.sample for delta in tokens],
+                np.int32,
+            ),
+            token_ids=np.array([delta.token_id for delta in tokens], np.int32),
+        )
 
 
 def load(order: Load) -> WorkerEngine:

@@ -6,7 +6,6 @@ import asyncio
 import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +17,6 @@ from gloss_engine.request import Explanation
 from gloss_server.front.call_error import CallError
 from gloss_server.front.run import Run
 from gloss_server.front.stream import MAX_MESSAGE_BYTES, StreamCursor, TextStream
-from gloss_server.link.messages import TokenColumns
 from support.checkpoints import Pair
 
 TEXTS = (
@@ -103,12 +101,6 @@ def _run(num_items: int, num_samples: int) -> Run:
     )
 
 
-def _columns(tokens: dict[int, int]) -> TokenColumns:
-    return TokenColumns(
-        sequences=np.array(list(tokens), np.int32), token_ids=np.array([*tokens.values()], np.int32)
-    )
-
-
 class Source:
     """Feeds a run at random and knows what every reader must get."""
 
@@ -145,8 +137,8 @@ class Source:
                         finish_reason="eos",
                     )
                 )
-        if tokens:
-            self.run.add_tokens(_columns(tokens))
+        for sequence, token in tokens.items():
+            self.run.tokens[sequence].append(token)
         if not self.open:
             self.run.end(1.0)
 
