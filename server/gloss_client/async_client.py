@@ -52,6 +52,7 @@ class AsyncClient:
         allow_plaintext_token: bool = False,
         timeout: float = 60.0,
         retry: RetryPolicy | None = None,
+        wait_for_ready: bool = False,
         max_in_flight: int = 4,
     ) -> None:
         self._connection = Connection.of(
@@ -61,6 +62,7 @@ class AsyncClient:
             token_file=token_file,
             allow_plaintext_token=allow_plaintext_token,
             retry=retry,
+            wait_for_ready=wait_for_ready,
             timeout=timeout,
             max_in_flight=max_in_flight,
         )

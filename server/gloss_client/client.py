@@ -48,6 +48,8 @@ class Client:
             local.
         timeout: seconds of a call that states none.
         retry: when calls that found no server, or a full one, are tried again.
+        wait_for_ready: calls wait for a server that serves, up to their deadline, where they would
+            fail within seconds: for callers that are to sit out a restart.
         max_in_flight: most calls at once of a batch that does not fit into one.
 
     Raises:
@@ -64,6 +66,7 @@ class Client:
         allow_plaintext_token: bool = False,
         timeout: float = 60.0,
         retry: RetryPolicy | None = None,
+        wait_for_ready: bool = False,
         max_in_flight: int = 4,
     ) -> None:
         self._connection = Connection.of(
@@ -73,6 +76,7 @@ class Client:
             token_file=token_file,
             allow_plaintext_token=allow_plaintext_token,
             retry=retry,
+            wait_for_ready=wait_for_ready,
             timeout=timeout,
             max_in_flight=max_in_flight,
         )

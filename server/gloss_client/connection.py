@@ -40,6 +40,7 @@ class Connection:
         tls: how the connection is encrypted; None: not at all.
         token: what calls show; None: nothing.
         retry: when calls are tried again.
+        wait_for_ready: calls wait for a server that serves, up to their deadline.
         timeout: seconds of a call that states none.
         max_in_flight: most calls at once of a batch that does not fit into one.
         pid: the process that may use it.
@@ -49,6 +50,7 @@ class Connection:
     tls: TlsOptions | None
     token: BearerToken | None
     retry: RetryPolicy
+    wait_for_ready: bool
     timeout: float
     max_in_flight: int
     pid: int = field(default_factory=os.getpid)
@@ -63,6 +65,7 @@ class Connection:
         token_file: Path | str | None,
         allow_plaintext_token: bool,
         retry: RetryPolicy | None,
+        wait_for_ready: bool,
         timeout: float,
         max_in_flight: int,
     ) -> Connection:
@@ -91,6 +94,7 @@ class Connection:
             tls=tls,
             token=bearer,
             retry=retry or RetryPolicy(),
+            wait_for_ready=wait_for_ready,
             timeout=timeout,
             max_in_flight=max_in_flight,
         )
@@ -154,9 +158,12 @@ class Connection:
 
     def service_config(self) -> dict[str, object]:
         """Calls go round the servers that say SERVING, and are tried again as `retry` says."""
+        method = {"name": [{"service": SERVICE}], **self.retry.service_config()}
+        if self.wait_for_ready:
+            method["waitForReady"] = True
         return {
             "loadBalancingConfig": [{"round_robin": {}}],
             # The empty name is the server as a whole, which every health service knows.
             "healthCheckConfig": {"serviceName": ""},
-            "methodConfig": [{"name": [{"service": SERVICE}], **self.retry.service_config()}],
+            "methodConfig": [method],
         }

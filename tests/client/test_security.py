@@ -203,6 +203,7 @@ def test_no_repr_shows_the_token() -> None:
         token_file=None,
         allow_plaintext_token=False,
         retry=None,
+        wait_for_ready=False,
         timeout=1,
         max_in_flight=1,
     )

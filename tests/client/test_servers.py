@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gloss_client import Client, ConfigError, Unavailable
+from gloss_client import Client, ConfigError, DeadlineExceeded, Unavailable
 from gloss_client.address import Address
 from gloss_client.connection import Connection
 from support.echo_server import EchoServer, echo_server
@@ -171,6 +172,7 @@ def test_the_channels_options() -> None:
         token_file=None,
         allow_plaintext_token=False,
         retry=None,
+        wait_for_ready=False,
         timeout=1,
         max_in_flight=1,
     )
@@ -196,3 +198,16 @@ def test_a_child_is_told_to_make_its_own_client(
         monkeypatch.setattr(os, "getpid", lambda: -1)
         with pytest.raises(RuntimeError, match="before a fork"):
             client.verbalize(rows[:1])
+
+
+def test_waiting_for_a_server_that_serves(server: EchoServer, rows: np.ndarray) -> None:
+    """Without it the call fails within seconds, with it as soon as there is one."""
+    server.set_serving(False)
+    with Client(server.address, wait_for_ready=True, timeout=10) as client:
+        threading.Timer(0.5, server.set_serving, (True,)).start()
+        began = time.monotonic()
+        assert len(client.verbalize(rows[:1]).explanations) == 1
+        assert 0.4 < time.monotonic() - began < 5
+        server.set_serving(False)
+        with pytest.raises(DeadlineExceeded):
+            client.verbalize(rows[:1], timeout=0.3)

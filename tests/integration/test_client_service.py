@@ -165,8 +165,11 @@ def test_a_refused_batch_names_its_field(embedded: ServerProcess) -> None:
 
 
 def test_a_client_rides_out_a_restart(tmp_path: Path, story_rows: np.ndarray) -> None:
-    """Its retries obey the server's pushback, and the same request_id makes them one run."""
-    with ServerProcess(tmp_path / "log").wait_ready() as server, Client(server.address) as client:
+    """What was lost is tried again, and waits until there is a server that serves."""
+    with (
+        ServerProcess(tmp_path / "log").wait_ready() as server,
+        Client(server.address, wait_for_ready=True) as client,
+    ):
         wanted = client.verbalize(story_rows[:300], seed=4)
         threading.Timer(0.3, os.kill, (server.engine_pid, signal.SIGKILL)).start()
         result = client.verbalize(story_rows[:300], seed=4, timeout=60)

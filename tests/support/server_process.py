@@ -43,6 +43,9 @@ class ServerProcess:
         given = {"address": "127.0.0.1:0", "metrics-address": "127.0.0.1:0"} | (flags or {})
         arguments = [item for name, value in given.items() for item in (f"--{name}", str(value))]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("GLOSS_")}
+        # Servers with another engine are modules of the tests.
+        paths = [str(Path(__file__).parents[1]), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         for name, value in ({"num_threads": 1} | (settings or {})).items():
             environment[f"GLOSS_{name.upper()}"] = str(value)
         self.log = log
