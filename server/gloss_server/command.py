@@ -6,6 +6,7 @@ the standard library until it knows that the command can run.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import find_spec
 
@@ -31,6 +32,7 @@ _NEEDED = (
 
 def main() -> None:
     """Run the command, or say which extra it needs."""
+    _open_standard_streams()
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         print(
@@ -41,6 +43,20 @@ def main() -> None:
     from gloss_server.cli import run
 
     sys.exit(run())
+
+
+def _open_standard_streams() -> None:
+    """Let 0, 1 and 2 lead nowhere where the caller closed them.
+
+    Else the next file or socket would get one of these numbers, and what libraries print would go
+    into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free number: this one.
+            os.open(os.devnull, os.O_RDWR)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import grpc
 
+from gloss_server.address import Address
 from gloss_server.command_error import CommandError
 from gloss_server.terminal import visible
 
@@ -35,7 +36,15 @@ class ServerError(CommandError):
 
 @contextmanager
 def open_channel(address: str) -> Iterator[grpc.Channel]:
-    """A channel to `address`; nothing is connected before the first call."""
+    """A channel to `address`; nothing is connected before the first call.
+
+    Raises:
+        CommandError: no address.
+    """
+    try:
+        Address.parse(address, unix=True)
+    except ValueError as error:
+        raise CommandError(f"ADDRESS: got {address!r}, expected {error}") from error
     with grpc.insecure_channel(address, options=_OPTIONS) as channel:
         yield channel
 

@@ -122,3 +122,22 @@ def test_what_is_loaded(engine: Engine) -> None:
     assert info.av.fingerprint != info.ar.fingerprint and len(info.fingerprint) == 16
     assert "{explanation}" in info.ar.template
     assert (info.fve_baseline is None) == (info.baseline_source is None)
+
+
+def test_long_texts_come_a_few_at_a_time(pairs: dict[str, Pair]) -> None:
+    """Tokenizing one of 16,384 characters takes as long as a step; nobody waits for sixty-four."""
+    pair = pairs["qwen2"]
+    engine = small_engine(pair.av, pair.ar)
+    engine.submit_texts(TextRequest(texts=("x y " * 4096,) * 10 + ("z",) * 10), "long")
+    per_step = []
+    while engine.has_work:
+        per_step.append(len(engine.step().texts))
+    assert sum(per_step) == 20 and per_step == [4, 4, 12]
+
+
+def test_a_text_longer_than_a_batch_comes_alone(pairs: dict[str, Pair]) -> None:
+    pair = pairs["qwen2"]
+    engine = small_engine(pair.av, pair.ar)
+    engine.submit_texts(TextRequest(texts=("a " * 50_000, "b")), "huge")
+    assert [len(engine.step().texts) for _ in range(2)] == [1, 1]
+    assert not engine.has_work

@@ -67,6 +67,12 @@ REFUSALS: dict[str, tuple[Edit, str, str, str]] = {
     "one dimension": (_rows(128), INVALID, "DIMENSION_MISMATCH", "activations.shape"),
     "three": (_rows(1, 1, 128), INVALID, "DIMENSION_MISMATCH", "activations.shape"),
     "negative": (_shape(-1, 128), INVALID, "DIMENSION_MISMATCH", "activations.shape"),
+    "dimensions": (
+        _shape(*([1] * 200_000)),
+        INVALID,
+        "DIMENSION_MISMATCH",
+        "activations.shape",
+    ),
     "no rows": (_rows(0, 128), INVALID, "EMPTY_BATCH", "activations.shape"),
     "no shape": (_shape(), INVALID, "EMPTY_BATCH", "activations.shape"),
     "huge shape": (_shape(2**62, 128), INVALID, "BATCH_TOO_LARGE", "activations.shape"),
@@ -195,7 +201,7 @@ TEXT_REFUSALS: dict[str, tuple[str, Any, str, str, str | None]] = {
     ),
     "long": (
         "Reconstruct",
-        pb.ReconstructRequest(texts=["a", "b" * 70_000]),
+        pb.ReconstructRequest(texts=["a", "b" * 16_385]),
         INVALID,
         "TEXT_TOO_LONG",
         "texts[1]",
@@ -284,3 +290,18 @@ def test_oversized_messages_and_metadata(embedded: ServerProcess) -> None:
             stats(b"", metadata=[("x-large", "y" * 100_000)], timeout=10)
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert stats(b"", timeout=10)
+
+
+LIBRARY_METHODS = (
+    "grpc.health.v1.Health/Check",
+    "grpc.health.v1.Health/Watch",
+    "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+)
+
+
+@pytest.mark.parametrize("method", LIBRARY_METHODS)
+def test_bytes_that_are_no_message_of_a_library(embedded: ServerProcess, method: str) -> None:
+    call = embedded.channel.stream_stream(f"/{method}")
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call(iter([b"\xff\xff\xff"]), timeout=10))
+    assert fault(caught.value) == (INVALID, "MALFORMED_REQUEST", None)

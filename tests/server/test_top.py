@@ -245,3 +245,12 @@ def test_health_follows_a_server(screen: Callable[..., Screen], server: StatusSe
         assert watch.end() == 0
     finally:
         again.stop()
+
+
+@pytest.mark.parametrize("command", ["health", "top"])
+@pytest.mark.parametrize("address", ["", "127.0.0.1:99999", "garbage", "http://x:1"])
+def test_what_is_no_address(gloss: Command, command: str, address: str) -> None:
+    """gRPC would connect to 127.0.0.1:34463 for the second, and ask DNS for the third."""
+    ended = gloss(command, address)
+    assert ended.status == 2
+    assert ended.stderr.startswith("error: ADDRESS: got") and "HOST:PORT" in ended.stderr

@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 from gloss_engine.errors import ItemError, RequestError
 
 DOMAIN = "gloss"
+_MAX_MESSAGE_LENGTH = 1000
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -72,7 +73,8 @@ class CallError(Exception):
     ) -> None:
         self.reason, self.field, self.retry_after = reason, field, retry_after
         self.code: grpc.StatusCode = CODES[reason]
-        super().__init__(message)
+        # It travels twice in the trailing metadata, of which clients take 8 to 16 KiB.
+        super().__init__(message[:_MAX_MESSAGE_LENGTH])
 
     @classmethod
     def of_request(cls, error: RequestError, prefix: str = "") -> CallError:

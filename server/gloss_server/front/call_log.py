@@ -29,6 +29,7 @@ _EVENTS = {
     "ready": "info",
     "engine_loaded": "info",
     "engine_died": "error",
+    "engine_failed": "error",
     "engine_refused": "error",
     "defect": "error",
     "restarting": "warning",

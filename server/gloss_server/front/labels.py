@@ -30,7 +30,7 @@ FLAGS = _names("ExplanationFlag")
 STATES = _names("ServingState")
 PHASES = ("queued", "running")
 
-ITEM_ERRORS = ("ZERO_VECTOR", "NON_FINITE_VECTOR", "NON_FINITE_OUTPUT", "INVALID_TEXT")
+ITEM_ERRORS = ("ZERO_VECTOR", "NON_FINITE_VECTOR", "NON_FINITE_OUTPUT", "TEXT_TOO_LONG")
 CALL_REASONS = tuple(CODES_OF_REASONS)
 REJECTIONS = tuple(
     reason

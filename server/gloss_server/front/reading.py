@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gloss_api.v1 import gloss_pb2 as pb
@@ -19,7 +19,8 @@ from gloss_server.settings import ServeSettings
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 _MAX_NAME_LENGTH = 128
 _MAX_STOPS, _MAX_STOP_LENGTH = 16, 256
-_MAX_TEXT_BYTES = 64 << 10
+_MAX_TEXT_LENGTH = 16 << 10
+"""Characters of a text for the AR: more than ten times the longest explanation."""
 _EXPLANATION_BYTES, _TOKEN_BYTES = 256, 16
 """A reply's bytes for an explanation and for each of its tokens: an id of up to 3 bytes, and its
 text twice, at the 4 to 5 bytes that a token of running text has."""
@@ -188,14 +189,15 @@ def _sampling(options: pb.GenerationOptions, info: ModelInfo, field: str) -> Sam
             "this server's limit",
             f"{field}.max_new_tokens",
         )
-    stops = tuple(options.stop)
-    if len(stops) > _MAX_STOPS or any(len(stop) > _MAX_STOP_LENGTH for stop in stops):
+    # Counted before anything is made of them: a call may bring millions.
+    if len(options.stop) > _MAX_STOPS or any(len(s) > _MAX_STOP_LENGTH for s in options.stop):
         raise CallError(
             "INVALID_SAMPLING",
-            f"{field}.stop: got {len(stops)}, the longest of {max(map(len, stops))} characters, "
-            f"expected at most {_MAX_STOPS} of at most {_MAX_STOP_LENGTH}",
+            f"{field}.stop: got {len(options.stop)}, expected at most {_MAX_STOPS} of at most "
+            f"{_MAX_STOP_LENGTH} characters",
             f"{field}.stop",
         )
+    stops = tuple(options.stop)
     seed = options.seed if options.HasField("seed") else secrets.randbits(64)
     try:
         return SamplingParams(max_new_tokens=wanted, seed=seed, stop=stops, **given)
@@ -279,21 +281,21 @@ def _check_ar(info: ModelInfo, field: str | None = None) -> None:
         )
 
 
-def _texts(texts: Iterable[str], most: int) -> tuple[str, ...]:
-    found = tuple(texts)
-    if not found:
+def _texts(texts: Sequence[str], most: int) -> tuple[str, ...]:
+    if not texts:
         raise CallError("EMPTY_BATCH", "texts: got none, expected 1 or more", "texts")
-    if len(found) > most:
+    if len(texts) > most:
         raise CallError(
             "BATCH_TOO_LARGE",
-            f"texts: got {len(found)}, expected at most {most}; send several calls",
+            f"texts: got {len(texts)}, expected at most {most}; send several calls",
             "texts",
         )
+    found = tuple(texts)
     for index, text in enumerate(found):
-        if len(text) > _MAX_TEXT_BYTES:
+        if len(text) > _MAX_TEXT_LENGTH:
             raise CallError(
                 "TEXT_TOO_LONG",
-                f"texts[{index}]: got {len(text)} characters, expected at most {_MAX_TEXT_BYTES}",
+                f"texts[{index}]: got {len(text)} characters, expected at most {_MAX_TEXT_LENGTH}",
                 f"texts[{index}]",
             )
     return found

@@ -8,9 +8,12 @@ drain    health says NOT_SERVING, calls in flight end, then everything closes
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import os
 import shlex
 import signal
-import sys
+import socket
 import time
 from collections.abc import Sequence
 
@@ -29,9 +32,10 @@ from gloss_server.front.call_log import CallLog
 from gloss_server.front.dispatcher import Dispatcher
 from gloss_server.front.handlers import Handlers
 from gloss_server.front.metrics_server import MetricsServer
+from gloss_server.front.safe_parsing import SafeParsing
 from gloss_server.front.service import GlossService
 from gloss_server.front.telemetry import Telemetry
-from gloss_server.link.messages import Load, StepReport
+from gloss_server.link.messages import Failed, Load, StepReport
 from gloss_server.link.supervisor import WORKER, Supervisor, SupervisorPolicy
 from gloss_server.settings import ServeSettings
 from gloss_server.terminal import visible
@@ -41,6 +45,8 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _POLL_SECONDS = 0.02
 _CLOSE_SECONDS = 0.2
+_STDOUT = 1
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def serve(settings: ServeSettings, worker: Sequence[str] = WORKER) -> int:
@@ -85,7 +91,7 @@ class Server:
     async def run(self) -> int:
         """Serve until a signal; the exit status."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _SIGNALS:
             loop.add_signal_handler(number, self._signals.set)
         metrics = None
         engine: asyncio.Task[None] | None = None
@@ -124,6 +130,10 @@ class Server:
         """See Listener."""
         self._dispatcher.engine_reported(report)
 
+    def engine_failed(self, failed: Failed) -> None:
+        """See Listener."""
+        self._log.lifecycle("engine_failed", reason=failed.message, traceback=failed.traceback)
+
     def engine_died(self, reason: str, restarts_in: float | None) -> None:
         """See Listener."""
         self._tell_health(_NOT_SERVING)
@@ -131,7 +141,7 @@ class Server:
 
     async def _listen(self) -> None:
         """Open the service's port, and the admin port if there is one."""
-        server = grpc.aio.server(options=_options(self._settings))
+        server = self._make_server()
         service = GlossService(self._settings, self._dispatcher, self._telemetry)
         server.add_generic_rpc_handlers((self._handlers.generic(service.methods()),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -140,17 +150,23 @@ class Server:
             reflection.enable_server_reflection(names, server)
         await self._open(server, "address", Address.parse(self._settings.address, unix=True))
         if self._settings.admin_address is not None:
-            admin = grpc.aio.server(options=_options(self._settings))
+            admin = self._make_server()
             health_pb2_grpc.add_HealthServicer_to_server(self._health, admin)
             await self._open(admin, "admin", Address.parse(self._settings.admin_address))
 
+    def _make_server(self) -> grpc.aio.Server:
+        return grpc.aio.server(interceptors=(SafeParsing(),), options=_options(self._settings))
+
     async def _open(self, server: grpc.aio.Server, name: str, address: Address) -> None:
+        flag = "--address" if name == "address" else "--admin-address"
         try:
+            _check_free(address)
             port = server.add_insecure_port(str(address))
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "gRPC cannot bind it"
             raise CommandError(
-                f"{name}: cannot listen at {address}: is another server there? Stop it, or name "
-                "another port (0 lets the system choose)"
+                f"{flag} {address}: cannot listen there: {reason}. Name another address (port 0 "
+                "lets the system choose), or stop what listens there"
             ) from error
         await server.start()
         self._servers.append(server)
@@ -161,9 +177,9 @@ class Server:
         model = self._dispatcher.served().model
         facts = {**self._bound, "model": shlex.quote(visible(model))}
         line = " ".join(f"{name}={value}" for name, value in facts.items())
-        # One write, so that no line of the log comes between where both go to one place.
-        sys.stdout.write(f"gloss ready: {line}\n")
-        sys.stdout.flush()
+        # Who cannot read it is served all the same: the log says it, too.
+        with contextlib.suppress(OSError):
+            os.write(_STDOUT, f"gloss ready: {line}\n".encode())
         self._log.lifecycle("ready", model=model, **self._bound)
 
     async def _drain(self) -> None:
@@ -208,6 +224,32 @@ class Server:
     async def _set_health(self, status: int) -> None:
         for name in ("", SERVICE):
             await self._health.set(name, status)
+
+
+def _check_free(address: Address) -> None:
+    """See whether an address can be listened at; gRPC says neither why not nor, of a Unix socket,
+    that another server lives there: it would take its place.
+
+    Raises:
+        OSError: it cannot.
+    """
+    if address.path is not None:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(address.path)
+            except (ConnectionRefusedError, FileNotFoundError):
+                # Nobody, or what a killed server left behind.
+                directory = os.path.dirname(address.path) or "."
+                os.stat(directory)
+                return
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    found = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    family, kind, protocol, _, place = found[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(place)
 
 
 def _order(settings: ServeSettings) -> Load:

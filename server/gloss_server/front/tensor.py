@@ -15,6 +15,7 @@ _FLOAT32, _BFLOAT16, _FLOAT16 = (
     pb.TENSOR_DTYPE_FLOAT16,
 )
 _ITEM_BYTES: dict[int, int] = {_FLOAT32: 4, _BFLOAT16: 2, _FLOAT16: 2}
+_MAX_DIMENSIONS = 8
 _DTYPES = "FLOAT32, BFLOAT16 or FLOAT16"
 
 
@@ -38,6 +39,12 @@ def decode_rows(tensor: pb.Tensor, width: int, field: str, max_rows: int) -> np.
             "UNSUPPORTED_DTYPE",
             f"{field}.dtype: got {_dtype_name(tensor.dtype)}, expected {_DTYPES}",
             f"{field}.dtype",
+        )
+    if len(tensor.shape) > _MAX_DIMENSIONS:
+        raise CallError(
+            "DIMENSION_MISMATCH",
+            f"{field}.shape: got {len(tensor.shape)} dimensions, expected [n, {width}]",
+            f"{field}.shape",
         )
     shape = list(tensor.shape)
     if 0 in shape or not shape:

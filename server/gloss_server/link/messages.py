@@ -37,11 +37,19 @@ class Loaded:
     info: ModelInfo
 
 
-@dataclass(frozen=True, slots=True)
-class LoadFailed:
-    """Engine to front: what is wrong with checkpoints or settings, in a sentence."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """Engine to front: the last thing it says.
+
+    Attributes:
+        message: what is wrong, in a sentence.
+        is_refusal: checkpoints or settings that no other try will make fit.
+        traceback: of an error nobody foresaw; else empty.
+    """
 
     message: str
+    is_refusal: bool
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,4 +129,4 @@ class Alive:
 
 
 ToEngine = Load | Commands
-FromEngine = Loaded | LoadFailed | StepReport | Alive
+FromEngine = Loaded | Failed | StepReport | Alive

@@ -21,13 +21,13 @@ from gloss_engine.info import ModelInfo
 from gloss_engine.request import TextRequest, VerbalizeRequest
 from gloss_server.command_error import CommandError
 from gloss_server.link.channel import Closed, encode, read_message
-from gloss_server.link.messages import Commands, Load, Loaded, LoadFailed, StepReport, Submit
+from gloss_server.link.messages import Commands, Failed, Load, Loaded, StepReport, Submit
 
 WORKER = (sys.executable, "-m", "gloss_server.link.worker")
 _FIRST_BACKOFF_SECONDS = 0.1
 _MAX_BACKOFF_SECONDS = 10.0
 _WATCH_SECONDS = 0.25
-_STOP_SECONDS = 3.0
+_STOP_SECONDS = 2.0
 _BUFFER_BYTES = 1 << 22
 
 
@@ -45,6 +45,9 @@ class Listener(Protocol):
 
     def engine_reported(self, report: StepReport) -> None:
         """A step is over."""
+
+    def engine_failed(self, failed: Failed) -> None:
+        """It ends because of an error nobody foresaw."""
 
     def engine_died(self, reason: str, restarts_in: float | None) -> None:
         """Everything in flight is lost; None: it will not be started again."""
@@ -96,6 +99,8 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._deaths: deque[float] = deque()
         self._last_heard = 0.0
+        self._last_words: str | None = None
+        self._was_loaded = False
 
     async def run(self) -> None:
         """Keep the engine alive until `stop`.
@@ -156,7 +161,7 @@ class Supervisor:
                 start_new_session=True,
             )
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_BUFFER_BYTES)
-        self._last_heard = time.monotonic()
+        self._last_heard, self._last_words = time.monotonic(), None
         self.pid = process.pid
         writer.write(encode(self._order))
         watchdog = asyncio.create_task(self._watch(process))
@@ -166,12 +171,14 @@ class Supervisor:
             await asyncio.wait((listening, stopping), return_when=asyncio.FIRST_COMPLETED)
         finally:
             was_hung, was_loading = watchdog.done(), self._writer is None
+            listening_ended = listening.done()
             self._writer = None
             self._submits, self._cancels = [], []
             for task in (watchdog, listening, stopping):
                 task.cancel()
             writer.close()
-            if was_loading:
+            if was_loading and not listening_ended:
+                # It would not hear of it before it has loaded.
                 process.kill()
             await _end(process)
             self.pid = None
@@ -179,6 +186,8 @@ class Supervisor:
             listening.result()
         if was_hung:
             return f"was silent for {time.monotonic() - self._last_heard:.1f} s and was killed"
+        if self._last_words is not None:
+            return self._last_words
         status = process.returncode
         assert status is not None
         return f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
@@ -194,10 +203,13 @@ class Supervisor:
             if isinstance(message, StepReport):
                 self._listener.engine_reported(message)
             elif isinstance(message, Loaded):
-                self._writer = writer
+                self._writer, self._was_loaded = writer, True
                 self._listener.engine_loaded(message.info)
-            elif isinstance(message, LoadFailed):
-                raise EngineLost(message.message)
+            elif isinstance(message, Failed):
+                if message.is_refusal or not self._was_loaded:
+                    raise EngineLost(message.message)
+                self._last_words = message.message
+                self._listener.engine_failed(message)
 
     async def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Kill an engine that is silent for too long."""

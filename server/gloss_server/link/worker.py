@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from traceback import format_exception
 from typing import Protocol
 
 import numpy as np
@@ -28,9 +29,9 @@ from gloss_server.link.channel import Closed, EngineChannel
 from gloss_server.link.messages import (
     Alive,
     Commands,
+    Failed,
     Load,
     Loaded,
-    LoadFailed,
     Refusal,
     StepReport,
     TokenColumns,
@@ -163,19 +164,26 @@ def run_worker(load_engine: Callable[[Load], WorkerEngine] = load) -> int:
     _die_with_parent()
     channel = EngineChannel(socket.socket(fileno=int(sys.argv[1])))
     try:
-        order = channel.receive(None)[0]
-        assert isinstance(order, Load)
         try:
+            order = channel.receive(None)[0]
+            assert isinstance(order, Load)
             engine = load_engine(order)
+            assert engine.info is not None
+            channel.send(Loaded(engine.info))
+            Worker(engine, channel).run()
+        except Closed:
+            raise
         except GlossError as error:
-            channel.send(LoadFailed(str(error)))
-            return 1
-        assert engine.info is not None
-        channel.send(Loaded(engine.info))
-        Worker(engine, channel).run()
+            channel.send(Failed(message=str(error), is_refusal=True))
+        except Exception as error:
+            # The front logs it and starts another engine; stderr holds the front's lines alone.
+            first_line = (str(error) or type(error).__name__).splitlines()[0]
+            text = "".join(format_exception(error))
+            message = f"failed with {type(error).__name__}: {first_line}"
+            channel.send(Failed(message=message, is_refusal=False, traceback=text))
     except Closed:
-        pass
-    return 0
+        return 0
+    return 1
 
 
 def _die_with_parent() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from gloss_engine.request import VerbalizeRequest
 from gloss_server.link.channel import Closed, EngineChannel, encode, read_message
-from gloss_server.link.messages import Alive, Commands, LoadFailed, Submit
+from gloss_server.link.messages import Alive, Commands, Failed, Submit
 
 
 def _commands(number: int, num_rows: int = 2) -> Commands:
@@ -109,12 +109,12 @@ def test_sending_to_nobody(ends: tuple[socket.socket, socket.socket]) -> None:
 @pytest.mark.parametrize("cut", [0, 3, 20])
 def test_the_engine_is_gone(ends: tuple[socket.socket, socket.socket], cut: int) -> None:
     front, theirs = ends
-    whole = encode(LoadFailed("no such file"))
+    whole = encode(Failed(message="no such file", is_refusal=True))
 
     async def read() -> None:
         reader, writer = await asyncio.open_unix_connection(sock=front)
         message = await read_message(reader)
-        assert isinstance(message, LoadFailed) and message.message == "no such file"
+        assert isinstance(message, Failed) and message.message == "no such file"
         with pytest.raises(Closed):
             await read_message(reader)
         writer.close()

@@ -1,0 +1,28 @@
+"""An engine process that fails in the step that takes an activation of an enormous norm."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from gloss_engine import Engine
+from gloss_server.link.messages import Load
+from gloss_server.link.worker import load, run_worker
+
+
+def load_failing(order: Load) -> Engine:
+    """The ordered engine with its embedding wrapped."""
+    engine: Any = load(order)
+    embed = engine.runner.decoder.embed
+
+    def failing(ids: Any, *injected: Any) -> Any:
+        if injected and bool((injected[1].norm(dim=-1) > 1e6).any()):
+            raise RuntimeError("a step fails")
+        return embed(ids, *injected)
+
+    engine.runner.decoder.embed = failing
+    return engine  # type: ignore[no-any-return]
+
+
+if __name__ == "__main__":
+    sys.exit(run_worker(load_failing))
