@@ -210,7 +210,7 @@ def test_reconstruct_and_score(
     assert engine.scores is not None
     scorer = engine.scores.scorer
     texts = ["The hero is Leo, a tailor.", "", "He eats fish."]
-    reply = embedded.stub.Reconstruct(pb.ReconstructRequest(texts=[*texts, "word " * 5000]))
+    reply = embedded.stub.Reconstruct(pb.ReconstructRequest(texts=[*texts, "a " * 8000]))
     rows = np.frombuffer(reply.activations.data, "<f4").reshape(reply.activations.shape)
     expected = scorer.reconstructor.reconstruct(texts).numpy()
     np.testing.assert_allclose(rows[:3], expected, rtol=1e-4, atol=1e-5)
