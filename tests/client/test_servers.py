@@ -208,6 +208,9 @@ def test_waiting_for_a_server_that_serves(server: EchoServer, rows: np.ndarray) 
         began = time.monotonic()
         assert len(client.verbalize(rows[:1]).explanations) == 1
         assert 0.4 < time.monotonic() - began < 5
+
+
+def test_waiting_ends_with_the_deadline(server: EchoServer, rows: np.ndarray) -> None:
     server.set_serving(False)
     with Client(server.address, wait_for_ready=True) as client, pytest.raises(DeadlineExceeded):
         client.verbalize(rows[:1], timeout=0.3)
