@@ -20,11 +20,11 @@ from gloss_engine.av.verbalizer import ExplanationReader
 from gloss_engine.errors import ItemError, RequestError
 from gloss_engine.facts import ModelFacts
 from gloss_engine.info import ModelInfo
+from gloss_engine.open_texts import OpenTexts
 from gloss_engine.request import (
     Explanation,
     StepOutput,
     TextRequest,
-    TextResult,
     TokenDelta,
     VerbalizeRequest,
 )
@@ -79,9 +79,8 @@ class Engine:
         self.runner, self.scheduler, self.reader = runner, scheduler, reader
         self.facts, self.scores, self.info = facts, scores, info
         self._requests: dict[str, _InFlight] = {}
-        self._num_open_texts: dict[str, int] = {}
+        self._texts = OpenTexts()
         self._ready: list[Explanation] = []
-        self._ready_texts: list[TextResult] = []
         self._cancelled: list[str] = []
         self._held = StepOutput()
         self._num_requests = 0
@@ -93,7 +92,7 @@ class Engine:
     def has_work(self) -> bool:
         """Whether another step would bring anything."""
         held = self._held.explanations or self._held.texts
-        return bool(self._requests or self._num_open_texts or held)
+        return bool(self._requests or self._texts or held)
 
     def stats(self) -> EngineStats:
         """A copy of the counters, with this moment's gauges."""
@@ -175,16 +174,7 @@ class Engine:
         activations = validate_texts(request, self.facts, self.scores is not None)
         assert self.scores is not None
         request_id = request_id or self._new_id()
-        self._num_open_texts[request_id] = len(request.texts)
-        norms = [] if activations is None else torch.linalg.vector_norm(activations, dim=-1)
-        errors = item_errors([float(norm) for norm in norms])
-        for index, text in enumerate(request.texts):
-            result = TextResult(request_id=request_id, index=index)
-            if index in errors:
-                self._ready_texts.append(replace(result, error=errors[index]))
-                continue
-            activation = None if activations is None else activations[index]
-            self.scores.add_text(result, text, activation, self._stats.num_steps)
+        self._texts.add(request_id, request, activations, self.scores, self._stats.num_steps)
         return request_id
 
     def cancel(self, request_id: str) -> None:
@@ -193,7 +183,7 @@ class Engine:
         An id that is not in flight is ignored: it may just have finished. Texts of a cancelled
         request that have not run come back without a result and without an error.
         """
-        in_flight = request_id in self._requests or request_id in self._num_open_texts
+        in_flight = request_id in self._requests or request_id in self._texts
         if in_flight and request_id not in self._cancelled:
             self._cancelled.append(request_id)
 
@@ -210,13 +200,14 @@ class Engine:
         if self.scores is not None:
             scored = self.scores.run(self._stats.num_steps, idle=not self.scheduler.has_work)
             self._ready += scored.explanations
-            self._ready_texts += scored.texts
+            self._texts.ready += scored.texts
         for explanation in self._ready:
             self._close(explanation, out)
         self._ready.clear()
-        for result in self._ready_texts:
-            self._close_text(result, out)
-        self._ready_texts.clear()
+        for result in self._texts.ready:
+            if result.error is not None:
+                self._count_error(result.error)
+        self._texts.hand_out(out)
         self._stats.step_seconds += time.perf_counter() - started
         return out
 
@@ -243,7 +234,7 @@ class Engine:
         return sorted(results, key=lambda e: (e.index, e.sample))
 
     def _check_new(self, request_id: str | None) -> None:
-        if request_id in self._requests or request_id in self._num_open_texts:
+        if request_id in self._requests or request_id in self._texts:
             raise RequestError(
                 "DUPLICATE_REQUEST", "request_id", f"request_id: {request_id!r} is in flight"
             )
@@ -251,8 +242,7 @@ class Engine:
     def _new_id(self) -> str:
         """A name that nobody in flight has."""
         names = (f"request-{number}" for number in count(self._num_requests))
-        taken = self._requests.keys() | self._num_open_texts.keys()
-        request_id = next(name for name in names if name not in taken)
+        request_id = next(n for n in names if n not in self._requests and n not in self._texts)
         self._num_requests += 1
         return request_id
 
@@ -267,20 +257,18 @@ class Engine:
         stats.prefix_tokens_reused += len(plan.prefills) * self.facts.prefix_len
         stats.decode_tokens += plan.num_rows
         ended = []
-        tokens = self.runner.last_tokens() if self._any_watched() else []
+        tokens: list[int] | None = None
         for sequence, code in zip(self.scheduler.running, codes, strict=True):
             request = self._requests[sequence.item.request_id].request
             reason = None if code == Finish.RUNNING else FINISH_NAMES[Finish(code)]
-            if _is_watched(request):
+            if request.stream or request.sampling.stop:
+                # Read once a step, and only where somebody watches.
+                tokens = tokens or self.runner.last_tokens()
                 reason = self._look(sequence, tokens[sequence.slot], request, reason, out)
             if reason is not None:
                 ended.append(sequence)
                 self._finish(sequence, reason)
         self._retire(ended)
-
-    def _any_watched(self) -> bool:
-        """Whether anything in flight needs its tokens step by step."""
-        return any(_is_watched(flight.request) for flight in self._requests.values())
 
     def _look(
         self,
@@ -357,7 +345,7 @@ class Engine:
         if self.scores is not None:
             dropped = self.scores.drop(request_id)
             self._ready += dropped.explanations
-            self._ready_texts += dropped.texts
+            self._texts.ready += dropped.texts
         flight = self._requests.get(request_id)
         if flight is None:
             return
@@ -381,10 +369,10 @@ class Engine:
         """Hand an explanation out, count it, and close its request after the last."""
         out.explanations.append(explanation)
         if explanation.error is None:
-            counts, key = self._stats.explanations, explanation.finish_reason
+            counts, reason = self._stats.explanations, explanation.finish_reason
+            counts[reason] = counts.get(reason, 0) + 1
         else:
-            counts, key = self._stats.item_errors, explanation.error.reason
-        counts[key] = counts.get(key, 0) + 1
+            self._count_error(explanation.error)
         flight = self._requests[explanation.request_id]
         flight.num_open -= 1
         if flight.num_open == 0:
@@ -392,18 +380,6 @@ class Engine:
             self.runner.drop_activations(explanation.request_id)
             out.finished.append(explanation.request_id)
 
-    def _close_text(self, result: TextResult, out: StepOutput) -> None:
-        """Hand a text's result out, and close its request after the last."""
-        out.texts.append(result)
-        if result.error is not None:
-            counts, key = self._stats.item_errors, result.error.reason
-            counts[key] = counts.get(key, 0) + 1
-        self._num_open_texts[result.request_id] -= 1
-        if self._num_open_texts[result.request_id] == 0:
-            del self._num_open_texts[result.request_id]
-            out.finished.append(result.request_id)
-
-
-def _is_watched(request: VerbalizeRequest) -> bool:
-    """Whether a request needs its tokens step by step."""
-    return request.stream or bool(request.sampling.stop)
+    def _count_error(self, error: ItemError) -> None:
+        counts = self._stats.item_errors
+        counts[error.reason] = counts.get(error.reason, 0) + 1

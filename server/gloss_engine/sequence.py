@@ -49,7 +49,7 @@ class Sequence:
         sample: which sample of the item it is.
         pages: its private pages, enough for its whole limit.
         slot: its row in the runner's state; changes when a hole before it is filled.
-        token_ids: what it has generated, where somebody watches; else empty until it ends.
+        token_ids: what it has generated, where its request has stop strings; else empty.
         cancelled: leaves at the next step.
     """
 

@@ -117,8 +117,7 @@ def verbalize(
     layer: kinds.Layer = None,
     allow_layer_mismatch: kinds.AllowLayerMismatch = False,
 ) -> None:
-    """Explain a file of activations, a row an explanation, by a server or with --local here. The
-    same command continues a run."""
+    """Explain a file of activations, by a server or here. The same command continues a run."""
     from gloss_server.explainer_choice import choose_explainer
     from gloss_server.verbalize_command import verbalize as run_verbalize
     from gloss_server.verbalize_options import VerbalizeOptions
@@ -152,8 +151,7 @@ def verbalize(
     )
     outcome = run_verbalize(options, explainer, RunProgress())
     say(outcome.summary(output))
-    if outcome.num_failed:
-        raise typer.Exit(SOME_ROWS_FAILED)
+    raise typer.Exit(SOME_ROWS_FAILED if outcome.num_failed else 0)
 
 
 @app.command()

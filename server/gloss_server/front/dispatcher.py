@@ -57,16 +57,6 @@ class Dispatcher:
         self.model: ServedModel | None = None
         self.is_draining = False
 
-    @property
-    def num_runs(self) -> int:
-        """Runs in flight."""
-        return len(self._runs)
-
-    @property
-    def num_queued(self) -> int:
-        """Explanations and texts in flight, as admission counts them."""
-        return self._admission.num_explanations + self._texts_admission.num_explanations
-
     def served(self) -> ServedModel:
         """The model that is served.
 
