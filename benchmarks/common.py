@@ -10,12 +10,14 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("torch", "transformers", "numpy", "grpcio", "protobuf", "uvloop")
+_PACKAGES = ("torch", "triton", "transformers", "numpy", "grpcio", "protobuf", "uvloop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,17 +60,20 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        **{name: version(name) for name in _PACKAGES},
+        **_gpu(),
+        **{name: _version(name) for name in _PACKAGES},
         "commit": _git("rev-parse", "--short", "HEAD"),
         "clean": not _git("status", "--porcelain", "--untracked-files=no"),
         "load_average": round(os.getloadavg()[0], 2),
     }
 
 
-def write_result(name: str, command: str, rows: list[dict[str, Any]]) -> Path:
-    """Write rows and provenance to results/NAME.json."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write_result(
+    name: str, command: str, rows: list[dict[str, Any]], path: Path | None = None
+) -> Path:
+    """Write rows and provenance to `path`, or to results/NAME.json."""
+    path = path or RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     result = {"command": command, "machine": machine(), "rows": rows}
     path.write_text(json.dumps(result, indent=2) + "\n")
     return path
@@ -98,8 +103,35 @@ def _cpu() -> str:
     return platform.processor()
 
 
+def _gpu() -> dict[str, str]:
+    """The GPU and its driver; nothing where there is none."""
+    if not torch.cuda.is_available():
+        return {}
+    query = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "driver": query.splitlines()[0] if query else "unknown",
+        "cuda": str(torch.version.cuda),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def _git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
-    )
+    return _output("git", *arguments)
+
+
+def _output(*command: str) -> str:
+    """What a command prints; nothing where it is missing or fails."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+        )
+    except OSError:
+        return ""
     return done.stdout.strip()

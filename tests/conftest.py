@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import support.backends  # noqa: F401  (before whatever imports triton)
 from support.checkpoints import ARCHITECTURES, Pair, write_pair
 
 # One thread: float32 sums keep their order, and test processes do not fight for cores.

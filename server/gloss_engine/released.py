@@ -20,6 +20,11 @@ class ReleasedPair:
         layer_index: K; activations are the output of block K.
         marker_char, marker_id: the injection token.
         injection_scale: L2 norm of an injected activation.
+        num_heads, num_kv_heads, head_dim: attention geometry.
+        intermediate_size: width of the gated MLP.
+        vocab_size: rows of the head.
+        window: sliding window of the layers that have one, or None.
+        activation: of the MLP's gate.
         fve_baseline: strict baseline, to the two digits published: the variance of activations,
             scaled to norm sqrt(d_model), about their mean, per component.
     """
@@ -31,6 +36,13 @@ class ReleasedPair:
     marker_char: str
     marker_id: int
     injection_scale: float
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    window: int | None
+    activation: str
     fve_baseline: float
 
 
@@ -43,6 +55,13 @@ RELEASED_PAIRS = (
         marker_char="\u320e",
         marker_id=149705,
         injection_scale=150.0,
+        num_heads=28,
+        num_kv_heads=4,
+        head_dim=128,
+        intermediate_size=18944,
+        vocab_size=152064,
+        window=None,
+        activation="silu",
         fve_baseline=0.72,
     ),
     ReleasedPair(
@@ -53,6 +72,13 @@ RELEASED_PAIRS = (
         marker_char="\u321c",
         marker_id=246566,
         injection_scale=80000.0,
+        num_heads=16,
+        num_kv_heads=8,
+        head_dim=256,
+        intermediate_size=15360,
+        vocab_size=262208,
+        window=1024,
+        activation="gelu_tanh",
         fve_baseline=0.03,
     ),
     ReleasedPair(
@@ -63,6 +89,13 @@ RELEASED_PAIRS = (
         marker_char="\u321c",
         marker_id=246566,
         injection_scale=60000.0,
+        num_heads=32,
+        num_kv_heads=16,
+        head_dim=128,
+        intermediate_size=21504,
+        vocab_size=262208,
+        window=1024,
+        activation="gelu_tanh",
         fve_baseline=0.06,
     ),
     ReleasedPair(
@@ -73,6 +106,13 @@ RELEASED_PAIRS = (
         marker_char="\u33a1",
         marker_id=105565,
         injection_scale=30.0,
+        num_heads=64,
+        num_kv_heads=8,
+        head_dim=128,
+        intermediate_size=28672,
+        vocab_size=128256,
+        window=None,
+        activation="silu",
         fve_baseline=0.92,
     ),
 )
