@@ -35,7 +35,7 @@ from gloss_engine.loading import machinery
 from gloss_engine.models.decoder import Decoder
 from gloss_engine.models.registry import spec_from_config
 from gloss_engine.runner import AvProgram
-from gloss_kernels import scale_to_norm
+from gloss_kernels import Operations, scale_to_norm
 
 COLUMNS = (
     *("shape", "contender", "explanations", "tokens", "seconds", "per_second"),
@@ -131,7 +131,11 @@ def half_billion_case(smoke: bool) -> Case:
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(config).eval()
     decoder = Decoder(
-        spec_from_config(config), max_positions=512, device=torch.device("cpu"), dtype=torch.float32
+        spec_from_config(config),
+        max_positions=512,
+        operations=Operations("reference"),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
     )
     weights = dict(model.named_parameters())
     with torch.inference_mode():

@@ -6,9 +6,15 @@ this package's kernels, for CUDA. Both have the same signatures; the reference d
 
 from __future__ import annotations
 
-import torch
-
+from gloss_kernels.reference.advance import advance
+from gloss_kernels.reference.embed_inject import embed_inject
+from gloss_kernels.reference.gated_activation import gated_activation
+from gloss_kernels.reference.packed_attention import packed_attention
+from gloss_kernels.reference.paged_decode_attention import paged_decode_attention
+from gloss_kernels.reference.philox import philox_uniform
+from gloss_kernels.reference.qkv_rope_store import qkv_rope_store
 from gloss_kernels.reference.rms_norm import rms_norm, rms_norm_fp8
+from gloss_kernels.reference.sample import sample
 
 BACKENDS = ("reference", "triton")
 
@@ -18,22 +24,26 @@ class Operations:
 
     Attributes:
         backend: the name of the implementation.
+        interpreted: whether kernels run in Triton's interpreter, on a CPU.
     """
 
     def __init__(self, backend: str) -> None:
         assert backend in BACKENDS, backend
-        self.backend = backend
+        self.backend, self.interpreted = backend, False
+        self.embed_inject = embed_inject
         self.rms_norm, self.rms_norm_fp8 = rms_norm, rms_norm_fp8
+        self.qkv_rope_store = qkv_rope_store
+        self.gated_activation = gated_activation
+        self.packed_attention = packed_attention
+        self.paged_decode_attention = paged_decode_attention
+        self.philox_uniform, self.sample, self.advance = philox_uniform, sample, advance
         if backend == "triton":
             self._use_triton()
 
     def _use_triton(self) -> None:
         """Put the kernels in the reference's place; triton is imported here and nowhere else."""
+        from gloss_kernels.launch import INTERPRETED
         from gloss_kernels.rms_norm import rms_norm, rms_norm_fp8
 
+        self.interpreted = bool(INTERPRETED.value)
         self.rms_norm, self.rms_norm_fp8 = rms_norm, rms_norm_fp8
-
-    @classmethod
-    def of(cls, device: torch.device) -> Operations:
-        """The kernels on CUDA, the reference elsewhere."""
-        return cls("triton" if device.type == "cuda" else "reference")

@@ -72,6 +72,7 @@ class ModelInfo:
         min_position: first position the AV was trained on; None: not known.
         prefix_tokens, suffix_tokens: prompt tokens shared by all activations, and run for each.
         device, dtype: what the engine runs on and in.
+        kernels: what computes its inner loop: triton or reference.
         limits: limits of a call.
     """
 
@@ -94,6 +95,7 @@ class ModelInfo:
     suffix_tokens: int
     device: str
     dtype: str
+    kernels: str
     limits: Limits
 
     @classmethod
@@ -118,6 +120,7 @@ class ModelInfo:
             prefix_tokens=reply.prefix_tokens,
             suffix_tokens=reply.suffix_tokens,
             device=reply.device,
+            kernels=reply.kernels,
             dtype=reply.dtype,
             limits=_limits(reply.limits),
         )

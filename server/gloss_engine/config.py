@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 
 from gloss_engine.errors import GlossError
+from gloss_kernels import BACKENDS, Operations
 
 DTYPES = {
     "float32": torch.float32,
@@ -38,6 +40,7 @@ class EngineConfig:
     Attributes:
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         dtype: "auto" (float32 on a CPU, bfloat16 on CUDA), or a name in DTYPES.
+        kernels: "auto" (triton on CUDA, the reference elsewhere), or one of both by name.
         injection_mode: "replace" the marker's embedding, or "add" to the output of block 1.
         num_slots: most sequences that run at once.
         page_size: tokens of a page; None: a sequence's whole limit on a CPU, where one page each
@@ -53,6 +56,7 @@ class EngineConfig:
 
     device: str = "auto"
     dtype: str = "auto"
+    kernels: str = "auto"
     injection_mode: str = "replace"
     num_slots: int = 256
     page_size: int | None = None
@@ -67,6 +71,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
         _one_of("dtype", self.dtype, ("auto", *DTYPES))
+        _one_of("kernels", self.kernels, ("auto", *BACKENDS))
         _one_of("injection_mode", self.injection_mode, INJECTION_MODES)
         for name, least in _LEAST.items():
             value = getattr(self, name)
@@ -97,6 +102,29 @@ class EngineConfig:
         if self.dtype == "auto":
             return torch.float32 if self.resolve_device().type == "cpu" else torch.bfloat16
         return DTYPES[self.dtype]
+
+    def operations(self) -> Operations:
+        """The operations to run with.
+
+        Raises:
+            ConfigError: kernels on a machine that cannot run them.
+        """
+        on_cuda = self.resolve_device().type == "cuda"
+        backend = self.kernels
+        if backend == "auto":
+            backend = "triton" if on_cuda else "reference"
+        if backend == "triton" and find_spec("triton") is None:
+            raise ConfigError(
+                "kernels: triton is not installed; install gloss-nla[server] on Linux, or set "
+                "kernels to reference, which is slow on a GPU"
+            )
+        operations = Operations(backend)
+        if backend == "triton" and not on_cuda and not operations.interpreted:
+            raise ConfigError(
+                "kernels: got triton on a CPU, expected reference (or the interpreter, by "
+                "TRITON_INTERPRET=1 in the environment: thousands of times slower)"
+            )
+        return operations
 
     def resolve_page_size(self, suffix_len: int) -> int:
         """Tokens of a page, for a prompt with `suffix_len` private tokens."""

@@ -47,7 +47,10 @@ def load_engine(
     reconstructor: Reconstructor | None = None
     if ar_directory is not None:
         reconstructor = Reconstructor.load(
-            _directory(ar_directory), device=config.resolve_device(), dtype=config.resolve_dtype()
+            _directory(ar_directory),
+            operations=verbalizer.decoder.operations,
+            device=config.resolve_device(),
+            dtype=config.resolve_dtype(),
         )
         check_pair(verbalizer.sidecar, reconstructor.sidecar)
         scores = ScoreQueue(
@@ -165,6 +168,7 @@ def _info(
         baseline[0],
         device,
         dtype,
+        verbalizer.decoder.operations.backend,
     )
     assert sidecar.injection_scale is not None
     return ModelInfo(
@@ -186,6 +190,7 @@ def _info(
         num_pages=scheduler.allocator.capacity,
         device=device,
         dtype=dtype.removeprefix("torch."),
+        kernels=verbalizer.decoder.operations.backend,
         tokenizer=verbalizer.reader.tokenizer.backend_tokenizer.to_str(),
     )
 
@@ -206,7 +211,7 @@ def machinery(
         max_pages=max_pages,
         vocab_size=decoder.spec.vocab_size,
     )
-    runner = ModelRunner(decoder, program, cache, Slots(limits, decoder.device))
+    runner = ModelRunner(decoder, program, cache, Slots(limits, decoder.operations, decoder.device))
     scheduler = Scheduler(
         BlockAllocator(num_pages, page_size),
         config.num_slots,

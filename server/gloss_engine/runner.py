@@ -23,7 +23,7 @@ from gloss_engine.models.decoder import Decoder
 from gloss_engine.scheduler import StepPlan
 from gloss_engine.sequence import Item, Sequence
 from gloss_engine.slots import Slots
-from gloss_kernels import DecodePlan, Finish, advance, sample, scale_to_norm
+from gloss_kernels import DecodePlan, Finish, scale_to_norm
 
 ADD_LAYER_INDEX = 1
 """The `add` dialect writes to the output of block 1 (hidden_states[2])."""
@@ -248,7 +248,7 @@ class ModelRunner:
         slots, program = self.slots, self.program
         presence = slots.presence if slots.uses("penalty") else None
         at = slots.num_generated[:n].unsqueeze(1)
-        tokens, logprobs, finite = sample(
+        tokens, logprobs, finite = self.decoder.operations.sample(
             logits,
             slots.uniforms[:n].gather(1, at).squeeze(1) if slots.uses("draw") else None,
             temperatures=slots.temperatures[:n],
@@ -260,7 +260,7 @@ class ModelRunner:
             presence=None if presence is None else presence[:n],
         )
         slots.record(n, tokens, logprobs)
-        codes = advance(
+        codes = self.decoder.operations.advance(
             tokens,
             finite,
             stop_states=slots.stop_states[:n],

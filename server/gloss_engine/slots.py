@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gloss_engine.sampling import SamplingParams
 from gloss_engine.sequence import Sequence
-from gloss_kernels import philox_uniform
+from gloss_kernels import Operations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +61,8 @@ class Slots:
         token_ids: [num_slots, max_new_tokens] int64; logprobs: the same shape, float32.
     """
 
-    def __init__(self, limits: SlotLimits, device: torch.device) -> None:
-        self.limits, self.device = limits, device
+    def __init__(self, limits: SlotLimits, operations: Operations, device: torch.device) -> None:
+        self.limits, self.operations, self.device = limits, operations, device
         n, length = limits.num_slots, limits.max_new_tokens
 
         def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
@@ -141,7 +141,7 @@ class Slots:
             wrapped = [value - 2**64 if value >= 2**63 else value for value in values]
             return torch.tensor(wrapped, device=self.device).unsqueeze(1)
 
-        self.uniforms[rows, :width] = philox_uniform(
+        self.uniforms[rows, :width] = self.operations.philox_uniform(
             signed([item.seed for item in items]),
             signed([item.item_key for item in items]),
             signed([sequence.sample for sequence in sequences]),

@@ -21,6 +21,7 @@ from gloss_engine.checkpoint import (
 )
 from gloss_engine.models.decoder import Decoder
 from gloss_engine.models.spec import ModelSpec
+from gloss_kernels import Operations
 from gloss_server.check import Check, attempt
 
 Role = Literal["av", "ar", "target"]
@@ -127,6 +128,7 @@ def _weights(directory: Path, spec: ModelSpec, role: Role) -> Check:
             spec,
             num_layers=spec.num_layers if role == "ar" else None,
             max_positions=1,
+            operations=Operations("reference"),
             device=torch.device("meta"),
             dtype=torch.bfloat16,
         )

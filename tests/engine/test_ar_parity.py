@@ -9,6 +9,7 @@ import torch
 
 from gloss_engine.ar.reconstructor import Reconstructor
 from gloss_engine.errors import RequestError
+from gloss_kernels import Operations
 from support.checkpoints import Pair, write_ar
 from support.reference import ReferenceReconstructor
 
@@ -33,7 +34,12 @@ TEXTS = [
 
 
 def _load(directory: Path) -> Reconstructor:
-    return Reconstructor.load(directory, device=torch.device("cpu"), dtype=torch.float32)
+    return Reconstructor.load(
+        directory,
+        operations=Operations("reference"),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
 
 
 def _check(directory: Path, twin: Path | None = None) -> None:

@@ -13,13 +13,19 @@ from gloss_engine.ar.scorer import Scorer
 from gloss_engine.config import EngineConfig
 from gloss_engine.errors import CheckpointError
 from gloss_engine.loading import load_engine
+from gloss_kernels import Operations
 from support.checkpoints import Pair
 from support.edits import edit_sidecar
 from support.engine_runs import activations
 
 
 def _reconstructor(directory: Path) -> Reconstructor:
-    return Reconstructor.load(directory, device=torch.device("cpu"), dtype=torch.float32)
+    return Reconstructor.load(
+        directory,
+        operations=Operations("reference"),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
 
 
 @pytest.fixture(scope="module")

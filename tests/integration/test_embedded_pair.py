@@ -12,6 +12,7 @@ import torch
 from gloss_engine import EngineConfig, Explanation, SamplingParams, VerbalizeRequest, load_engine
 from gloss_engine.ar.reconstructor import Reconstructor
 from gloss_engine.ar.scorer import Scorer
+from gloss_kernels import Operations
 from gloss_server.embedded import EmbeddedPair, embedded_pair
 from gloss_training.claims import judge
 from gloss_training.evaluate import other_documents, truth_figures
@@ -60,7 +61,12 @@ def test_explanations_rebuild_their_activations(explanations: list[Explanation])
 def test_explanations_of_other_stories_rebuild_nothing(
     pair: EmbeddedPair, explanations: list[Explanation], activations: torch.Tensor
 ) -> None:
-    reconstructor = Reconstructor.load(pair.ar, device=torch.device("cpu"), dtype=torch.float32)
+    reconstructor = Reconstructor.load(
+        pair.ar,
+        operations=Operations("reference"),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
     scorer = Scorer(reconstructor, reconstructor.sidecar.fve_baseline)
     texts = [e.explanation for e in explanations]
     scores = scorer.score(texts, other_documents(activations))

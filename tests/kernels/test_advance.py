@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gloss_kernels import FINISH_NAMES, Finish, advance
+from gloss_kernels import FINISH_NAMES, Finish
+from gloss_kernels.reference.advance import advance
 
 EOS, TAG_END, PLAIN = 3, 2, 0
 

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from gloss_kernels import embed_inject, scale_to_norm
+from gloss_kernels import scale_to_norm
+from gloss_kernels.reference.embed_inject import embed_inject
 
 
 def _table(dtype: torch.dtype, vocab_size: int = 11, width: int = 7) -> torch.Tensor:

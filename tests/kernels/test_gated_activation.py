@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from gloss_kernels import gated_activation
+from gloss_kernels.reference.gated_activation import gated_activation
 
 FORMULAS = {
     "silu": lambda g: g / (1 + (-g).exp()),

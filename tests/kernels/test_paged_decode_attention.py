@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gloss_kernels import DecodePlan, paged_decode_attention
+from gloss_kernels import DecodePlan
+from gloss_kernels.reference.paged_decode_attention import paged_decode_attention
 from support.attention_loop import attend, behind_prefix
 
 # float32 sums of up to 60 terms; 16-bit inputs are exact in float32, the output rounds once.

@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy import stats
 
-from gloss_kernels import philox_uniform
 from gloss_kernels.reference import philox
+from gloss_kernels.reference.philox import philox_uniform
 
 # Random123, tests/kat_vectors, "philox4x32 10": counter, key, result.
 KNOWN = [

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gloss_kernels import qkv_rope_store
+from gloss_kernels.reference.qkv_rope_store import qkv_rope_store
 
 EPS = 1e-6
 # 16-bit types round after the norm and after the rotation.

@@ -10,8 +10,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from gloss_kernels import philox_uniform, sample
-from gloss_kernels.reference.sample import _invert
+from gloss_kernels.reference.philox import philox_uniform
+from gloss_kernels.reference.sample import _invert, sample
 
 # A token's share of the unit interval is a float32 sum of float32 probabilities; 1e-6 is some 16
 # units in the last place of 1.

@@ -23,6 +23,7 @@ from gloss_engine.errors import CheckpointError, RequestError
 from gloss_engine.models.batch import ForwardBatch, PackedRows, Prefix
 from gloss_engine.models.decoder import Decoder
 from gloss_engine.sidecar import Sidecar, read_sidecar
+from gloss_kernels import Operations
 
 MAX_PROMPT_TOKENS = 4096
 """Longest AR prompt; an explanation of 200 tokens makes about 230."""
@@ -54,7 +55,9 @@ class Reconstructor:
         self.refresh_prefix()
 
     @classmethod
-    def load(cls, directory: Path, *, device: torch.device, dtype: torch.dtype) -> Reconstructor:
+    def load(
+        cls, directory: Path, *, operations: Operations, device: torch.device, dtype: torch.dtype
+    ) -> Reconstructor:
         """Load an AR directory in the released layout.
 
         Raises:
@@ -67,6 +70,7 @@ class Reconstructor:
             spec,
             num_layers=spec.num_layers,
             max_positions=MAX_PROMPT_TOKENS,
+            operations=operations,
             device=device,
             dtype=dtype,
         )

@@ -72,7 +72,13 @@ class Verbalizer:
         self.prompt = build_prompt(tokenizer, self.sidecar)
         num_positions = len(self.prompt.ids) + config.max_new_tokens
         _check_length(self.spec, len(self.prompt.ids), config.max_new_tokens)
-        self.decoder = Decoder(self.spec, max_positions=num_positions, device=device, dtype=dtype)
+        self.decoder = Decoder(
+            self.spec,
+            max_positions=num_positions,
+            operations=config.operations(),
+            device=device,
+            dtype=dtype,
+        )
         stream_weights(directory, self.decoder.targets())
         self.decoder.pack()
         eos_ids = end_of_sequence_ids(directory, tokenizer)

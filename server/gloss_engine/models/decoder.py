@@ -14,23 +14,21 @@ from gloss_engine.models.batch import ForwardBatch, Injection, PackedRows, Prefi
 from gloss_engine.models.linear import Linear
 from gloss_engine.models.rope import cos_sin_table
 from gloss_engine.models.spec import LayerSpec, ModelSpec
-from gloss_kernels import (
-    embed_inject,
-    gated_activation,
-    packed_attention,
-    paged_decode_attention,
-    qkv_rope_store,
-    rms_norm,
-)
+from gloss_kernels import Operations
 
 
 class Block:
     """One decoder block: attention and gated MLP, each behind an RMS norm."""
 
     def __init__(
-        self, spec: ModelSpec, layer: LayerSpec, device: torch.device, dtype: torch.dtype
+        self,
+        spec: ModelSpec,
+        layer: LayerSpec,
+        operations: Operations,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
-        self.spec, self.layer = spec, layer
+        self.spec, self.layer, self.operations = spec, layer, operations
         q_size = spec.num_heads * spec.head_dim
         qkv_size = q_size + 2 * spec.num_kv_heads * spec.head_dim
 
@@ -87,7 +85,7 @@ class Block:
 
     def norm(self, hidden_states: Tensor, weight: Tensor, residual: Tensor | None) -> Tensor:
         """RMS norm with the architecture's epsilon and offset."""
-        return rms_norm(
+        return self.operations.rms_norm(
             hidden_states,
             weight,
             self.spec.rms_norm_eps,
@@ -106,7 +104,7 @@ class Block:
             cos_sin: [num_tokens, 2, head_dim] rows of the block's rotary table.
         """
         spec, cache = self.spec, batch.cache
-        queries, keys, values = qkv_rope_store(
+        queries, keys, values = self.operations.qkv_rope_store(
             self.qkv(hidden_states),
             cos_sin,
             num_heads=spec.num_heads,
@@ -125,7 +123,7 @@ class Block:
         if batch.decode is not None:
             assert cache is not None
             parts.append(
-                paged_decode_attention(
+                self.operations.paged_decode_attention(
                     queries[:num_decode],
                     cache.keys[index],
                     cache.values[index],
@@ -137,7 +135,7 @@ class Block:
             )
         if batch.packed is not None:
             parts.append(
-                packed_attention(
+                self.operations.packed_attention(
                     queries[num_decode:],
                     keys[num_decode:],
                     values[num_decode:],
@@ -153,7 +151,8 @@ class Block:
 
     def mlp(self, hidden_states: Tensor) -> Tensor:
         """The gated MLP of the normed rows."""
-        return self.down(gated_activation(self.gate_up(hidden_states), self.spec.activation))
+        gate_up = self.gate_up(hidden_states)
+        return self.down(self.operations.gated_activation(gate_up, self.spec.activation))
 
 
 class Decoder:
@@ -164,6 +163,7 @@ class Decoder:
         num_layers: keep only the first blocks (an AR, or a target that only reads), without the
             final norm and the head; None keeps the whole model.
         max_positions: positions the rotary tables cover; the model's own limit at most.
+        operations: the kernels, or the reference.
         device, dtype: where and how weights live.
     """
 
@@ -173,13 +173,14 @@ class Decoder:
         *,
         num_layers: int | None = None,
         max_positions: int,
+        operations: Operations,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self.spec, self.device, self.dtype = spec, device, dtype
+        self.spec, self.operations, self.device, self.dtype = spec, operations, device, dtype
         self.embedding = torch.empty(spec.vocab_size, spec.d_model, device=device, dtype=dtype)
         layers = spec.layers if num_layers is None else spec.layers[:num_layers]
-        self.blocks = [Block(spec, layer, device, dtype) for layer in layers]
+        self.blocks = [Block(spec, layer, operations, device, dtype) for layer in layers]
         self.final_norm: Tensor | None = None
         self.head: Linear | None = None
         if num_layers is None:
@@ -218,8 +219,8 @@ class Decoder:
         activations: Tensor | None = None,
         injection_scale: float = 1.0,
     ) -> Tensor:
-        """Embedding rows with activations injected: see `gloss_kernels.embed_inject`."""
-        return embed_inject(
+        """Embedding rows with activations injected: see `gloss_kernels.reference.embed_inject`."""
+        return self.operations.embed_inject(
             self.embedding,
             input_ids,
             embed_scale=self.spec.embed_scale,
@@ -267,7 +268,7 @@ class Decoder:
     def logits(self, hidden_states: Tensor) -> Tensor:
         """Final norm and head: [n, d_model] residual rows to [n, vocab_size] float32."""
         assert self.final_norm is not None and self.head is not None
-        normed = rms_norm(
+        normed = self.operations.rms_norm(
             hidden_states,
             self.final_norm,
             self.spec.rms_norm_eps,

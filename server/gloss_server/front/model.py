@@ -89,6 +89,7 @@ class ServedModel:
             suffix_tokens=info.suffix_tokens,
             device=info.device,
             dtype=info.dtype,
+            kernels=info.kernels,
             limits=pb.Limits(
                 max_items=settings.max_items,
                 max_samples=settings.max_samples,
