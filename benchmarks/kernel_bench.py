@@ -2,17 +2,15 @@
 
 A benchmark file offers `KERNEL`, its stem, and `cases(shape, batch, device)`. For each case, first
 the kernel's result is compared with the reference's; then kernel, a torch copy of equal bytes, the
-eager reference and the compiled reference are timed, each as the replay of a CUDA graph in which it
-runs many times over rotating sets of inputs. `of_copy` and `of_matmul` are shares of two ceilings
-that the same run measures: a large copy and a large matrix product. Without a GPU, `--smoke` runs
-every case once, small, in Triton's interpreter; its times mean nothing and are not written.
+eager reference and the compiled reference are timed (see `kernel_timing`). `of_copy` and
+`of_matmul` are shares of two ceilings that the same run measures: a large copy and a large matrix
+product. Without a GPU, `--smoke` compares every case, small, in Triton's interpreter.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +19,7 @@ from typing import Any, Protocol
 
 import torch
 from common import table, write_result
+from kernel_timing import Ceilings, ceilings, seconds, seconds_or_none
 from torch import Tensor
 
 from gloss_engine.released import RELEASED_PAIRS, ReleasedPair
@@ -40,10 +39,7 @@ SMOKE_SHAPE = replace(
     intermediate_size=80,
     vocab_size=600,
 )
-_CEILING_BYTES = 4 << 30
-_MATMUL_SIZE = 8192
-_GRAPH_LAUNCHES = 20
-_REPLAYS = 15
+SMOKE_BATCHES = (1, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,61 +78,6 @@ class Benchmark(Protocol):
         """Cases of one pair's shape at one batch."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ceilings:
-    """What the machine reaches at best: bytes/s read and written by a copy, bf16 FLOP/s."""
-
-    copy: float
-    matmul: float
-
-
-def on_gpu() -> bool:
-    """Whether there is a GPU to measure on."""
-    return torch.cuda.is_available()
-
-
-def ceilings() -> Ceilings:
-    """Measure both on the GPU."""
-    source = torch.randn(_CEILING_BYTES // 4, device="cuda")
-    target = torch.empty_like(source)
-    copy = seconds([lambda: target.copy_(source)], launches=4)
-    left, right = (
-        torch.randn(_MATMUL_SIZE, _MATMUL_SIZE, device="cuda", dtype=torch.bfloat16)
-        for _ in range(2)
-    )
-    product = torch.empty_like(left)
-    matmul = seconds([lambda: torch.mm(left, right, out=product)], launches=4)
-    return Ceilings(copy=2 * _CEILING_BYTES / copy, matmul=2 * _MATMUL_SIZE**3 / matmul)
-
-
-def seconds(runs: Sequence[Callable[[], object]], launches: int = _GRAPH_LAUNCHES) -> float:
-    """Median time of one run, from replays of a graph that holds `launches` of them in turn."""
-    if not on_gpu():
-        started = time.perf_counter()
-        runs[0]()
-        return time.perf_counter() - started
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for run in runs:
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for index in range(launches):
-            runs[index % len(runs)]()
-    graph.replay()
-    times = []
-    for _ in range(_REPLAYS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) / 1e3 / launches)
-    return statistics.median(times)
-
-
 def check(case: Case) -> float:
     """The largest relative error of the kernel's outputs against the reference's.
 
@@ -151,13 +92,14 @@ def check(case: Case) -> float:
     worst = 0.0
     for wanted, have in zip(expected, got, strict=True):
         assert wanted.shape == have.shape, f"{case.name}: {have.shape}, not {wanted.shape}"
+        assert wanted.dtype == have.dtype, f"{case.name}: {have.dtype}, not {wanted.dtype}"
         if not wanted.is_floating_point():
             assert torch.equal(wanted, have), f"{case.name}: integer outputs differ"
             continue
         scale = wanted.double().norm()
-        error = (have.double() - wanted.double()).norm() / scale.clamp_min(1e-30)
-        worst = max(worst, float(error))
-        assert worst <= case.tolerance, f"{case.name}: error {float(error)} > {case.tolerance}"
+        error = float((have.double() - wanted.double()).norm() / scale.clamp_min(1e-30))
+        worst = max(worst, error)
+        assert error <= case.tolerance, f"{case.name}: error {error} > {case.tolerance}"
     return worst
 
 
@@ -170,38 +112,36 @@ def _tensors(value: Any) -> list[Tensor]:
     return [tensor for part in value for tensor in _tensors(part)]
 
 
-def shapes(smoke: bool) -> tuple[ReleasedPair, ...]:
-    """The released pairs, or one small shape."""
-    return (SMOKE_SHAPE,) if smoke else RELEASED_PAIRS
+def prove(benchmark: Benchmark, shape: ReleasedPair, batch: int) -> list[dict[str, Any]]:
+    """Compare one kernel's cases with the reference; one row each, with `error` or `failure`."""
+    rows = []
+    torch.manual_seed(batch)
+    for case in benchmark.cases(shape, batch, device()):
+        row = _row(benchmark, case, shape, batch)
+        try:
+            row["error"] = check(case)
+        except (AssertionError, RuntimeError, ValueError) as failure:
+            row["failure"] = f"{type(failure).__name__}: {failure}"
+        rows.append(row)
+    return rows
 
 
 def measure(
-    benchmark: Benchmark,
-    shape: ReleasedPair,
-    batch: int,
-    limits: Ceilings | None,
-    compile_until: float,
+    benchmark: Benchmark, shape: ReleasedPair, batch: int, limits: Ceilings, compile_until: float
 ) -> list[dict[str, Any]]:
-    """Check and time one kernel's cases at a shape and batch; one row each.
+    """Time one kernel's cases at a shape and batch; one row each.
 
     Args:
-        limits: None where nothing is timed.
         compile_until: `time.monotonic()` after which no reference is compiled any more.
     """
-    device = torch.device("cuda" if on_gpu() else "cpu")
-    rows = []
-    for case in benchmark.cases(shape, batch, device):
-        row: dict[str, Any] = {
-            "kernel": benchmark.KERNEL,
-            "case": case.name,
-            "pair": shape.name,
-            "batch": batch,
-            "error": check(case),
-        }
-        if limits is not None:
-            row |= _times(case, limits, compile_until)
-        rows.append(row)
-    return rows
+    return [
+        _row(benchmark, case, shape, batch) | _times(case, limits, compile_until)
+        for case in benchmark.cases(shape, batch, device())
+    ]
+
+
+def _row(benchmark: Benchmark, case: Case, shape: ReleasedPair, batch: int) -> dict[str, Any]:
+    return {"kernel": benchmark.KERNEL, "case": case.name, "pair": shape.name, "batch": batch}
 
 
 def _times(case: Case, limits: Ceilings, compile_until: float) -> dict[str, Any]:
@@ -209,12 +149,12 @@ def _times(case: Case, limits: Ceilings, compile_until: float) -> dict[str, Any]
     half = torch.empty(max(case.moved_bytes // 2, 1), dtype=torch.uint8, device="cuda")
     other = torch.empty_like(half)
     copied = seconds([lambda: other.copy_(half)])
-    eager = _or_none(lambda: seconds([case.reference], launches=4))
+    eager = seconds_or_none([case.reference], launches=4)
     compiled = None
     if case.compiles and time.monotonic() < compile_until:
         torch._dynamo.reset()
         function = torch.compile(case.reference, dynamic=False)
-        compiled = _or_none(lambda: seconds([function]))
+        compiled = seconds_or_none([function])
     rate, flops = case.moved_bytes / taken, case.flops / taken
     return {
         "us": taken * 1e6,
@@ -230,53 +170,85 @@ def _times(case: Case, limits: Ceilings, compile_until: float) -> dict[str, Any]
     }
 
 
-def _or_none(timed: Callable[[], float]) -> float | None:
-    """A time, or None where the reference cannot be captured in a graph: it asks the device."""
-    try:
-        return timed()
-    except RuntimeError:
-        torch.cuda.synchronize()
-        return None
-
-
 def main(benchmark: Benchmark) -> None:
     """The command line of a `bench_<kernel>.py`."""
-    parser = argparse.ArgumentParser(description=benchmark.__doc__)
-    parser.add_argument("--smoke", action="store_true", help="small, on a CPU; times nothing")
-    parser.add_argument("--output", type=Path, help="JSON to write; default results/NAME.json")
-    options = parser.parse_args()
-    rows = run([benchmark], smoke=options.smoke, compile_seconds=600.0)
+    options = arguments(benchmark.__doc__)
+    rows = run([benchmark], smoke=options.smoke, time_limit=3600.0, compile_limit=1800.0)
     report(f"bench_{benchmark.KERNEL}", rows, options.smoke, options.output)
 
 
+def arguments(description: str | None) -> argparse.Namespace:
+    """The options of every kernel benchmark."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--smoke", action="store_true", help="small, on a CPU; times nothing")
+    parser.add_argument("--output", type=Path, help="JSON to write; default results/NAME.json")
+    return parser.parse_args()
+
+
 def run(
-    benchmarks: Sequence[Benchmark], *, smoke: bool, compile_seconds: float
+    benchmarks: Sequence[Benchmark], *, smoke: bool, time_limit: float, compile_limit: float
 ) -> list[dict[str, Any]]:
-    """All cases of all benchmarks; every check of a kernel stands before its first timing."""
-    if not smoke and not on_gpu():
+    """Prove every case, then time what was proven until the time is up; one row a case.
+
+    Args:
+        time_limit: seconds from now after which nothing more is timed; such rows stay untimed.
+        compile_limit: seconds from now after which no reference is compiled.
+    """
+    if not smoke and not torch.cuda.is_available():
         raise SystemExit("error: no GPU here; --smoke runs every case small on the CPU")
-    limits = ceilings() if on_gpu() and not smoke else None
-    compile_until = time.monotonic() + compile_seconds
-    rows = []
-    for benchmark in benchmarks:
-        for shape in shapes(smoke):
-            for batch in (1, 3) if smoke else BATCHES:
-                rows += measure(benchmark, shape, batch, limits, compile_until)
-    if limits is not None:
-        rows.append({"kernel": "copy", "case": "ceiling", "gb_s": limits.copy / 1e9})
-        rows.append({"kernel": "matmul", "case": "ceiling", "tflop_s": limits.matmul / 1e12})
+    started = time.monotonic()
+    cells = [
+        (shape, batch, benchmark)
+        for shape in ((SMOKE_SHAPE,) if smoke else RELEASED_PAIRS)
+        for batch in (SMOKE_BATCHES if smoke else BATCHES)
+        for benchmark in benchmarks
+    ]
+    rows = [row for shape, batch, benchmark in cells for row in prove(benchmark, shape, batch)]
+    print(f"{len(rows)} cases compared in {time.monotonic() - started:.0f} s", flush=True)
+    if smoke:
+        return rows
+    limits = ceilings()
+    by_place = {_place(row): row for row in rows}
+    for shape, batch, benchmark in cells:
+        if time.monotonic() - started > time_limit:
+            break
+        for row in measure(benchmark, shape, batch, limits, started + compile_limit):
+            by_place[_place(row)].update(row)
+    print(f"timed until {time.monotonic() - started:.0f} s", flush=True)
+    rows.append({"kernel": "copy", "case": "ceiling", "gb_s": limits.copy / 1e9})
+    rows.append({"kernel": "matmul", "case": "ceiling", "tflop_s": limits.matmul / 1e12})
     return rows
 
 
+def _place(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("kernel", "case", "pair", "batch"))
+
+
 def report(name: str, rows: list[dict[str, Any]], smoke: bool, output: Path | None) -> None:
-    """Write the rows, unless nothing was timed, and print them as a table, last."""
+    """Write the rows, unless nothing was timed, and print them as a table, last.
+
+    Raises:
+        SystemExit: status 1 where a kernel differs from its reference.
+    """
     if not smoke:
         path = write_result(name, f"python benchmarks/{name}.py", rows, output)
         print(f"wrote {path}")
     print(table(rows, COLUMNS))
+    failures = [row for row in rows if "failure" in row]
+    for row in failures:
+        print(f"WRONG {' '.join(str(part) for part in _place(row))}: {row['failure']}")
+    if failures:
+        raise SystemExit(1)
+
+
+def device() -> torch.device:
+    """The GPU, or the CPU, where kernels run in Triton's interpreter."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def interpret_without_gpu() -> None:
     """Let kernels run in Triton's interpreter; call before anything imports triton."""
-    if not on_gpu():
+    if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"

@@ -1,0 +1,80 @@
+"""The kernels' benchmark runs from a source tree on a CPU, covers every kernel, sees a wrong one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+def _smoke(*arguments: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(str(ROOT / folder) for folder in ("kernels", "server"))
+    return subprocess.run(
+        [sys.executable, "benchmarks/gpu_kernels.py", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_kernel_is_compared() -> None:
+    done = _smoke("--smoke")
+    assert done.returncode == 0, done.stdout + done.stderr
+    compared = {line.split()[0] for line in done.stdout.splitlines() if " smoke " in line}
+    kernels = {
+        path.stem
+        for path in (ROOT / "kernels/gloss_kernels").glob("*.py")
+        if "_kernel[" in path.read_text()
+    }
+    assert kernels and compared == kernels
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_nothing_is_timed() -> None:
+    done = _smoke()
+    assert done.returncode == 1 and "no GPU" in done.stderr
+
+
+class WrongKernel:
+    """A benchmark whose kernel differs from its reference in one element."""
+
+    KERNEL = "wrong"
+
+    def cases(self, shape: object, batch: int, device: torch.device) -> list[object]:
+        """One right case and two wrong ones."""
+        from kernel_bench import Case
+
+        right = torch.arange(1.0, 9.0)
+        wrong, nan = right.clone(), right.clone()
+        wrong[3] += 1
+        nan[3] = torch.nan
+        case = Case(name="right", runs=[lambda: right], reference=lambda: right, moved_bytes=1)
+        return [
+            case,
+            replace(case, name="wrong", runs=[lambda: wrong]),
+            replace(case, name="nan", runs=[lambda: nan]),
+            replace(case, name="integer", runs=[lambda: right.long()]),
+        ]
+
+
+def test_a_wrong_kernel_is_seen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import kernel_bench
+
+    rows = kernel_bench.prove(WrongKernel(), kernel_bench.SMOKE_SHAPE, 1)
+    assert ["failure" in row for row in rows] == [False, True, True, True]
+    with pytest.raises(SystemExit) as ended:
+        kernel_bench.report("wrong", rows, True, None)
+    assert ended.value.code == 1
+    assert "WRONG wrong nan" in capsys.readouterr().out
