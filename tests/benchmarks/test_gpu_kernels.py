@@ -1,4 +1,4 @@
-"""The kernels' benchmark runs from a source tree on a CPU, covers every kernel, sees a wrong one."""
+"""The kernels' benchmark runs from a source tree, covers every kernel and sees a wrong one."""
 
 from __future__ import annotations
 
