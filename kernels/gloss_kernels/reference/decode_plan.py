@@ -1,11 +1,15 @@
-"""Where the private keys of a decode step stand: worked out once a step, read by every block.
+"""What one decode step reads: tables, lengths and bounds, the same for every block.
 
-A cache is read in place where every sequence has one page and these pages are dense, in page order
-and with idle pages among them; else a sequence's pages are copied together first. Masks depend on
-the lengths and the window alone, so they are made once a step too.
+`DecodePlan` is data that any backend reads; making one reads no tensor on the host. `PrivateRows`
+is how the reference finds the keys. It is made on first use and kept with the plan, masks too, so
+every block of a step shares it: the reference reads a cache in place where every sequence has one
+page and these pages are dense, in page order and with idle pages among them; else it copies a
+sequence's pages together first.
 """
 
 from __future__ import annotations
+
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -40,27 +44,46 @@ class DecodePlan:
         num_kv_heads: int,
         prefix_len: int,
     ) -> None:
+        self.block_table, self.private_lens = block_table, private_lens
+        self.max_private_len, self.page_size = max_private_len, page_size
         self.num_kv_heads, self.prefix_len = num_kv_heads, prefix_len
-        self._n, self._length = block_table.shape[0], max_private_len
-        self._masks: dict[int | None, tuple[Tensor, Tensor | None]] = {}
-        self._place: Tensor | None = None
-        self._first, self._span = self._dense_span(block_table[:, 0], page_size)
-        if self._span == 0:
-            num_pages = -(-max_private_len // page_size)
-            self._length = num_pages * page_size
-            heads = torch.arange(num_kv_heads, device=block_table.device).view(1, -1, 1)
-            pages = block_table[:, None, :num_pages]
-            self._rows = (pages * num_kv_heads + heads).view(-1)
-        else:
-            place = block_table[:, 0] - self._first
-            in_order = torch.arange(self._span, device=place.device)
-            if not torch.equal(place, in_order):
-                self._place = place
-        self._lens = self.spread(private_lens)
 
     def __len__(self) -> int:
         """Sequences of the step."""
-        return self._n
+        return self.block_table.shape[0]
+
+    @cached_property
+    def private_rows(self) -> PrivateRows:
+        """Where the reference reads; on a CPU this reads the tables, so they must stand by now."""
+        return PrivateRows(self)
+
+
+class PrivateRows:
+    """The private keys of a plan as rows of one batched product.
+
+    Args:
+        plan: of at least one sequence.
+    """
+
+    def __init__(self, plan: DecodePlan) -> None:
+        self.num_kv_heads, self.prefix_len = plan.num_kv_heads, plan.prefix_len
+        self._n, self._length = len(plan), plan.max_private_len
+        self._masks: dict[int | None, tuple[Tensor, Tensor | None]] = {}
+        self._place: Tensor | None = None
+        table, page_size = plan.block_table, plan.page_size
+        self._first, self._span = self._dense_span(table[:, 0], page_size)
+        if self._span == 0:
+            num_pages = -(-self._length // page_size)
+            self._length = num_pages * page_size
+            heads = torch.arange(self.num_kv_heads, device=table.device).view(1, -1, 1)
+            pages = table[:, None, :num_pages]
+            self._rows = (pages * self.num_kv_heads + heads).view(-1)
+        else:
+            place = table[:, 0] - self._first
+            in_order = torch.arange(self._span, device=place.device)
+            if not torch.equal(place, in_order):
+                self._place = place
+        self._lens = self.spread(plan.private_lens)
 
     def keys(self, cache: Tensor) -> Tensor:
         """Private rows of a cache [num_pages, num_kv_heads, page_size, head_dim].

@@ -8,6 +8,7 @@ read: the prefix once, the private keys and values of every sequence once, the q
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from gloss_kernels.reference.attention import two_part_attention
@@ -29,7 +30,8 @@ def paged_decode_attention(
     Args:
         queries: [n, num_heads, head_dim].
         key_cache, value_cache: [num_pages, num_kv_heads, page_size, head_dim]; the current
-            token's key and value are already stored. Pages that nobody holds must be finite.
+            token's key and value are already stored. Pages that nobody holds must be finite
+            (the kernel reads none of them).
         plan: the step's tables and lengths, for the same n and cache shape.
         prefix: shared keys and values, each [num_kv_heads, prefix_len, head_dim], or None.
         scale: factor on the scores.
@@ -39,8 +41,11 @@ def paged_decode_attention(
         [n, num_heads, head_dim] in the dtype of `queries`.
     """
     n, num_heads, head_dim = queries.shape
-    grouped = plan.spread(queries.view(n, plan.num_kv_heads, -1, head_dim))
-    mask, prefix_mask = plan.masks(window)
-    keys, values = plan.keys(key_cache), plan.keys(value_cache)
+    if n == 0:
+        return torch.empty_like(queries)
+    private = plan.private_rows
+    grouped = private.spread(queries.view(n, plan.num_kv_heads, -1, head_dim))
+    mask, prefix_mask = private.masks(window)
+    keys, values = private.keys(key_cache), private.keys(value_cache)
     out = two_part_attention(grouped, keys, values, mask, prefix, prefix_mask, scale)
-    return plan.collect(out).reshape(n, num_heads, head_dim).to(queries.dtype)
+    return private.collect(out).reshape(n, num_heads, head_dim).to(queries.dtype)
