@@ -9,6 +9,7 @@ from __future__ import annotations
 from gloss_kernels.reference.advance import advance
 from gloss_kernels.reference.embed_inject import embed_inject
 from gloss_kernels.reference.gated_activation import gated_activation
+from gloss_kernels.reference.hook_gather import hook_gather
 from gloss_kernels.reference.packed_attention import packed_attention
 from gloss_kernels.reference.paged_decode_attention import paged_decode_attention
 from gloss_kernels.reference.philox import philox_uniform
@@ -30,7 +31,7 @@ class Operations:
     def __init__(self, backend: str) -> None:
         assert backend in BACKENDS, backend
         self.backend, self.interpreted = backend, False
-        self.embed_inject = embed_inject
+        self.embed_inject, self.hook_gather = embed_inject, hook_gather
         self.rms_norm, self.rms_norm_fp8 = rms_norm, rms_norm_fp8
         self.qkv_rope_store = qkv_rope_store
         self.gated_activation = gated_activation
@@ -42,8 +43,12 @@ class Operations:
 
     def _use_triton(self) -> None:
         """Put the kernels in the reference's place; triton is imported here and nowhere else."""
+        from gloss_kernels.hook_gather import hook_gather
         from gloss_kernels.launch import INTERPRETED
+        from gloss_kernels.philox import philox_uniform
         from gloss_kernels.rms_norm import rms_norm, rms_norm_fp8
 
         self.interpreted = bool(INTERPRETED.value)
+        self.hook_gather = hook_gather
         self.rms_norm, self.rms_norm_fp8 = rms_norm, rms_norm_fp8
+        self.philox_uniform = philox_uniform

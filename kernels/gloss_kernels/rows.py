@@ -1,0 +1,57 @@
+"""What kernels of one program a row share: the row's block, its L2 norm, and writing it rescaled.
+
+    norm = sqrt(sum_i h_i^2)          out_i = h_i * factor,   factor = length / max(norm, 1e-12)
+
+A row of up to 16,384 elements is one block that stays in registers from its only load to its
+stores. Of a wider row the first block stays and the others are read again for the second pass, by
+the program that has just read them: from cache, not from memory.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from gloss_kernels.launch import next_power_of_2
+
+HELD_COLUMNS = 16384
+"""The widest row held in registers: 32 float32 values a thread of 512. Chosen, not swept: no GPU
+was at hand."""
+
+LOOPED_COLUMNS = 8192
+"""A block of a row that is wider."""
+
+
+def row_block(width: int) -> int:
+    """Columns of a block: the whole row where a program can hold it."""
+    return next_power_of_2(width) if width <= HELD_COLUMNS else LOOPED_COLUMNS
+
+
+@triton.jit
+def row_norm(first, row_ptr, column_stride, width, BLOCK: tl.constexpr):
+    """The L2 norm of a row whose first block, in float32, is `first`; float32 throughout."""
+    squares = first * first
+    for start in range(BLOCK, width, BLOCK):
+        column = start + tl.arange(0, BLOCK).to(tl.int64)
+        value = tl.load(row_ptr + column * column_stride, mask=column < width, other=0.0)
+        squares += value.to(tl.float32) * value.to(tl.float32)
+    return tl.sqrt(tl.sum(squares, axis=0))
+
+
+@triton.jit
+def length_factor(norm, length):
+    """What brings a row to an L2 norm of `length`; a comparison, because tl.maximum drops a NaN."""
+    return length / tl.where(norm < 1e-12, 1e-12, norm)
+
+
+@triton.jit
+def write_scaled(first, factor, row_ptr, column_stride, out_ptr, width, BLOCK: tl.constexpr):
+    """Write a row times `factor`: the product in float32, the cast to the output's type last."""
+    column = tl.arange(0, BLOCK).to(tl.int64)
+    out_type = out_ptr.dtype.element_ty
+    tl.store(out_ptr + column, (first * factor).to(out_type), mask=column < width)
+    for start in range(BLOCK, width, BLOCK):
+        rest = start + column
+        value = tl.load(row_ptr + rest * column_stride, mask=rest < width, other=0.0)
+        scaled = value.to(tl.float32) * factor
+        tl.store(out_ptr + rest, scaled.to(out_type), mask=rest < width)

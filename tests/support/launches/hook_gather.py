@@ -1,0 +1,31 @@
+"""What the engine asks of hook_gather at the shapes of the released pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+
+from gloss_engine.released import RELEASED_PAIRS
+from gloss_kernels.hook_gather import hook_gather
+
+MAX_REGISTERS = 64
+"""A row's 16 values a thread, twice, and the addresses: 1,024 threads fit at once."""
+
+TENSOR_CORES: frozenset[str] = frozenset()
+
+
+def launches() -> Iterator[tuple[str, Callable[[], object]]]:
+    """Calls by name."""
+    rows = torch.empty(256, dtype=torch.int64, device="meta")
+    for pair in RELEASED_PAIRS:
+        residual = torch.empty(4096, pair.d_model, dtype=torch.bfloat16, device="meta")
+        buffer = torch.empty(256 * 25, pair.d_model, dtype=torch.bfloat16, device="meta")
+        yield f"{pair.name} capture", partial(hook_gather, residual, rows)
+        yield (
+            f"{pair.name} capture and inject",
+            partial(
+                hook_gather, residual, rows, buffer=buffer, buffer_rows=rows, injection_scale=150.0
+            ),
+        )
