@@ -38,7 +38,9 @@ class Block:
         def norm(size: int) -> Tensor:
             return torch.empty(size, device=device, dtype=dtype)
 
-        self.qkv = linear(spec.d_model, qkv_size, spec.qkv_bias)
+        # The bias of q, k and v is added in float32 by what rotates them: see `qkv_rope_store`.
+        self.qkv = linear(spec.d_model, qkv_size, False)
+        self.qkv_bias = torch.empty(qkv_size, device=device, dtype=dtype) if spec.qkv_bias else None
         self.output = linear(q_size, spec.d_model, spec.o_bias)
         self.gate_up = linear(spec.d_model, 2 * spec.intermediate_size, spec.mlp_bias)
         self.down = linear(spec.intermediate_size, spec.d_model, spec.mlp_bias)
@@ -60,17 +62,17 @@ class Block:
         ff = spec.intermediate_size
         named: dict[str, Tensor] = {"input_layernorm.weight": self.input_norm}
         packed = (
-            (self.qkv, ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            (self.qkv, self.qkv_bias, ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
              (q_size, kv_size, kv_size)),
-            (self.output, ("self_attn.o_proj",), (spec.d_model,)),
-            (self.gate_up, ("mlp.gate_proj", "mlp.up_proj"), (ff, ff)),
-            (self.down, ("mlp.down_proj",), (spec.d_model,)),
+            (self.output, self.output.bias, ("self_attn.o_proj",), (spec.d_model,)),
+            (self.gate_up, self.gate_up.bias, ("mlp.gate_proj", "mlp.up_proj"), (ff, ff)),
+            (self.down, self.down.bias, ("mlp.down_proj",), (spec.d_model,)),
         )  # fmt: skip
-        for layer, names, sizes in packed:
+        for layer, bias, names, sizes in packed:
             for name, part in zip(names, layer.weight.split(sizes), strict=True):
                 named[f"{name}.weight"] = part
-            if layer.bias is not None:
-                for name, part in zip(names, layer.bias.split(sizes), strict=True):
+            if bias is not None:
+                for name, part in zip(names, bias.split(sizes), strict=True):
                     named[f"{name}.bias"] = part
         if self.q_norm is not None and self.k_norm is not None:
             named["self_attn.q_norm.weight"] = self.q_norm
@@ -109,6 +111,7 @@ class Block:
             cos_sin,
             num_heads=spec.num_heads,
             num_kv_heads=spec.num_kv_heads,
+            bias=self.qkv_bias,
             q_norm_weight=self.q_norm,
             k_norm_weight=self.k_norm,
             norm_eps=spec.rms_norm_eps,
