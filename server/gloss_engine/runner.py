@@ -259,14 +259,18 @@ class ModelRunner:
             penalties=None if presence is None else slots.penalties[:n],
             presence=None if presence is None else presence[:n],
         )
-        slots.record(n, tokens, logprobs)
         codes = self.decoder.operations.advance(
             tokens,
+            logprobs,
             finite,
+            last_tokens=slots.tokens[:n],
+            token_ids=slots.token_ids[:n],
+            token_logprobs=slots.logprobs[:n],
             stop_states=slots.stop_states[:n],
             num_generated=slots.num_generated[:n],
             limits=slots.max_tokens[:n],
             stop_table=program.stop_table,
             is_eos=program.is_eos,
+            presence=None if presence is None else presence[:n],
         )
         return codes.tolist()

@@ -59,6 +59,8 @@ class Slots:
         temperatures, top_ps, min_ps, penalties: [num_slots] float32; top_ks: int64.
         uniforms: [num_slots, max_new_tokens] float32 every draw the sequence may need.
         token_ids: [num_slots, max_new_tokens] int64; logprobs: the same shape, float32.
+        presence: [num_slots, ceil(vocab_size / 32)] int32 bitmap of tokens generated, bit v % 32
+            of word v // 32 for token v; None until a penalty is first used.
     """
 
     def __init__(self, limits: SlotLimits, operations: Operations, device: torch.device) -> None:
@@ -112,7 +114,7 @@ class Slots:
         if any(s.temperature > 0 for s in settings):
             self._draw(rows, sequences)
         if self.uses("penalty"):
-            self._presence()[rows] = False
+            self._presence()[rows] = 0
 
     def release(self, sequence: Sequence) -> None:
         """Forget what an ended sequence needed of the sampler."""
@@ -122,15 +124,6 @@ class Slots:
         """Copy one row over another."""
         for tensor in self._rows():
             tensor[destination] = tensor[source]
-
-    def record(self, n: int, tokens: Tensor, logprobs: Tensor) -> None:
-        """Note what rows 0 .. n-1 generated; `num_generated` counts the tokens before these."""
-        at = self.num_generated[:n].unsqueeze(1)
-        self.tokens[:n] = tokens
-        self.token_ids[:n].scatter_(1, at, tokens.unsqueeze(1))
-        self.logprobs[:n].scatter_(1, at, logprobs.unsqueeze(1))
-        if self.presence is not None and self.uses("penalty"):
-            self.presence[:n].scatter_(1, tokens.unsqueeze(1), True)
 
     def _draw(self, rows: slice, sequences: list[Sequence]) -> None:
         """Fill the draws of consecutive rows: positions count generated tokens from 0."""
@@ -149,10 +142,10 @@ class Slots:
         )
 
     def _presence(self) -> Tensor:
-        """The presence map [num_slots, vocab_size], made when a penalty is first used."""
+        """The presence map, made when a penalty is first used."""
         if self.presence is None:
-            shape = (self.limits.num_slots, self.limits.vocab_size)
-            self.presence = torch.zeros(shape, dtype=torch.bool, device=self.device)
+            shape = (self.limits.num_slots, -(-self.limits.vocab_size // 32))
+            self.presence = torch.zeros(shape, dtype=torch.int32, device=self.device)
         return self.presence
 
     def _rows(self) -> list[Tensor]:

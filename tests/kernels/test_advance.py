@@ -1,17 +1,21 @@
-"""What a token does to a sequence: stops in their order of precedence, counters in place."""
+"""What a token does to a sequence: outputs, stops in their order of precedence, state in place."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
+from gloss_engine.av.stop import CLOSING_TAG, stop_table
 from gloss_kernels import FINISH_NAMES, Finish
-from gloss_kernels.reference.advance import advance
+from support.backends import BACKENDS, TRITON, Backend
 
 EOS, TAG_END, PLAIN = 3, 2, 0
 
 
-def _table() -> torch.Tensor:
+def _table() -> Tensor:
     """Two states and a final one over five tokens: 1 opens, 2 closes what 1 opened."""
     table = torch.zeros(3, 5, dtype=torch.uint8)
     table[:2, 1] = 1
@@ -21,12 +25,59 @@ def _table() -> torch.Tensor:
     return table
 
 
-def _is_eos() -> torch.Tensor:
-    is_eos = torch.zeros(5, dtype=torch.bool)
-    is_eos[EOS] = True
-    return is_eos
+def _is_eos(vocab_size: int = 5) -> Tensor:
+    return torch.arange(vocab_size) == EOS
 
 
+class State:
+    """The state of n rows on a backend's device, in larger tables whose other rows must stay.
+
+    Args:
+        backend: where it lives.
+        n: rows.
+        limit: tokens a row may generate.
+        capacity: columns of the outputs.
+        columns: values of `stop_states` or `num_generated`, 0 otherwise.
+    """
+
+    def __init__(
+        self, backend: Backend, n: int, *, limit: int = 7, capacity: int = 12, **columns: list[int]
+    ) -> None:
+        self.backend, self.n = backend, n
+        self.whole: dict[str, Tensor] = {
+            "last_tokens": torch.full((n + 2,), -1),
+            "token_ids": torch.full((n + 2, capacity), -1),
+            "token_logprobs": torch.full((n + 2, capacity), 1.0),
+            "stop_states": torch.tensor([*columns.get("stop_states", [0] * n), 90, 91]),
+            "num_generated": torch.tensor([*columns.get("num_generated", [0] * n), 80, 81]),
+        }
+        self.whole = {name: tensor.to(backend.device) for name, tensor in self.whole.items()}
+        self.limits = torch.full((n,), limit, device=backend.device)
+        self.table, self.is_eos = _table(), _is_eos()
+        self.presence: Tensor | None = None
+
+    def step(self, tokens: list[int], finite: list[bool] | None = None) -> list[int]:
+        """Advance by one token a row, whose logprob is -token / 8."""
+        device = self.backend.device
+        chosen = torch.tensor(tokens, dtype=torch.int64, device=device)
+        codes = self.backend.ops.advance(
+            chosen,
+            -chosen / 8,
+            torch.tensor(finite or [True] * self.n, dtype=torch.bool, device=device),
+            **{name: tensor[: self.n] for name, tensor in self.whole.items()},
+            limits=self.limits,
+            stop_table=self.table.to(device),
+            is_eos=self.is_eos.to(device),
+            presence=None if self.presence is None else self.presence[: self.n],
+        )
+        assert codes.dtype == torch.int64 and codes.shape == (self.n,)
+        return codes.tolist()
+
+    def __getattr__(self, name: str) -> Any:
+        return self.whole[name].cpu()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("token", "state", "generated", "finite", "expected"),
     [
@@ -44,48 +95,119 @@ def _is_eos() -> torch.Tensor:
         (PLAIN, 0, 0, False, Finish.ERROR),
     ],
 )
-def test_precedence(token: int, state: int, generated: int, finite: bool, expected: Finish) -> None:
-    codes = advance(
-        torch.tensor([token]),
-        torch.tensor([finite]),
-        stop_states=torch.tensor([state]),
-        num_generated=torch.tensor([generated]),
-        limits=torch.tensor([7]),
-        stop_table=_table(),
-        is_eos=_is_eos(),
-    )
-    assert codes.dtype == torch.int64 and codes.tolist() == [expected]
+def test_precedence(
+    backend: Backend, token: int, state: int, generated: int, finite: bool, expected: Finish
+) -> None:
+    rows = State(backend, 1, stop_states=[state], num_generated=[generated])
+    assert rows.step([token], [finite]) == [expected]
 
 
-def test_state_is_updated_in_place_also_through_views() -> None:
-    states = torch.tensor([0, 1, 1, 9])
-    generated = torch.tensor([0, 4, 6, 9])
-    codes = advance(
-        torch.tensor([1, TAG_END, PLAIN]),
-        torch.tensor([True, True, True]),
-        stop_states=states[:3],
-        num_generated=generated[:3],
-        limits=torch.tensor([7, 7, 7]),
-        stop_table=_table(),
-        is_eos=_is_eos(),
-    )
-    assert states.tolist() == [1, 2, 0, 9]
-    assert generated.tolist() == [1, 5, 7, 9]
-    assert codes.tolist() == [Finish.RUNNING, Finish.CLOSING_TAG, Finish.LENGTH]
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_state_is_updated_in_place_and_only_of_the_rows(backend: Backend) -> None:
+    rows = State(backend, 3, stop_states=[0, 1, 1], num_generated=[0, 4, 6])
+    codes = rows.step([1, TAG_END, PLAIN])
+    assert codes == [Finish.RUNNING, Finish.CLOSING_TAG, Finish.LENGTH]
+    assert rows.stop_states.tolist() == [1, 2, 0, 90, 91]
+    assert rows.num_generated.tolist() == [1, 5, 7, 80, 81]
+    assert rows.last_tokens.tolist() == [1, TAG_END, PLAIN, -1, -1]
+    token_ids, logprobs = torch.full((5, 12), -1), torch.full((5, 12), 1.0)
+    for row, (at, token) in enumerate([(0, 1), (4, TAG_END), (6, PLAIN)]):
+        token_ids[row, at], logprobs[row, at] = token, -token / 8
+    assert torch.equal(rows.token_ids, token_ids)
+    assert torch.equal(rows.token_logprobs, logprobs)
 
 
-def test_no_rows() -> None:
-    none = torch.empty(0, dtype=torch.int64)
-    codes = advance(
-        none,
-        torch.empty(0, dtype=torch.bool),
-        stop_states=none.clone(),
-        num_generated=none.clone(),
-        limits=none,
-        stop_table=_table(),
-        is_eos=_is_eos(),
-    )
-    assert codes.shape == (0,)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_many_rows_for_some_steps(backend: Backend) -> None:
+    """More rows than a program takes, against the definition, token by token in Python."""
+    n, vocab_size, num_steps = 261, 77, 4
+    generator = torch.Generator().manual_seed(3)
+    table = torch.randint(0, 6, (6, vocab_size), generator=generator).to(torch.uint8)
+    limits = torch.randint(1, 6, (n,), generator=generator)
+    rows = State(backend, n, stop_states=torch.randint(0, 6, (n,), generator=generator).tolist())
+    rows.table, rows.is_eos = table, torch.rand(vocab_size, generator=generator) < 0.1
+    rows.limits = limits.to(backend.device)
+    rows.presence = torch.zeros(n + 2, 3, dtype=torch.int32, device=backend.device)
+    states, seen = rows.stop_states[:n].tolist(), [set() for _ in range(n)]
+    for step in range(num_steps):
+        tokens = torch.randint(0, vocab_size, (n,), generator=generator).tolist()
+        finite = (torch.rand(n, generator=generator) < 0.9).tolist()
+        codes = rows.step(tokens, finite)
+        states = [int(table[state, token]) for state, token in zip(states, tokens, strict=True)]
+        for row, token in enumerate(tokens):
+            expected = Finish.LENGTH if step + 1 >= limits[row] else Finish.RUNNING
+            expected = Finish.CLOSING_TAG if states[row] == 5 else expected
+            expected = Finish.EOS if rows.is_eos[token] else expected
+            assert codes[row] == (expected if finite[row] else Finish.ERROR)
+            seen[row].add(token)
+        assert rows.stop_states[:n].tolist() == states
+        assert rows.token_ids[:n, step].tolist() == rows.last_tokens[:n].tolist() == tokens
+        assert torch.equal(rows.token_logprobs[:n, step], -torch.tensor(tokens) / 8)
+    bits = rows.presence.cpu().unsqueeze(2) >> torch.arange(32, dtype=torch.int32) & 1
+    bits = bits.flatten(1)
+    assert [set(row.nonzero().flatten().tolist()) for row in bits[:n]] == seen
+    assert not bits[n:].any(), "rows beyond n"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_bit_of_the_presence_map(backend: Backend) -> None:
+    """All tokens of a vocabulary of 70 one after another: bit 31 is a sign, bits are kept."""
+    rows = State(backend, 2, limit=99, capacity=99)
+    rows.table, rows.is_eos = torch.zeros(3, 70, dtype=torch.uint8), torch.zeros(70).bool()
+    rows.presence = torch.zeros(4, 3, dtype=torch.int32, device=backend.device)
+    full = [0, 0, 0]
+    for token in range(70):
+        rows.step([token, 69 - token])
+        full[token // 32] |= 1 << token % 32
+        words = [word % 2**32 for word in rows.presence[0].tolist()]
+        assert words == full
+    assert torch.equal(rows.presence[0], rows.presence[1]) and not rows.presence[2:].any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        (["<</explanation>"], 0),
+        (["<", "</explanation>"], 1),
+        (["</expl</explanation>"], 0),
+        (["</expl", "</explan", "ation", ">"], 3),
+        (["</explanation", "x", ">"], None),
+        (["</explanation", "", ">"], 2),
+        (["a</explana", "tion>bcd", "y"], 1),
+        (["</", "explanation", ">", "more"], 2),
+        (list(CLOSING_TAG), len(CLOSING_TAG) - 1),
+        (["<explanation>", "</Explanation>"], None),
+    ],
+)
+def test_a_closing_tag_cut_anywhere(
+    backend: Backend, pieces: list[str], expected: int | None
+) -> None:
+    """Each piece is a token; a second row says something else meanwhile."""
+    texts = [*pieces, "x"]
+    rows = State(backend, 2, limit=99, capacity=99)
+    rows.table = stop_table(texts)
+    rows.is_eos = torch.zeros(len(texts), dtype=torch.bool)
+    codes = [rows.step([token, len(pieces)]) for token in range(len(pieces))]
+    first = [code[0] for code in codes]
+    until = len(pieces) if expected is None else expected
+    assert first[:until] == [Finish.RUNNING] * until
+    assert first[until:] == [Finish.CLOSING_TAG] * (len(pieces) - until)
+    assert {code[1] for code in codes} == {Finish.RUNNING}
+
+
+def test_the_kernel_writes_nothing_past_a_full_row() -> None:
+    rows = State(TRITON, 2, capacity=12, num_generated=[12, 3])
+    assert rows.step([1, 1]) == [Finish.LENGTH, Finish.RUNNING]
+    expected = torch.full((4, 12), -1)
+    expected[1, 3] = 1
+    assert torch.equal(rows.token_ids, expected)
+    assert torch.equal(rows.token_logprobs, torch.where(expected == 1, -0.125, 1.0))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_rows(backend: Backend) -> None:
+    assert State(backend, 0).step([], []) == []
 
 
 def test_names() -> None:

@@ -47,6 +47,13 @@ def _presence(vocab_size: int) -> Tensor:
     return torch.arange(vocab_size) % 3 == 1
 
 
+def _bitmap(present: Tensor) -> Tensor:
+    """[vocab_size] bool as the sampler's words [1, ceil(vocab_size / 32)] int32."""
+    padded = torch.zeros(-(-present.shape[0] // 32) * 32, dtype=torch.int64)
+    padded[: present.shape[0]] = present
+    return (padded.view(1, -1, 32) << torch.arange(32)).sum(-1).to(torch.int32)
+
+
 def penalised(logits: Tensor, penalty: float) -> Tensor:
     exact = logits.double()
     scaled = torch.where(exact > 0, exact / penalty, exact * penalty)
@@ -88,7 +95,7 @@ def draw(logits: Tensor, uniforms: Tensor, settings: dict[str, Any]) -> Tensor:
             if name in names
         }
         if "penalty" in settings:
-            columns["presence"] = _presence(logits.shape[0]).expand(n, -1)
+            columns["presence"] = _bitmap(_presence(logits.shape[0])).expand(n, -1)
         tokens.append(
             sample(
                 logits.repeat(n, 1),
@@ -244,7 +251,7 @@ def test_logprob_is_of_the_untruncated_softmax(temperature: float, penalty: floa
         top_ps=torch.full((n,), 0.9),
         min_ps=torch.full((n,), 0.01),
         penalties=torch.full((n,), penalty),
-        presence=_presence(300).expand(n, -1),
+        presence=_bitmap(_presence(300)).expand(n, -1),
     )
     exact = torch.log_softmax(penalised(logits, penalty) / (temperature or 1.0), dim=-1)
     assert logprobs.dtype == torch.float32
@@ -264,7 +271,7 @@ def test_a_non_finite_row_is_flagged_and_alone(bad: float, at: int, filters: boo
             "top_ps": torch.full((6,), 0.8),
             "min_ps": torch.full((6,), 0.02),
             "penalties": torch.full((6,), 1.2),
-            "presence": _presence(300).expand(6, -1),
+            "presence": _bitmap(_presence(300)).expand(6, -1),
         }
     clean = sample(logits.clone(), _uniforms(6), **columns)
     logits[[2, 3], at] = bad
@@ -298,7 +305,7 @@ def test_filters_of_each_row_are_its_own() -> None:
         top_ps=torch.tensor([row["top_p"] for row in rows]),
         min_ps=torch.tensor([row["min_p"] for row in rows]),
         penalties=torch.tensor([row["penalty"] for row in rows]),
-        presence=_presence(300).expand(5, -1),
+        presence=_bitmap(_presence(300)).expand(5, -1),
     )[0]
     names = ("plain", "top_k", "top_p", "min_p", "all")
     alone = [draw(logits, uniforms[i : i + 1], SETTINGS[name]) for i, name in enumerate(names)]

@@ -38,7 +38,7 @@ def sample(
     """Choose the next token of every row.
 
     Args:
-        logits: [n, vocab_size] float32; overwritten.
+        logits: [n, vocab_size] float32, bfloat16 or float16; float32 may be overwritten.
         uniforms: [n] float32 in (0, 1). None: every row is greedy.
         temperatures: [n] float32; 0 means greedy.
         any_greedy: False where the caller knows that no row is, which saves the argmax.
@@ -46,18 +46,18 @@ def sample(
         top_ps: [n] float32, 1 for no limit.
         min_ps: [n] float32, 0 for no limit.
         penalties: [n] float32 repetition penalties, 1 for none.
-        presence: [n, vocab_size] bool, tokens the row has generated; needed with penalties.
+        presence: [n, ceil(vocab_size / 32)] int32 bitmap of the tokens the row has generated, bit
+            v % 32 of word v // 32 for token v; needed with penalties.
 
     Returns:
         tokens [n] int64; logprobs [n] float32, log-softmax(logits / T) at the token after the
         penalty and before truncation, nats; finite [n] bool, False where a logit was NaN or
         infinite (token and logprob of such a row mean nothing).
     """
+    logits = logits.float()
     if penalties is not None:
         assert presence is not None
-        factor = penalties.unsqueeze(1)
-        penalised = torch.where(logits > 0, logits / factor, logits * factor)
-        logits = torch.where(presence, penalised, logits)
+        _penalise(logits, penalties, presence)
     maxima = _block_maxima(logits)
     finite = torch.isfinite(logits.amin(dim=-1)) & torch.isfinite(maxima.amax(dim=-1))
     best = _first_maximum(logits, maxima) if any_greedy or uniforms is None else None
@@ -75,6 +75,16 @@ def sample(
             tokens = torch.where(temperatures == 0, best, tokens)
     logprobs = probs.gather(1, tokens.unsqueeze(1)).squeeze(1).log()
     return tokens, logprobs, finite
+
+
+def _penalise(logits: Tensor, penalties: Tensor, presence: Tensor) -> None:
+    """Apply the penalty in place; touches only the few tokens that are present."""
+    rows, words = presence.nonzero(as_tuple=True)
+    shifts = torch.arange(32, dtype=torch.int32, device=presence.device)
+    at, bit = (presence[rows, words].unsqueeze(1) >> shifts & 1).nonzero(as_tuple=True)
+    rows, tokens = rows[at], words[at] * 32 + bit
+    present, factor = logits[rows, tokens], penalties[rows]
+    logits[rows, tokens] = torch.where(present > 0, present / factor, present * factor)
 
 
 def _by_block(rows: Tensor) -> tuple[Tensor, Tensor]:
