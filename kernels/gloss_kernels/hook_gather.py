@@ -32,23 +32,23 @@ def _hook_gather_kernel(
     hidden_stride,
     column_stride,
     buffer_stride,
-    width,
     injection_scale,
     HAS_BUFFER: tl.constexpr,
+    WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     source_ptr = hidden_ptr + tl.load(rows_ptr + row) * hidden_stride
     column = tl.arange(0, BLOCK).to(tl.int64)
-    inside = column < width
+    inside = column < WIDTH
     first = tl.load(source_ptr + column * column_stride, mask=inside, other=0.0).to(tl.float32)
-    write_scaled(first, 1.0, source_ptr, column_stride, raw_ptr + row * width, width, BLOCK)
-    norm = row_norm(first, source_ptr, column_stride, width, BLOCK)
+    write_scaled(first, 1.0, source_ptr, column_stride, raw_ptr + row * WIDTH, WIDTH, BLOCK)
+    norm = row_norm(first, source_ptr, column_stride, WIDTH, BLOCK)
     tl.store(norms_ptr + row, norm)
     if HAS_BUFFER:
         target_ptr = buffer_ptr + tl.load(buffer_rows_ptr + row) * buffer_stride
         factor = length_factor(norm, injection_scale)
-        write_scaled(first, factor, source_ptr, column_stride, target_ptr, width, BLOCK)
+        write_scaled(first, factor, source_ptr, column_stride, target_ptr, WIDTH, BLOCK)
 
 
 def hook_gather(
@@ -85,9 +85,9 @@ def hook_gather(
         hidden_states.stride(0),
         hidden_states.stride(1),
         target.stride(0),
-        width,
         injection_scale,
         HAS_BUFFER=buffer is not None,
+        WIDTH=width,
         BLOCK=block,
         num_warps=row_warps(block),
     )

@@ -44,12 +44,13 @@ class Operations:
     def _use_triton(self) -> None:
         """Put the kernels in the reference's place; triton is imported here and nowhere else."""
         from gloss_kernels.advance import advance
+        from gloss_kernels.embed_inject import embed_inject
         from gloss_kernels.hook_gather import hook_gather
         from gloss_kernels.launch import INTERPRETED
         from gloss_kernels.philox import philox_uniform
         from gloss_kernels.rms_norm import rms_norm, rms_norm_fp8
 
         self.interpreted = bool(INTERPRETED.value)
-        self.hook_gather = hook_gather
+        self.embed_inject, self.hook_gather = embed_inject, hook_gather
         self.rms_norm, self.rms_norm_fp8 = rms_norm, rms_norm_fp8
         self.philox_uniform, self.advance = philox_uniform, advance

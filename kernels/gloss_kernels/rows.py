@@ -4,7 +4,8 @@
 
 A row of up to 16,384 elements is one block that stays in registers from its only load to its
 stores. Of a wider row the first block stays and the others are read again for the second pass, by
-the program that has just read them: from cache, not from memory.
+the program that has just read them: from cache, not from memory. A row's width is the model's and
+thus a constant of the kernel: where there is one block, no loop is compiled.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ def row_block(width: int) -> int:
 
 
 @triton.jit
-def row_norm(first, row_ptr, column_stride, width, BLOCK: tl.constexpr):
+def row_norm(first, row_ptr, column_stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     """The L2 norm of a row whose first block, in float32, is `first`; float32 throughout."""
     squares = first * first
-    for start in range(BLOCK, width, BLOCK):
+    for start in range(BLOCK, WIDTH, BLOCK):
         column = start + tl.arange(0, BLOCK).to(tl.int64)
-        value = tl.load(row_ptr + column * column_stride, mask=column < width, other=0.0)
+        value = tl.load(row_ptr + column * column_stride, mask=column < WIDTH, other=0.0)
         squares += value.to(tl.float32) * value.to(tl.float32)
     return tl.sqrt(tl.sum(squares, axis=0))
 
@@ -45,13 +46,15 @@ def length_factor(norm, length):
 
 
 @triton.jit
-def write_scaled(first, factor, row_ptr, column_stride, out_ptr, width, BLOCK: tl.constexpr):
+def write_scaled(
+    first, factor, row_ptr, column_stride, out_ptr, WIDTH: tl.constexpr, BLOCK: tl.constexpr
+):
     """Write a row times `factor`: the product in float32, the cast to the output's type last."""
     column = tl.arange(0, BLOCK).to(tl.int64)
     out_type = out_ptr.dtype.element_ty
-    tl.store(out_ptr + column, (first * factor).to(out_type), mask=column < width)
-    for start in range(BLOCK, width, BLOCK):
+    tl.store(out_ptr + column, (first * factor).to(out_type), mask=column < WIDTH)
+    for start in range(BLOCK, WIDTH, BLOCK):
         rest = start + column
-        value = tl.load(row_ptr + rest * column_stride, mask=rest < width, other=0.0)
+        value = tl.load(row_ptr + rest * column_stride, mask=rest < WIDTH, other=0.0)
         scaled = value.to(tl.float32) * factor
-        tl.store(out_ptr + rest, scaled.to(out_type), mask=rest < width)
+        tl.store(out_ptr + rest, scaled.to(out_type), mask=rest < WIDTH)

@@ -42,16 +42,18 @@ def embed_inject(
 
     Args:
         embedding: [vocab_size, d_model] table.
-        input_ids: [num_tokens] int64; the id at an injected row is ignored.
+        input_ids: [num_tokens] int64; the id at an injected row is ignored and need not exist.
         embed_scale: factor on embedding rows, rounded to the table's dtype as the reference
             implementation of Gemma does; injected rows do not get it.
-        injected_rows: [n] int64 row indices into the output, or None.
-        activations: [n, d_model] raw activations, any float dtype.
+        injected_rows: [n] int64 row indices into the output, all different, or None.
+        activations: [n, d_model] raw activations, any float dtype, any strides.
         injection_scale: the L2 norm of an injected row.
 
     Returns:
         [num_tokens, d_model] in the table's dtype.
     """
+    if injected_rows is not None:
+        input_ids = input_ids.index_fill(0, injected_rows, 0)
     hidden_states = torch.nn.functional.embedding(input_ids, embedding)
     if embed_scale != 1.0:
         factor = torch.tensor(embed_scale, dtype=embedding.dtype, device=embedding.device)

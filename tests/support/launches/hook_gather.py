@@ -10,8 +10,8 @@ import torch
 from gloss_engine.released import RELEASED_PAIRS
 from gloss_kernels.hook_gather import hook_gather
 
-MAX_REGISTERS = 64
-"""A row's 16 values a thread, twice, and the addresses: 1,024 threads fit at once."""
+MAX_REGISTERS = 48
+"""A row's 16 values a thread and the addresses of two rows written: 1,280 threads fit at once."""
 
 TENSOR_CORES: frozenset[str] = frozenset()
 
