@@ -10,6 +10,7 @@ from gloss_kernels.reference.advance import advance
 from gloss_kernels.reference.embed_inject import embed_inject
 from gloss_kernels.reference.gated_activation import gated_activation
 from gloss_kernels.reference.hook_gather import hook_gather
+from gloss_kernels.reference.linear_fp8 import linear_fp8, quantize_fp8
 from gloss_kernels.reference.packed_attention import packed_attention
 from gloss_kernels.reference.paged_decode_attention import paged_decode_attention
 from gloss_kernels.reference.philox import philox_uniform
@@ -32,6 +33,7 @@ class Operations:
         assert backend in BACKENDS, backend
         self.backend, self.interpreted = backend, False
         self.embed_inject, self.hook_gather = embed_inject, hook_gather
+        self.quantize_fp8, self.linear_fp8 = quantize_fp8, linear_fp8
         self.rms_norm, self.rms_norm_fp8 = rms_norm, rms_norm_fp8
         self.qkv_rope_store = qkv_rope_store
         self.gated_activation = gated_activation
@@ -47,10 +49,12 @@ class Operations:
         from gloss_kernels.embed_inject import embed_inject
         from gloss_kernels.hook_gather import hook_gather
         from gloss_kernels.launch import INTERPRETED
+        from gloss_kernels.linear_fp8 import linear_fp8, quantize_fp8
         from gloss_kernels.philox import philox_uniform
         from gloss_kernels.rms_norm import rms_norm, rms_norm_fp8
 
         self.interpreted = bool(INTERPRETED.value)
         self.embed_inject, self.hook_gather = embed_inject, hook_gather
+        self.quantize_fp8, self.linear_fp8 = quantize_fp8, linear_fp8
         self.rms_norm, self.rms_norm_fp8 = rms_norm, rms_norm_fp8
         self.philox_uniform, self.advance = philox_uniform, advance
