@@ -1,0 +1,53 @@
+"""What the engine asks of paged_decode_attention at the shapes of the released pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+
+from gloss_engine.released import RELEASED_PAIRS
+from gloss_kernels import DecodePlan
+from gloss_kernels.paged_decode_attention import paged_decode_attention
+
+MAX_REGISTERS = 208
+"""The most is a lone program that reads the prefix too (198: two addresses for every 8 features), and\nit has a multiprocessor to itself. Full batches take 80 to 144: three to six programs at once."""
+
+TENSOR_CORES = frozenset({"_prefix_kernel", "_private_kernel"})
+
+_PAGE_SIZE, _PREFIX_LEN = 16, 100
+_STEPS = {"one": (1, 145), "one, long": (1, 4000), "full": (256, 145), "long": (24, 1000)}
+"""Sequences and private keys at most: a launch alone, splits, the prefix apart, both."""
+
+
+def launches() -> Iterator[tuple[str, Callable[[], object]]]:
+    """Calls by name."""
+    for pair in RELEASED_PAIRS:
+        head_dim = pair.head_dim
+        own = torch.empty(pair.num_kv_heads, _PREFIX_LEN, head_dim, dtype=torch.bfloat16).to("meta")
+        cache = own.new_empty(4096, pair.num_kv_heads, _PAGE_SIZE, head_dim)
+        for name, (n, max_private_len) in _STEPS.items():
+            lens = torch.empty(n, dtype=torch.int64, device="meta")
+            plan = DecodePlan(
+                lens.new_empty(n, -(-max_private_len // _PAGE_SIZE)),
+                lens,
+                max_private_len=max_private_len,
+                page_size=_PAGE_SIZE,
+                num_kv_heads=pair.num_kv_heads,
+                prefix_len=_PREFIX_LEN,
+            )
+            for prefix in ((own, own), None):
+                yield (
+                    f"{pair.name} {name} {'no prefix' if prefix is None else 'prefix'}",
+                    partial(
+                        paged_decode_attention,
+                        own.new_empty(n, pair.num_heads, head_dim),
+                        cache,
+                        cache,
+                        plan,
+                        prefix=prefix,
+                        scale=head_dim**-0.5,
+                        window=pair.window,
+                    ),
+                )
