@@ -75,7 +75,8 @@ def qkv_rope_store(
     """
     dtype, num_tokens = qkv.dtype, qkv.shape[0]
     rows = qkv if bias is None else qkv.float() + bias.float()
-    heads = rows.view(num_tokens, num_heads + 2 * num_kv_heads, -1)
+    total_heads = num_heads + 2 * num_kv_heads
+    heads = rows.view(num_tokens, total_heads, rows.shape[1] // total_heads)
     rotating, values = heads.split((num_heads + num_kv_heads, num_kv_heads), dim=1)
     rotating = rotating.float()
     if q_norm_weight is not None and k_norm_weight is not None:
