@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from gloss_kernels.reference.advance import advance
 from gloss_kernels.reference.embed_inject import embed_inject
-from gloss_kernels.reference.gated_activation import gated_activation
+from gloss_kernels.reference.gated_activation import gated_activation, gated_activation_fp8
 from gloss_kernels.reference.hook_gather import hook_gather
 from gloss_kernels.reference.linear_fp8 import linear_fp8, quantize_fp8
 from gloss_kernels.reference.packed_attention import packed_attention
@@ -37,6 +37,7 @@ class Operations:
         self.rms_norm, self.rms_norm_fp8 = rms_norm, rms_norm_fp8
         self.qkv_rope_store = qkv_rope_store
         self.gated_activation = gated_activation
+        self.gated_activation_fp8 = gated_activation_fp8
         self.packed_attention = packed_attention
         self.paged_decode_attention = paged_decode_attention
         self.philox_uniform, self.sample, self.advance = philox_uniform, sample, advance
@@ -47,6 +48,7 @@ class Operations:
         """Put the kernels in the reference's place; triton is imported here and nowhere else."""
         from gloss_kernels.advance import advance
         from gloss_kernels.embed_inject import embed_inject
+        from gloss_kernels.gated_activation import gated_activation, gated_activation_fp8
         from gloss_kernels.hook_gather import hook_gather
         from gloss_kernels.launch import INTERPRETED
         from gloss_kernels.linear_fp8 import linear_fp8, quantize_fp8
@@ -59,4 +61,6 @@ class Operations:
         self.quantize_fp8, self.linear_fp8 = quantize_fp8, linear_fp8
         self.rms_norm, self.rms_norm_fp8 = rms_norm, rms_norm_fp8
         self.qkv_rope_store = qkv_rope_store
+        self.gated_activation = gated_activation
+        self.gated_activation_fp8 = gated_activation_fp8
         self.philox_uniform, self.advance = philox_uniform, advance
