@@ -110,8 +110,9 @@ def test_strides(backend: Backend) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("width", [8193, 16384, 16385, 20001])
 def test_widths_of_one_block_and_of_several(backend: Backend, width: int) -> None:
-    hidden = _drawn(2, width, seed=1, dtype=torch.float16).to(backend.device)
-    # Each part of the row weighs differently, so that a block left out is seen.
+    # Column by column in memory; each part of the row weighs differently, so that a block left out
+    # is seen.
+    hidden = _drawn(width, 2, seed=1, dtype=torch.float16).to(backend.device).t()
     hidden[:, 16384:] *= 4
     buffer = torch.zeros(1, width, device=backend.device)
     raw, norms = backend.ops.hook_gather(
