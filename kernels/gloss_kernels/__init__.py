@@ -8,8 +8,17 @@ nothing of models, requests or checkpoints.
 """
 
 from gloss_kernels.operations import BACKENDS, Operations
+from gloss_kernels.packed_plan import PackedPlan
 from gloss_kernels.reference.advance import FINISH_NAMES, Finish
 from gloss_kernels.reference.decode_plan import DecodePlan
 from gloss_kernels.reference.embed_inject import scale_to_norm
 
-__all__ = ["BACKENDS", "FINISH_NAMES", "DecodePlan", "Finish", "Operations", "scale_to_norm"]
+__all__ = [
+    "BACKENDS",
+    "FINISH_NAMES",
+    "DecodePlan",
+    "Finish",
+    "Operations",
+    "PackedPlan",
+    "scale_to_norm",
+]

@@ -52,12 +52,14 @@ class Operations:
         from gloss_kernels.hook_gather import hook_gather
         from gloss_kernels.launch import INTERPRETED
         from gloss_kernels.linear_fp8 import linear_fp8, quantize_fp8
+        from gloss_kernels.packed_attention import packed_attention
         from gloss_kernels.paged_decode_attention import paged_decode_attention
         from gloss_kernels.philox import philox_uniform
         from gloss_kernels.qkv_rope_store import qkv_rope_store
         from gloss_kernels.rms_norm import rms_norm, rms_norm_fp8
 
         self.interpreted = bool(INTERPRETED.value)
+        self.packed_attention = packed_attention
         self.paged_decode_attention = paged_decode_attention
         self.embed_inject, self.hook_gather = embed_inject, hook_gather
         self.quantize_fp8, self.linear_fp8 = quantize_fp8, linear_fp8

@@ -15,7 +15,6 @@ from gloss_engine.kv.pool import clear_pages, copy_pages
 from gloss_engine.models.batch import (
     ForwardBatch,
     Injection,
-    PackedRows,
     PagedCache,
     Prefix,
 )
@@ -23,7 +22,7 @@ from gloss_engine.models.decoder import Decoder
 from gloss_engine.scheduler import StepPlan
 from gloss_engine.sequence import Item, Sequence
 from gloss_engine.slots import Slots
-from gloss_kernels import DecodePlan, Finish, scale_to_norm
+from gloss_kernels import DecodePlan, Finish, PackedPlan, scale_to_norm
 
 ADD_LAYER_INDEX = 1
 """The `add` dialect writes to the output of block 1 (hidden_states[2])."""
@@ -167,7 +166,7 @@ class ModelRunner:
             positions.append((at + self.prefix_len).repeat(m))
             slot_mapping.append(torch.stack((page, (at % self.page_size).repeat(m))))
             starts = torch.arange(m + 1, device=device) * self.suffix_len
-            packed = PackedRows(cu_seqlens=starts, max_seqlen=self.suffix_len)
+            packed = PackedPlan(starts, num_tokens=m * self.suffix_len, max_seqlen=self.suffix_len)
         starting = [prefill.item for prefill in plan.prefills]
         hidden_states, injection = self._embed(torch.cat(ids), n, starting)
         batch = ForwardBatch(

@@ -20,10 +20,10 @@ from gloss_engine.checkpoint import (
     stream_weights,
 )
 from gloss_engine.errors import CheckpointError, RequestError
-from gloss_engine.models.batch import ForwardBatch, PackedRows, Prefix
+from gloss_engine.models.batch import ForwardBatch, Prefix
 from gloss_engine.models.decoder import Decoder
 from gloss_engine.sidecar import Sidecar, read_sidecar
-from gloss_kernels import Operations
+from gloss_kernels import Operations, PackedPlan
 
 MAX_PROMPT_TOKENS = 4096
 """Longest AR prompt; an explanation of 200 tokens makes about 230."""
@@ -139,14 +139,9 @@ class Reconstructor:
         assert max(lengths) + start <= self.max_prompt_tokens
         ends = torch.tensor([0, *lengths], device=device).cumsum(0)
         ids = torch.tensor([token for row in rows for token in row], device=device)
-        within = torch.arange(ids.shape[0], device=device) - torch.repeat_interleave(
-            ends[:-1], ends.diff()
-        )
-        batch = ForwardBatch(
-            positions=within + start,
-            packed=PackedRows(cu_seqlens=ends, max_seqlen=max(lengths)),
-            prefix=prefix,
-        )
+        packed = PackedPlan(ends, num_tokens=ids.shape[0], max_seqlen=max(lengths))
+        within = torch.arange(ids.shape[0], device=device) - packed.starts
+        batch = ForwardBatch(positions=within + start, packed=packed, prefix=prefix)
         hidden_states = self.decoder.forward(self.decoder.embed(ids), batch)
         self.num_tokens += ids.shape[0]
         last = hidden_states.index_select(0, ends[1:] - 1).float()

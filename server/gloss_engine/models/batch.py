@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gloss_kernels import DecodePlan
+from gloss_kernels import DecodePlan, PackedPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +45,6 @@ class PagedCache:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackedRows:
-    """The rows of whole sequences, packed.
-
-    Attributes:
-        cu_seqlens: [n + 1] int64 starts within the packed rows, and their end.
-        max_seqlen: host bound on the lengths.
-    """
-
-    cu_seqlens: Tensor
-    max_seqlen: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Injection:
     """Vectors added to the residual stream after a block: the second injection dialect.
 
@@ -88,7 +75,7 @@ class ForwardBatch:
 
     positions: Tensor
     decode: DecodePlan | None = None
-    packed: PackedRows | None = None
+    packed: PackedPlan | None = None
     prefix: Prefix | None = None
     cache: PagedCache | None = None
     slot_mapping: Tensor | None = None

@@ -10,11 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gloss_engine.models.batch import ForwardBatch, Injection, PackedRows, Prefix
+from gloss_engine.models.batch import ForwardBatch, Injection, Prefix
 from gloss_engine.models.linear import Linear
 from gloss_engine.models.rope import cos_sin_table
 from gloss_engine.models.spec import LayerSpec, ModelSpec
-from gloss_kernels import Operations
+from gloss_kernels import Operations, PackedPlan
 
 
 class Block:
@@ -142,8 +142,7 @@ class Block:
                     queries[num_decode:],
                     keys[num_decode:],
                     values[num_decode:],
-                    batch.packed.cu_seqlens,
-                    max_seqlen=batch.packed.max_seqlen,
+                    batch.packed,
                     prefix=prefix,
                     scale=spec.attention_scale,
                     window=self.layer.window,
@@ -288,8 +287,8 @@ class Decoder:
         length = input_ids.shape[0]
         batch = ForwardBatch(
             positions=torch.arange(length, device=self.device),
-            packed=PackedRows(
-                cu_seqlens=torch.tensor([0, length], device=self.device), max_seqlen=length
+            packed=PackedPlan(
+                torch.tensor([0, length], device=self.device), num_tokens=length, max_seqlen=length
             ),
         )
         collected: list[tuple[Tensor, Tensor]] = []
