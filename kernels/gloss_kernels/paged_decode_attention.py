@@ -282,12 +282,8 @@ def attend_in_cut(
     if prefix is not None and prefix[0].shape[1] == 0:
         prefix = None
     window = _UNBOUNDED if window is None else window
-    shape = {
-        "NUM_KV_HEADS": num_kv_heads,
-        "GROUP": group,
-        "HEAD_DIM": head_dim,
-        "WIDTH": _width(queries),
-    }
+    width = _width(queries)
+    shape = {"NUM_KV_HEADS": num_kv_heads, "GROUP": group, "HEAD_DIM": head_dim, "WIDTH": width}
     numbers = (n, plan.prefix_len if prefix is not None else 0, window, scale * _LOG2_E)
     out = torch.empty(n, num_heads, head_dim, dtype=queries.dtype, device=queries.device)
     shares = prefix is not None and cut.shares_prefix
@@ -301,7 +297,7 @@ def attend_in_cut(
         _prefix_kernel[grid](
             queries, keys, values, plan.private_lens, *begun, *strides, *numbers, **shape,
             ROWS=rows, BLOCK=cut.prefix_block,
-            num_warps=8 if shape["WIDTH"] > 128 else 4, num_stages=2,
+            num_warps=8 if width > 128 else 4, num_stages=2,
         )  # fmt: skip
     _private_kernel[(n * num_kv_heads, cut.splits)](
         queries, keys, values, key_cache, value_cache, plan.block_table, plan.private_lens,
@@ -312,7 +308,7 @@ def attend_in_cut(
     )  # fmt: skip
     if cut.splits > 1:
         _merge_kernel[(n * num_heads,)](
-            *parts, out, SPLITS=cut.splits, HEAD_DIM=head_dim, WIDTH=shape["WIDTH"],
+            *parts, out, SPLITS=cut.splits, HEAD_DIM=head_dim, WIDTH=width,
             PARTS=next_power_of_2(cut.splits), num_warps=2,
         )  # fmt: skip
     return out
