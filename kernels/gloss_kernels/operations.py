@@ -57,6 +57,7 @@ class Operations:
         from gloss_kernels.philox import philox_uniform
         from gloss_kernels.qkv_rope_store import qkv_rope_store
         from gloss_kernels.rms_norm import rms_norm, rms_norm_fp8
+        from gloss_kernels.sample import sample
 
         self.interpreted = bool(INTERPRETED.value)
         self.packed_attention = packed_attention
@@ -67,4 +68,4 @@ class Operations:
         self.qkv_rope_store = qkv_rope_store
         self.gated_activation = gated_activation
         self.gated_activation_fp8 = gated_activation_fp8
-        self.philox_uniform, self.advance = philox_uniform, advance
+        self.philox_uniform, self.sample, self.advance = philox_uniform, sample, advance
