@@ -18,8 +18,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gloss_kernels.fp8 import FP8_DTYPE, FP8_MAX, LEAST_SCALE, Fp8Rows
-from gloss_kernels.launch import next_power_of_2, to_fp8
+from gloss_kernels.fp8 import FP8_DTYPE, Fp8Rows
+from gloss_kernels.launch import next_power_of_2
+from gloss_kernels.quantize import magnitude_bits, quantized, row_scale
 from gloss_kernels.reference.gated_activation import check_activation
 
 MOST_HELD_COLUMNS = 32768
@@ -56,18 +57,6 @@ def _gated_activation_kernel(
 
 
 @triton.jit
-def _magnitude_bits(values):
-    """The largest magnitude as bits: integers keep the order, and NaN, dropped by tl.max, wins."""
-    return tl.max(values.to(tl.int32, bitcast=True) & 0x7FFFFFFF, axis=0)
-
-
-@triton.jit
-def _store_fp8(out_ptr, column, width, values, scale, FP8_MAX: tl.constexpr):
-    scaled = tl.clamp(values / scale, -FP8_MAX, FP8_MAX, propagate_nan=tl.PropagateNan.ALL)
-    tl.store(out_ptr + column, to_fp8(scaled), mask=column < width)
-
-
-@triton.jit
 def _gated_activation_fp8_kernel(
     gate_up_ptr,
     out_ptr,
@@ -75,8 +64,6 @@ def _gated_activation_fp8_kernel(
     row_stride,
     width,
     GELU: tl.constexpr,
-    FP8_MAX: tl.constexpr,
-    LEAST_SCALE: tl.constexpr,
     FIRST: tl.constexpr,
     SECOND: tl.constexpr,
 ):
@@ -85,17 +72,16 @@ def _gated_activation_fp8_kernel(
     out_ptr += row * width
     column = tl.arange(0, FIRST)
     first = _gated(gate_ptr, gate_ptr + width, column, width, GELU)
-    bits = _magnitude_bits(first)
+    bits = tl.max(magnitude_bits(first), axis=0)
     if SECOND > 0:
         rest = FIRST + tl.arange(0, SECOND)
         second = _gated(gate_ptr, gate_ptr + width, rest, width, GELU)
-        bits = tl.maximum(bits, _magnitude_bits(second))
-    scale = bits.to(tl.float32, bitcast=True) / FP8_MAX
-    scale = tl.maximum(scale, LEAST_SCALE, propagate_nan=tl.PropagateNan.ALL)
+        bits = tl.maximum(bits, tl.max(magnitude_bits(second), axis=0))
+    scale = row_scale(bits)
     tl.store(scale_ptr + row, scale)
-    _store_fp8(out_ptr, column, width, first, scale, FP8_MAX)
+    tl.store(out_ptr + column, quantized(first, scale), mask=column < width)
     if SECOND > 0:
-        _store_fp8(out_ptr, rest, width, second, scale, FP8_MAX)
+        tl.store(out_ptr + rest, quantized(second, scale), mask=rest < width)
 
 
 def gated_activation(gate_up: Tensor, activation: str) -> Tensor:
@@ -138,8 +124,6 @@ def gated_activation_fp8(gate_up: Tensor, activation: str) -> Fp8Rows:
         gate_up.stride(0),
         width,
         GELU=activation == "gelu_tanh",
-        FP8_MAX=FP8_MAX,
-        LEAST_SCALE=LEAST_SCALE,
         FIRST=first,
         SECOND=second,
         num_warps=max(1, min(16, first // 512)),

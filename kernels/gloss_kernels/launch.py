@@ -35,17 +35,3 @@ def row_warps(block: int) -> int:
     swept: no GPU was at hand.
     """
     return min(16, max(1, block // 512))
-
-
-@triton.jit
-def to_fp8(values):
-    """float32 values of at most 448 in magnitude to e4m3, rounded to the nearest.
-
-    Triton's interpreter drops a carry out of the significand: -125.3 became -64 (3.9). There the
-    values are rounded to the grid of e4m3 first.
-    """
-    if INTERPRETED:
-        exponent = values.to(tl.int32, bitcast=True) & 0x7F800000
-        step = tl.maximum(exponent.to(tl.float32, bitcast=True), 0.015625) / 8
-        values = ((values / step + 12582912.0) - 12582912.0) * step
-    return values.to(tl.float8e4nv)

@@ -15,8 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gloss_kernels.fp8 import FP8_DTYPE, FP8_MAX, LEAST_SCALE, Fp8Rows
-from gloss_kernels.launch import row_warps, to_fp8
+from gloss_kernels.fp8 import FP8_DTYPE, Fp8Rows
+from gloss_kernels.launch import row_warps
+from gloss_kernels.quantize import magnitude_bits, quantized, row_scale
 from gloss_kernels.rows import row_block
 
 FAST_ACCUMULATION = True
@@ -30,25 +31,12 @@ ALIGNMENT = 16
 
 
 @triton.jit
-def _magnitude_bits(values):
-    """|x| of float32 as integers of the same order, where NaN comes last and so wins a maximum."""
-    return values.to(tl.int32, bitcast=True) & 0x7FFFFFFF
-
-
-@triton.jit
-def _quantized(values, scale, FP8_MAX: tl.constexpr):
-    return to_fp8(tl.clamp(values / scale, -FP8_MAX, FP8_MAX))
-
-
-@triton.jit
 def _quantize_rows_kernel(
     x_ptr,
     values_ptr,
     scales_ptr,
     row_stride,
     column_stride,
-    FP8_MAX: tl.constexpr,
-    LEAST_SCALE: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -57,21 +45,18 @@ def _quantize_rows_kernel(
     column = tl.arange(0, BLOCK).to(tl.int64)
     inside = column < WIDTH
     first = tl.load(source_ptr + column * column_stride, mask=inside, other=0.0).to(tl.float32)
-    bits = _magnitude_bits(first)
+    bits = magnitude_bits(first)
     for start in range(BLOCK, WIDTH, BLOCK):
         rest = start + column
         value = tl.load(source_ptr + rest * column_stride, mask=rest < WIDTH, other=0.0)
-        bits = tl.maximum(bits, _magnitude_bits(value.to(tl.float32)))
-    scale = tl.max(bits, axis=0).to(tl.float32, bitcast=True) / FP8_MAX
-    # A comparison, because tl.maximum drops a NaN.
-    scale = tl.where(scale < LEAST_SCALE, LEAST_SCALE, scale)
+        bits = tl.maximum(bits, magnitude_bits(value.to(tl.float32)))
+    scale = row_scale(tl.max(bits, axis=0))
     tl.store(scales_ptr + row, scale)
-    tl.store(target_ptr + column, _quantized(first, scale, FP8_MAX), mask=inside)
+    tl.store(target_ptr + column, quantized(first, scale), mask=inside)
     for start in range(BLOCK, WIDTH, BLOCK):
         rest = start + column
         value = tl.load(source_ptr + rest * column_stride, mask=rest < WIDTH, other=0.0)
-        quantized = _quantized(value.to(tl.float32), scale, FP8_MAX)
-        tl.store(target_ptr + rest, quantized, mask=rest < WIDTH)
+        tl.store(target_ptr + rest, quantized(value.to(tl.float32), scale), mask=rest < WIDTH)
 
 
 def quantize_fp8(rows: Tensor) -> Fp8Rows:
@@ -88,8 +73,6 @@ def quantize_fp8(rows: Tensor) -> Fp8Rows:
             scales,
             flat.stride(0),
             flat.stride(1),
-            FP8_MAX=FP8_MAX,
-            LEAST_SCALE=LEAST_SCALE,
             WIDTH=width,
             BLOCK=block,
             num_warps=row_warps(block),

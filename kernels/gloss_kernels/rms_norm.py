@@ -15,8 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gloss_kernels.fp8 import FP8_DTYPE, FP8_MAX, LEAST_SCALE, Fp8Rows
-from gloss_kernels.launch import next_power_of_2, row_warps, to_fp8
+from gloss_kernels.fp8 import FP8_DTYPE, Fp8Rows
+from gloss_kernels.launch import next_power_of_2, row_warps
+from gloss_kernels.quantize import magnitude_bits, quantized, row_scale
 
 
 @triton.jit
@@ -32,8 +33,6 @@ def _rms_norm_kernel(
     offset,
     HAS_RESIDUAL: tl.constexpr,
     QUANTIZE: tl.constexpr,
-    FP8_MAX: tl.constexpr,
-    LEAST_SCALE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
@@ -47,13 +46,13 @@ def _rms_norm_kernel(
         total = (values + residual.to(tl.float32)).to(x.dtype)
         tl.store(residual_ptr + row * width + index, total, mask=inside)
         values = total.to(tl.float32)
-    scale = 1.0 / tl.sqrt(tl.sum(values * values, axis=0) / width + eps)
+    inverse = 1.0 / tl.sqrt(tl.sum(values * values, axis=0) / width + eps)
     weight = tl.load(weight_ptr + index, mask=inside, other=0.0).to(tl.float32)
-    out = values * scale * (weight + offset)
+    out = values * inverse * (weight + offset)
     if QUANTIZE:
-        row_scale = tl.maximum(tl.max(tl.abs(out), axis=0) / FP8_MAX, LEAST_SCALE)
-        tl.store(scale_ptr + row, row_scale)
-        out = to_fp8(tl.clamp(out / row_scale, -FP8_MAX, FP8_MAX))
+        scale = row_scale(tl.max(magnitude_bits(out), axis=0))
+        tl.store(scale_ptr + row, scale)
+        out = quantized(out, scale)
     tl.store(out_ptr + row * width + index, out.to(out_ptr.dtype.element_ty), mask=inside)
 
 
@@ -119,8 +118,6 @@ def _launch(
         offset,
         HAS_RESIDUAL=residual is not None,
         QUANTIZE=scales is not None,
-        FP8_MAX=FP8_MAX,
-        LEAST_SCALE=LEAST_SCALE,
         BLOCK=block,
         num_warps=row_warps(block),
     )

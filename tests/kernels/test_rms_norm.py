@@ -129,3 +129,16 @@ def test_fp8_of_a_row_of_zeros(backend: Backend) -> None:
     rows = torch.zeros(2, 8, device=backend.device)
     out = backend.ops.rms_norm_fp8(rows, torch.ones(8, device=backend.device), 1e-6)
     assert not out.dequantised().any() and (out.scales > 0).all()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # numpy, in the interpreter
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
+def test_fp8_of_a_poisoned_row_stays_poisoned_and_alone(backend: Backend, poison: float) -> None:
+    rows = _drawn(3, 9, seed=1, dtype=torch.float32).to(backend.device)
+    ones = torch.ones(9, device=backend.device)
+    clean = backend.ops.rms_norm_fp8(rows, ones, 1e-6).dequantised()
+    rows[1, 4] = poison
+    out = backend.ops.rms_norm_fp8(rows, ones, 1e-6).dequantised()
+    assert not out[1].isfinite().any()
+    assert torch.equal(out[[0, 2]], clean[[0, 2]])
