@@ -176,9 +176,13 @@ def test_views_of_a_packed_projection(backend: Backend) -> None:
     plan = _plan([2, 5], backend.device)
     options: dict[str, Any] = {"prefix": None, "scale": 0.2, "window": None}
     assert not queries.is_contiguous()
-    out = backend.ops.packed_attention(queries, keys, values, plan, **options)
-    copies = [part.contiguous() for part in (queries, keys, values)]
-    assert torch.equal(out, backend.ops.packed_attention(*copies, plan, **options))
+    views = (queries, keys, values)
+    copies = [part.contiguous() for part in views]
+    expected = backend.ops.packed_attention(*copies, plan, **options)
+    assert torch.equal(backend.ops.packed_attention(*views, plan, **options), expected)
+    for index in range(3):  # Rotated queries and keys are copies, values may stay a view.
+        mixed = [*copies[:index], views[index], *copies[index + 1 :]]
+        assert torch.equal(backend.ops.packed_attention(*mixed, plan, **options), expected)
 
 
 @pytest.mark.parametrize(("backend", "dtype"), BACKEND_DTYPES)
