@@ -268,7 +268,10 @@ class Decoder:
         return residual if pending is None else residual.add_(pending)
 
     def logits(self, hidden_states: Tensor) -> Tensor:
-        """Final norm and head: [n, d_model] residual rows to [n, vocab_size] float32."""
+        """Final norm and head: [n, d_model] residual rows to [n, vocab_size], the model's type.
+
+        Casting them here would move three times their bytes before the sampler reads them.
+        """
         assert self.final_norm is not None and self.head is not None
         normed = self.operations.rms_norm(
             hidden_states,
@@ -276,7 +279,7 @@ class Decoder:
             self.spec.rms_norm_eps,
             offset=self.spec.norm_offset,
         )
-        return self.head(normed).float()
+        return self.head(normed)
 
     def compute_prefix(self, input_ids: Tensor) -> Prefix:
         """Keys and values of a token sequence, for others to stand behind.
