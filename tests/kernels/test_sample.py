@@ -313,6 +313,15 @@ def test_dropped_tokens_are_never_drawn_at_a_blocks_edge() -> None:
     assert int(_invert(weights, torch.tensor([0.5]))) == 300
 
 
+@pytest.mark.parametrize(("target", "expected"), [(-1e-9, 2), (0.0, 2), (1.0, 5), (9.0, 5)])
+def test_rounding_leads_the_kernel_to_no_dropped_token(target: float, expected: int) -> None:
+    """The same of a target a hair before the tile, at an edge, and past the end."""
+    from support.first_past import first_past
+
+    weights = torch.tensor([0, 0, 1, 0, 0, 2, 0, 0], dtype=torch.float64, device=TRITON.device)
+    assert first_past(weights, target) == expected
+
+
 @pytest.mark.parametrize(("backend", "vocab_size"), SIZES)
 @pytest.mark.parametrize("uniforms", [False, True])
 def test_greedy_is_the_first_maximum(backend: Backend, vocab_size: int, uniforms: bool) -> None:
