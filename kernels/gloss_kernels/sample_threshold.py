@@ -9,8 +9,10 @@ threshold separates the kept from the dropped, and ties fall together. A pass ov
 in L2, weighs what lies above four pivots and leaves about a quarter of the range; the search ends
 when one value is left. It starts at what the tiles of `sample` tell: the k-th largest of their
 maxima bounds the k-th largest token, and all tokens below (1 - top_p) * mass / vocab_size weigh too
-little together. Logits that come from 16-bit ones take 4 to 6 passes. No atomics: the same bits
-every time. Then one more pass writes the mass that each tile keeps.
+little together. Counted on 152,064 normal logits: 3 to 6 passes for a top-k of 20 or 50 and for a
+top-p of 0.95 where they are bfloat16, 3 to 10 where they are float32; passes leave out tiles whose
+maximum is dropped. No atomics: the same bits every time. One more pass writes the mass each tile
+keeps.
 """
 
 from __future__ import annotations
