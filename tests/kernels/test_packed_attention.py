@@ -12,11 +12,8 @@ from gloss_kernels import PackedPlan
 from support.attention_loop import attend, behind_prefix
 from support.backends import BACKEND_DTYPES, BACKENDS, REFERENCE, TRITON, TRITON_DTYPES, Backend
 
-# Of the interpreter, which is numpy: products with infinities, and in Triton 3.6 a loop's bounds.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning"),
-]
+# Of the interpreter, which is numpy: products with infinities.
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 
 # float32 sums of up to 200 terms. 16-bit inputs are exact in float32; the kernel rounds weights to
 # 16 bits and both round the output: half a step each, of values that average below 1.

@@ -13,11 +13,6 @@ from gloss_kernels.decode_cut import Cut, choose_cut
 from support.attention_loop import attend, behind_prefix
 from support.backends import DTYPES, REFERENCE, TRITON, Backend
 
-# Triton 3.6's interpreter turns one-element arrays into the bounds of a loop.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Conversion of an array with ndim:DeprecationWarning"
-)
-
 # Two units of roundoff of 16-bit types. The output rounds once; the kernel rounds the weights of a
 # softmax too, which shifts the mean of |values| about 1 by a unit at most. float32: sums of up to
 # 180 terms.

@@ -30,14 +30,13 @@ def launches() -> Iterator[tuple[str, Callable[[], object]]]:
     for pair in RELEASED_PAIRS:
         words = empty(n, -(-pair.vocab_size // 32), dtype=torch.int32)
         penalty = {"penalties": column, "presence": words}
-        # The head's own type, and what a decoder that casts it hands over.
-        for dtype in (torch.bfloat16, torch.float32):
-            call = partial(sample, empty(n, pair.vocab_size, dtype=dtype), temperatures=column)
-            yield f"{pair.name} {dtype} greedy", partial(call, None)
-            yield f"{pair.name} {dtype} draws", partial(call, column, any_greedy=False)
-            yield f"{pair.name} {dtype} all", partial(call, column, **filters, **penalty)
-            if pair is RELEASED_PAIRS[0]:
-                yield f"{pair.name} {dtype} penalty", partial(call, column, **penalty)
-                yield f"{pair.name} {dtype} top_k", partial(call, column, top_ks=filters["top_ks"])
-                yield f"{pair.name} {dtype} nucleus", partial(call, column, top_ps=column)
-                yield f"{pair.name} {dtype} filters", partial(call, column, **filters)
+        logits = empty(n, pair.vocab_size, dtype=torch.bfloat16)
+        call = partial(sample, logits, temperatures=column)
+        yield f"{pair.name} greedy", partial(call, None)
+        yield f"{pair.name} all", partial(call, column, **filters, **penalty)
+        if pair is RELEASED_PAIRS[0]:
+            yield f"{pair.name} draws", partial(call, column, any_greedy=False)
+            yield f"{pair.name} penalty", partial(call, column, **penalty)
+            yield f"{pair.name} top_k", partial(call, column, top_ks=filters["top_ks"])
+            yield f"{pair.name} nucleus", partial(call, column, top_ps=column)
+            yield f"{pair.name} filters", partial(call, column, **filters)
