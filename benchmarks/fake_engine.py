@@ -269,6 +269,7 @@ def load_fake(order: Load, step_seconds: float, num_tokens: int) -> FakeEngine:
         num_pages=NUM_SLOTS,
         device="none",
         dtype="none",
+        kernels="none",
         tokenizer=tokenizer.to_str(),
     )
     return FakeEngine(info, write_scripts(tokenizer, texts, num_tokens), step_seconds)

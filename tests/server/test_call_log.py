@@ -165,8 +165,9 @@ def test_a_reader_that_stalls_keeps_nobody_waiting(pipe: tuple[int, int]) -> Non
     until(drained)
     writer.close()
     lines = received.decode().splitlines()
-    (lost,) = [line for line in lines if line.startswith("lost ")]
-    assert len(lines) - 1 + int(lost.split()[1]) == 3000
+    # One line tells of the loss, or several where the writer's thread was slow to begin.
+    lost = [int(line.split()[1]) for line in lines if line.startswith("lost ")]
+    assert lost and len(lines) - len(lost) + sum(lost) == 3000
 
 
 def test_a_reader_that_went_away(pipe: tuple[int, int]) -> None:
