@@ -14,17 +14,19 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import ceil, inf
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from common import table, write_result
-from kernel_timing import Ceilings, ceilings, seconds, seconds_or_none
+from kernel_timing import Ceilings, ceilings, seconds, seconds_launched
 from torch import Tensor
 
 from gloss_engine.released import RELEASED_PAIRS, ReleasedPair
 
-BATCHES = (1, 64, 256, 512)
+BATCHES = (256, 512, 64, 1)
+"""In the order of what is wanted first, should the time not suffice for all."""
 COLUMNS = (
     *("kernel", "case", "pair", "batch", "us", "gb_s", "of_copy", "tflop_s", "of_matmul"),
     *("copy_us", "x_copy", "eager_us", "compiled_us", "x_compiled", "error"),
@@ -54,9 +56,11 @@ class Case:
         reset: puts back what both write to in place, before each is compared.
         moved_bytes: unique bytes read and written, once each.
         flops: of its matrix products; 0 for a kernel without.
-        tolerance: greatest ||kernel - reference|| / ||reference|| of any floating-point output;
-            integer outputs must be equal.
-        compiles: whether torch.compile can take the reference as it is.
+        tolerance: greatest ||kernel - reference|| / ||reference|| of any floating-point output.
+        unequal: greatest share of the elements of an integer output that may differ.
+        captures: whether the reference asks the device nothing, so that a graph can hold it and
+            torch.compile makes one graph of it; else it is timed as launched, and not compiled.
+        compiles: whether compiling it says anything; False where it is one library call.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Case:
     reset: Callable[[], object] = lambda: None
     flops: int = 0
     tolerance: float = 1e-2
+    unequal: float = 0.0
+    captures: bool = True
     compiles: bool = True
 
 
@@ -94,7 +100,8 @@ def check(case: Case) -> float:
         assert wanted.shape == have.shape, f"{case.name}: {have.shape}, not {wanted.shape}"
         assert wanted.dtype == have.dtype, f"{case.name}: {have.dtype}, not {wanted.dtype}"
         if not wanted.is_floating_point():
-            assert torch.equal(wanted, have), f"{case.name}: integer outputs differ"
+            differing, allowed = int((wanted != have).sum()), ceil(case.unequal * wanted.numel())
+            assert differing <= allowed, f"{case.name}: {differing} of {wanted.numel()} differ"
             continue
         scale = wanted.double().norm()
         error = float((have.double() - wanted.double()).norm() / scale.clamp_min(1e-30))
@@ -112,36 +119,61 @@ def _tensors(value: Any) -> list[Tensor]:
     return [tensor for part in value for tensor in _tensors(part)]
 
 
-def prove(benchmark: Benchmark, shape: ReleasedPair, batch: int) -> list[dict[str, Any]]:
-    """Compare one kernel's cases with the reference; one row each, with `error` or `failure`."""
-    rows = []
+def prove(
+    benchmark: Benchmark, shape: ReleasedPair, batch: int, until: float = inf
+) -> list[dict[str, Any]]:
+    """Compare one kernel's cases with the reference; one row each, with `error` or `failure`.
+
+    Args:
+        until: `time.monotonic()` after which no further case is compared.
+    """
     torch.manual_seed(batch)
-    for case in benchmark.cases(shape, batch, device()):
-        row = _row(benchmark, case, shape, batch)
-        try:
-            row["error"] = check(case)
-        except (AssertionError, RuntimeError, ValueError) as failure:
-            row["failure"] = f"{type(failure).__name__}: {failure}"
-        rows.append(row)
-    return rows
+
+    def compared(case: Case) -> dict[str, Any]:
+        return {"error": check(case)}
+
+    return _rows(benchmark, shape, batch, compared, until)
 
 
 def measure(
-    benchmark: Benchmark, shape: ReleasedPair, batch: int, limits: Ceilings, compile_until: float
+    benchmark: Benchmark,
+    shape: ReleasedPair,
+    batch: int,
+    limits: Ceilings,
+    compile_until: float,
+    until: float,
 ) -> list[dict[str, Any]]:
     """Time one kernel's cases at a shape and batch; one row each.
 
     Args:
         compile_until: `time.monotonic()` after which no reference is compiled any more.
+        until: the same for timing anything.
     """
-    return [
-        _row(benchmark, case, shape, batch) | _times(case, limits, compile_until)
-        for case in benchmark.cases(shape, batch, device())
-    ]
+    return _rows(benchmark, shape, batch, lambda case: _times(case, limits, compile_until), until)
 
 
-def _row(benchmark: Benchmark, case: Case, shape: ReleasedPair, batch: int) -> dict[str, Any]:
-    return {"kernel": benchmark.KERNEL, "case": case.name, "pair": shape.name, "batch": batch}
+def _rows(
+    benchmark: Benchmark,
+    shape: ReleasedPair,
+    batch: int,
+    figures: Callable[[Case], dict[str, Any]],
+    until: float,
+) -> list[dict[str, Any]]:
+    """A row for each case. Whatever goes wrong is the row's `failure`: the others go on."""
+    rows = []
+    cases = iter(benchmark.cases(shape, batch, device()))
+    while time.monotonic() < until:
+        row = {"kernel": benchmark.KERNEL, "case": "?", "pair": shape.name, "batch": batch}
+        try:
+            case = next(cases)
+            row["case"] = case.name
+            row |= figures(case)
+        except StopIteration:
+            break
+        except Exception as failure:
+            row["failure"] = f"{type(failure).__name__}: {failure}"
+        rows.append(row)
+    return rows
 
 
 def _times(case: Case, limits: Ceilings, compile_until: float) -> dict[str, Any]:
@@ -149,12 +181,14 @@ def _times(case: Case, limits: Ceilings, compile_until: float) -> dict[str, Any]
     half = torch.empty(max(case.moved_bytes // 2, 1), dtype=torch.uint8, device="cuda")
     other = torch.empty_like(half)
     copied = seconds([lambda: other.copy_(half)])
-    eager = seconds_or_none([case.reference], launches=4)
+    if case.captures:
+        eager = seconds([case.reference], launches=4)
+    else:
+        eager = seconds_launched(case.reference)
     compiled = None
-    if case.compiles and time.monotonic() < compile_until:
+    if case.captures and case.compiles and time.monotonic() < compile_until:
         torch._dynamo.reset()
-        function = torch.compile(case.reference, dynamic=False)
-        compiled = seconds_or_none([function])
+        compiled = seconds([torch.compile(case.reference, dynamic=False)])
     rate, flops = case.moved_bytes / taken, case.flops / taken
     return {
         "us": taken * 1e6,
@@ -164,7 +198,7 @@ def _times(case: Case, limits: Ceilings, compile_until: float) -> dict[str, Any]
         "of_matmul": flops / limits.matmul if case.flops else None,
         "copy_us": copied * 1e6,
         "x_copy": taken / copied,
-        "eager_us": None if eager is None else eager * 1e6,
+        "eager_us": eager * 1e6,
         "compiled_us": None if compiled is None else compiled * 1e6,
         "x_compiled": None if compiled is None else compiled / taken,
     }
@@ -190,33 +224,35 @@ def arguments(description: str | None) -> argparse.Namespace:
 def run(
     benchmarks: Sequence[Benchmark], *, smoke: bool, time_limit: float, compile_limit: float
 ) -> list[dict[str, Any]]:
-    """Prove every case, then time what was proven until the time is up; one row a case.
+    """Prove every case, then time them until the time is up; one row a case.
 
     Args:
-        time_limit: seconds from now after which nothing more is timed; such rows stay untimed.
+        time_limit: seconds from now after which nothing more is begun; such rows stay untimed.
         compile_limit: seconds from now after which no reference is compiled.
     """
     if not smoke and not torch.cuda.is_available():
         raise SystemExit("error: no GPU here; --smoke runs every case small on the CPU")
     started = time.monotonic()
+    until = started + time_limit
     cells = [
         (shape, batch, benchmark)
-        for shape in ((SMOKE_SHAPE,) if smoke else RELEASED_PAIRS)
         for batch in (SMOKE_BATCHES if smoke else BATCHES)
+        for shape in ((SMOKE_SHAPE,) if smoke else RELEASED_PAIRS)
         for benchmark in benchmarks
     ]
-    rows = [row for shape, batch, benchmark in cells for row in prove(benchmark, shape, batch)]
+    rows = [r for shape, batch, b in cells for r in prove(b, shape, batch, until)]
     print(f"{len(rows)} cases compared in {time.monotonic() - started:.0f} s", flush=True)
     if smoke:
         return rows
     limits = ceilings()
     by_place = {_place(row): row for row in rows}
     for shape, batch, benchmark in cells:
-        if time.monotonic() - started > time_limit:
-            break
-        for row in measure(benchmark, shape, batch, limits, started + compile_limit):
-            by_place[_place(row)].update(row)
+        for row in measure(benchmark, shape, batch, limits, started + compile_limit, until):
+            proven = by_place.setdefault(_place(row), row)
+            if "failure" not in proven:
+                proven.update(row)
     print(f"timed until {time.monotonic() - started:.0f} s", flush=True)
+    rows = list(by_place.values())
     rows.append({"kernel": "copy", "case": "ceiling", "gb_s": limits.copy / 1e9})
     rows.append({"kernel": "matmul", "case": "ceiling", "tflop_s": limits.matmul / 1e12})
     return rows
@@ -235,10 +271,10 @@ def report(name: str, rows: list[dict[str, Any]], smoke: bool, output: Path | No
     if not smoke:
         path = write_result(name, f"python benchmarks/{name}.py", rows, output)
         print(f"wrote {path}")
-    print(table(rows, COLUMNS))
     failures = [row for row in rows if "failure" in row]
     for row in failures:
         print(f"WRONG {' '.join(str(part) for part in _place(row))}: {row['failure']}")
+    print(table(rows, COLUMNS))
     if failures:
         raise SystemExit(1)
 

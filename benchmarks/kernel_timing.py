@@ -65,12 +65,19 @@ def seconds(runs: Sequence[Callable[[], object]], launches: int = _LAUNCHES) -> 
     return statistics.median(times)
 
 
-def seconds_or_none(
-    runs: Sequence[Callable[[], object]], launches: int = _LAUNCHES
-) -> float | None:
-    """`seconds`, or None where it cannot be captured in a graph, because it asks the device."""
-    try:
-        return seconds(runs, launches)
-    except RuntimeError:
-        torch.cuda.synchronize()
-        return None
+def seconds_launched(run: Callable[[], object]) -> float:
+    """Median time of one run launched from Python, gaps included: for what asks the device.
+
+    Capturing such a run in a graph fails, and a failed capture leaves PyTorch's random generator
+    and current stream behind in the capture (pytorch #171263).
+    """
+    run()
+    times = []
+    for _ in range(_REPLAYS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / 1e3)
+    return statistics.median(times)

@@ -24,7 +24,7 @@ _NUM_WARPS = 4
 """A row a thread: the work is a chain of three dependent loads, and 512 rows are four programs."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def _advance_kernel(
     tokens_ptr,
     logprobs_ptr,

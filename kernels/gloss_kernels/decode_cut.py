@@ -63,6 +63,8 @@ def choose_cut(
     keys = keys if window is None else min(keys, window)
     wanted = -(-2 * multiprocessors // programs)
     splits = max(1, min(wanted, keys // _LEAST_SPLIT_KEYS, _MAX_SPLITS))
+    # A power of two: a kernel is compiled for each number, and lengths grow while requests run.
+    splits = 1 << (splits.bit_length() - 1)
     alone = programs * splits <= multiprocessors
     return Cut(
         shares_prefix=shares_prefix,

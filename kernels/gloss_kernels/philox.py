@@ -15,15 +15,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gloss_kernels.launch import next_power_of_2
-
-_TILE = 1024
-_MAX_COLUMNS = 128
+_ROWS, _COLUMNS = 4, 128
 _NUM_WARPS = 4
-"""8 draws a thread. Chosen, not swept: no GPU was at hand."""
+"""4 draws a thread. Chosen, not swept: no GPU was at hand."""
 
 
-@triton.jit
+# Sizes differ between admissions: a kernel made for each would be compiled in a request.
+@triton.jit(
+    do_not_specialize=[
+        *("num_rows", "width", "seeds_row", "seeds_column", "item_keys_row", "item_keys_column"),
+        *("samples_row", "samples_column", "positions_row", "positions_column"),
+    ]
+)
 def _philox_kernel(
     seeds_ptr,
     item_keys_ptr,
@@ -81,16 +84,14 @@ def philox_uniform(
         return out
     num_rows, width = (1, 1, *shape)[-2:]
     spread = [argument.expand(num_rows, width) for argument in arguments]
-    columns = min(next_power_of_2(width), _MAX_COLUMNS)
-    rows = min(next_power_of_2(num_rows), _TILE // columns)
-    _philox_kernel[(triton.cdiv(num_rows, rows), triton.cdiv(width, columns))](
+    _philox_kernel[(triton.cdiv(num_rows, _ROWS), triton.cdiv(width, _COLUMNS))](
         *spread,
         out,
         num_rows,
         width,
         *(stride for argument in spread for stride in argument.stride()),
-        ROWS=rows,
-        COLUMNS=columns,
+        ROWS=_ROWS,
+        COLUMNS=_COLUMNS,
         num_warps=_NUM_WARPS,
     )
     return out

@@ -41,7 +41,7 @@ def _either(q_weight_ptr, k_weight_ptr, column, is_query, is_key):
     return query + tl.load(k_weight_ptr + column, mask=is_key, other=0.0).to(tl.float32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["slot_stride"])
 def _qkv_rope_store_kernel(
     qkv_ptr,
     bias_ptr,

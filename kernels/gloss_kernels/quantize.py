@@ -28,7 +28,7 @@ def magnitude_bits(values):
 @triton.jit
 def row_scale(largest_bits):
     """The scale of a row, from the largest of its `magnitude_bits`."""
-    scale = largest_bits.to(tl.float32, bitcast=True) / _FP8_MAX
+    scale = tl.div_rn(largest_bits.to(tl.float32, bitcast=True), _FP8_MAX)
     # A comparison, because tl.maximum drops a NaN.
     return tl.where(scale < _LEAST_SCALE, _LEAST_SCALE, scale)
 

@@ -146,7 +146,8 @@ class ModelRunner:
         """Logits [num_decode + num_prefills, vocab_size] of the rows that run."""
         n, m = plan.num_decode, len(plan.prefills)
         if n + m == 0:
-            return torch.empty(0, self.decoder.spec.vocab_size, device=self.decoder.device)
+            shape = (0, self.decoder.spec.vocab_size)
+            return torch.empty(shape, device=self.decoder.device, dtype=self.decoder.dtype)
         device = self.decoder.device
         ids, positions, slot_mapping = [], [], []
         decode = packed = None

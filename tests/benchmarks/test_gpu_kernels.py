@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,8 +50,8 @@ class WrongKernel:
 
     KERNEL = "wrong"
 
-    def cases(self, shape: object, batch: int, device: torch.device) -> list[object]:
-        """One right case and two wrong ones."""
+    def cases(self, shape: object, batch: int, device: torch.device) -> Iterator[object]:
+        """One right case, wrong ones, one that raises, and a breakdown between cases."""
         from kernel_bench import Case
 
         right = torch.arange(1.0, 9.0)
@@ -58,12 +59,14 @@ class WrongKernel:
         wrong[3] += 1
         nan[3] = torch.nan
         case = Case(name="right", runs=[lambda: right], reference=lambda: right, moved_bytes=1)
-        return [
-            case,
-            replace(case, name="wrong", runs=[lambda: wrong]),
-            replace(case, name="nan", runs=[lambda: nan]),
-            replace(case, name="integer", runs=[lambda: right.long()]),
-        ]
+        yield case
+        yield replace(case, name="wrong", runs=[lambda: wrong])
+        yield replace(case, name="nan", runs=[lambda: nan])
+        yield replace(case, name="integer", runs=[lambda: right.long()])
+        yield replace(case, name="raises", runs=[lambda: [][1]])
+        yield replace(case, name="some differ", runs=[right.long], reference=wrong.long)
+        yield replace(case, name="few differ", runs=[right.long], reference=wrong.long, unequal=0.1)
+        raise OSError("no more memory")
 
 
 def test_a_wrong_kernel_is_seen(
@@ -73,7 +76,9 @@ def test_a_wrong_kernel_is_seen(
     import kernel_bench
 
     rows = kernel_bench.prove(WrongKernel(), kernel_bench.SMOKE_SHAPE, 1)
-    assert ["failure" in row for row in rows] == [False, True, True, True]
+    wrong = {row["case"] for row in rows if "failure" in row}
+    assert wrong == {"wrong", "nan", "integer", "raises", "some differ", "?"}
+    assert {row["case"] for row in rows} - wrong == {"right", "few differ"}
     with pytest.raises(SystemExit) as ended:
         kernel_bench.report("wrong", rows, True, None)
     assert ended.value.code == 1

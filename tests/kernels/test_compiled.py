@@ -15,6 +15,9 @@ import gloss_kernels
 from support import launches as package
 from support.aot import compile_in_process
 
+MAX_SHARED = 227 << 10
+"""Shared memory of a program on Hopper, bytes; more fails when the kernel is loaded."""
+
 STEMS = sorted(path.stem for path in Path(package.__path__[0]).glob("*.py"))
 
 
@@ -32,6 +35,7 @@ def test_the_machine_code(stem: str) -> None:
     assert cubins
     for cubin in cubins:
         assert (cubin.stack, cubin.local) == (0, 0), cubin
+        assert cubin.shared <= MAX_SHARED, cubin
         assert cubin.registers <= case.MAX_REGISTERS, cubin
         assert (cubin.matrix_instructions > 0) == (cubin.kernel in case.TENSOR_CORES), cubin
     assert {cubin.kernel for cubin in cubins} >= case.TENSOR_CORES

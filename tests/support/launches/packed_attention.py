@@ -7,9 +7,9 @@ from functools import partial
 
 import torch
 
-from gloss_engine.released import RELEASED_PAIRS
 from gloss_kernels import PackedPlan
 from gloss_kernels.packed_attention import packed_attention
+from support.shapes import COMPILED_SHAPES
 
 MAX_REGISTERS = 255
 """A tile's float32 sums are 64 registers a thread at a head of 128, 128 at a head of 256; two
@@ -26,6 +26,7 @@ _FORMS = {
     "Gemma-3-12B-it": (_SUFFIXES, _PROMPTS),
     "Gemma-3-27B-it": (_SUFFIXES, _FEW),
     "Llama-3.3-70B-Instruct": (_SUFFIXES,),
+    "embedded": (_FEW,),
 }
 """Every pair's shape, and every form at a group of 7 and at the widest head; a compilation takes
 seconds, and a window adds two comparisons."""
@@ -33,7 +34,7 @@ seconds, and a window adds two comparisons."""
 
 def launches() -> Iterator[tuple[str, Callable[[], object]]]:
     """Calls by name."""
-    for pair in RELEASED_PAIRS:
+    for pair in COMPILED_SHAPES:
         for num_tokens, prefix_len in _FORMS[pair.name]:
             queries, keys, values, prefix_keys, prefix_values = (
                 torch.empty(*shape, pair.head_dim, dtype=torch.bfloat16, device="meta")

@@ -7,9 +7,9 @@ from functools import partial
 
 import torch
 
-from gloss_engine.released import RELEASED_PAIRS
 from gloss_kernels import DecodePlan
 from gloss_kernels.paged_decode_attention import paged_decode_attention
+from support.shapes import COMPILED_SHAPES
 
 MAX_REGISTERS = 208
 """A lone program that reads the prefix too takes the most, 198 (two addresses for 8 features), and
@@ -24,7 +24,7 @@ _STEPS = {"one": (1, 145), "one, long": (1, 4000), "full": (256, 145), "long": (
 
 def launches() -> Iterator[tuple[str, Callable[[], object]]]:
     """Calls by name."""
-    for pair in RELEASED_PAIRS:
+    for pair in COMPILED_SHAPES:
         head_dim = pair.head_dim
         shape = (pair.num_kv_heads, _PREFIX_LEN, head_dim)
         own = torch.empty(shape, dtype=torch.bfloat16, device="meta")

@@ -9,8 +9,8 @@ import torch
 
 from gloss_kernels.philox import philox_uniform
 
-MAX_REGISTERS = 80
-"""Four words and two keys for each of 8 draws a thread: 768 threads fit at once."""
+MAX_REGISTERS = 64
+"""Four words and two keys for each of 4 draws a thread: 1,024 threads fit at once."""
 
 TENSOR_CORES: frozenset[str] = frozenset()
 
