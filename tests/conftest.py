@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import torch
 
 import support.backends  # noqa: F401  (before whatever imports triton)
 from support.checkpoints import ARCHITECTURES, Pair, write_pair
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started behind a shell's `&`: the commands that tests interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # One thread: float32 sums keep their order, and test processes do not fight for cores.
 torch.set_num_threads(1)
