@@ -211,17 +211,10 @@ def packed_attention(
     """
     num_tokens, num_heads, head_dim = queries.shape
     num_kv_heads, group = keys.shape[1], num_heads // keys.shape[1]
-    assert num_tokens == plan.num_tokens and plan.cu_seqlens.device == queries.device
-    assert keys.shape == values.shape == (num_tokens, num_kv_heads, head_dim)
     assert group * num_kv_heads == num_heads and 1 <= group <= 128
     assert scale > 0 and (window is None or window > 0)
-    for packed in (queries, keys, values):
-        assert packed.dtype == queries.dtype and packed.device == queries.device
-        assert packed.stride(2) == 1 and (packed.shape[1] == 1 or packed.stride(1) == head_dim)
     prefix_len = 0 if prefix is None else prefix[0].shape[1]
-    for part in prefix or ():
-        assert part.shape == (num_kv_heads, prefix_len, head_dim) and part.is_contiguous()
-        assert part.dtype == queries.dtype and part.device == queries.device
+    _check(queries, keys, values, plan, prefix or ())
     out = torch.empty(queries.shape, dtype=queries.dtype, device=queries.device)
     if num_tokens == 0:
         return out
@@ -255,6 +248,21 @@ def packed_attention(
         STAGES=tile.stages,
     )
     return out
+
+
+def _check(
+    queries: Tensor, keys: Tensor, values: Tensor, plan: PackedPlan, prefix: tuple[Tensor, ...]
+) -> None:
+    num_tokens, _, head_dim = queries.shape
+    num_kv_heads = keys.shape[1]
+    assert num_tokens == plan.num_tokens and plan.cu_seqlens.device == queries.device
+    assert keys.shape == values.shape == (num_tokens, num_kv_heads, head_dim)
+    for packed in (queries, keys, values):
+        assert packed.stride(2) == 1 and (packed.shape[1] == 1 or packed.stride(1) == head_dim)
+    for part in prefix:
+        assert part.shape == (num_kv_heads, prefix[0].shape[1], head_dim) and part.is_contiguous()
+    for tensor in (keys, values, *prefix):
+        assert tensor.dtype == queries.dtype and tensor.device == queries.device
 
 
 class _Tile(NamedTuple):

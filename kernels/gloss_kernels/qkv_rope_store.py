@@ -141,14 +141,12 @@ def qkv_rope_store(
     share their strides, with a contiguous last dimension.
     """
     num_tokens, width = qkv.shape
-    total_heads = num_heads + 2 * num_kv_heads
-    head_dim = width // total_heads
+    head_dim = width // (total_heads := num_heads + 2 * num_kv_heads)
     assert width == total_heads * head_dim and head_dim % 2 == 0 and qkv.stride(1) == 1
     _check_inputs(qkv, head_dim, cos_sin, bias, q_norm_weight, k_norm_weight)
     _check_caches(qkv, (num_kv_heads, head_dim), key_cache, value_cache, slot_mapping)
     queries = torch.empty(num_tokens, num_heads, head_dim, dtype=qkv.dtype, device=qkv.device)
-    keys = torch.empty(num_tokens, num_kv_heads, head_dim, dtype=qkv.dtype, device=qkv.device)
-    values = torch.empty(num_tokens, num_kv_heads, head_dim, dtype=qkv.dtype, device=qkv.device)
+    keys, values = (queries.new_empty(num_tokens, num_kv_heads, head_dim) for _ in range(2))
     if num_tokens == 0:
         return queries, keys, values
     block = next_power_of_2(head_dim // 2)

@@ -162,8 +162,7 @@ def sample(
 
     Rows of logits and of the presence map must be contiguous, their strides may be any.
     """
-    n, vocab_size = logits.shape
-    device = logits.device
+    (n, vocab_size), device = logits.shape, logits.device
     columns = (temperatures, uniforms, top_ps, min_ps, penalties)
     _check(logits, columns, top_ks, None if penalties is None else presence)
     assert penalties is None or presence is not None
@@ -176,16 +175,13 @@ def sample(
     filters = uniforms is not None and not (top_ks is top_ps is min_ps is None)
     tile = min(_TILE, next_power_of_2(vocab_size, _WORD))
     num_tiles = triton.cdiv(vocab_size, tile)
-    maxima, minima, masses, kept = torch.empty(
-        4, n, num_tiles, dtype=torch.float32, device=device
-    ).unbind()
+    maxima, minima, masses, kept = logprobs.new_empty(4, n, num_tiles).unbind()
     firsts = torch.empty(n, num_tiles, dtype=torch.int32, device=device)
     tile_finite = torch.empty(n, num_tiles, dtype=torch.int8, device=device)
     thresholds = torch.empty(n, dtype=torch.float32, device=device)
     # What a launch does not use is masked out by its flags; any pointer will do.
     unused = temperatures
-    penalties_or = unused if penalties is None else penalties
-    presence_or = unused if presence is None else presence
+    penalties_or, presence_or = (unused if x is None else x for x in (penalties, presence))
     sizes = (vocab_size, num_tiles, logits.stride(0), presence_or.stride(0))
     flags = {"HAS_PENALTY": penalties is not None, "TILE": tile}
     _tile_kernel[(num_tiles, n)](
@@ -196,9 +192,7 @@ def sample(
     if filters:
         _threshold_kernel[(n,)](
             logits, presence_or, temperatures, penalties_or,
-            unused if top_ks is None else top_ks,
-            unused if top_ps is None else top_ps,
-            unused if min_ps is None else min_ps,
+            *(unused if column is None else column for column in (top_ks, top_ps, min_ps)),
             maxima, minima, masses, tile_finite, kept, thresholds, *sizes,
             HAS_TOP_K=top_ks is not None, HAS_TOP_P=top_ps is not None,
             HAS_MIN_P=min_ps is not None, NUM_TILES=next_power_of_2(num_tiles),

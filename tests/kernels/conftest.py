@@ -22,10 +22,11 @@ def _poison(tensor: Tensor) -> Tensor:
 @pytest.fixture(autouse=True)
 def poisoned_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     """New memory holds NaN, or the largest integer, so an element nobody writes is seen."""
-    for name in ("empty", "empty_like", "empty_strided"):
-        plain = getattr(torch, name)
+    names = ((torch, "empty"), (torch, "empty_like"), (torch, "empty_strided"))
+    for owner, name in (*names, (Tensor, "new_empty")):
+        plain = getattr(owner, name)
 
         def poisoned(*args: Any, plain: Any = plain, **options: Any) -> Tensor:
             return _poison(plain(*args, **options))
 
-        monkeypatch.setattr(torch, name, poisoned)
+        monkeypatch.setattr(owner, name, poisoned)
