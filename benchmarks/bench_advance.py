@@ -1,4 +1,4 @@
-"""A step's state: outputs, presence, stop automaton and finish codes of every row.
+"""A step's state: report, presence, stop automaton and finish codes of every row.
 
 python benchmarks/bench_advance.py [--smoke] [--output FILE]
 """
@@ -18,7 +18,6 @@ from gloss_engine.released import ReleasedPair
 from gloss_kernels.operations import Operations
 
 KERNEL = "advance"
-NUM_TOKENS = 120
 NUM_STATES = len(CLOSING_TAG) + 1
 interpret_without_gpu()
 
@@ -35,19 +34,18 @@ def _case(shape: ReleasedPair, batch: int, device: torch.device, with_presence: 
         return torch.zeros(*size, dtype=dtype, device=device)
 
     tokens = torch.randint(shape.vocab_size, (batch,), device=device)
-    # Replays of the graph count far beyond a sequence: the outputs hold what all of them write.
-    capacity = NUM_TOKENS * 10
     state: dict[str, Tensor] = {
+        "codes": zeros(batch),
         "last_tokens": zeros(batch),
-        "token_ids": zeros(batch, capacity),
-        "token_logprobs": zeros(batch, capacity, dtype=torch.float32),
         "stop_states": zeros(batch),
         "num_generated": zeros(batch),
+        "report": zeros(3, batch, dtype=torch.int32),
     }
     if with_presence:
         state["presence"] = zeros(batch, -(-shape.vocab_size // 32), dtype=torch.int32)
     constants: dict[str, Any] = {
-        "limits": torch.full((batch,), NUM_TOKENS, device=device),
+        # Replays of the graph count far beyond a sequence, and a row that ended would idle.
+        "limits": torch.full((batch,), 1 << 40, device=device),
         "stop_table": zeros(NUM_STATES, shape.vocab_size, dtype=torch.uint8),
         "is_eos": zeros(shape.vocab_size, dtype=torch.bool),
     }
@@ -55,11 +53,11 @@ def _case(shape: ReleasedPair, batch: int, device: torch.device, with_presence: 
     finite = torch.ones(batch, dtype=torch.bool, device=device)
 
     def run(operations: Operations) -> tuple[Tensor, ...]:
-        codes = operations.advance(tokens, logprobs, finite, **state, **constants)
-        return (codes, *state.values())
+        operations.advance(tokens, logprobs, finite, **state, **constants)
+        return tuple(state.values())
 
-    # tokens, counts, states and limits in, codes, counts, states and tokens out, ...
-    per_row = 8 * 8 + 4 + 1 + 2 + 8 + 4 + (8 if with_presence else 0)
+    # Tokens, codes, counts, states and limits in; codes, counts, states, tokens and report out.
+    per_row = 9 * 8 + 4 + 1 + 2 + 12 + (8 if with_presence else 0)
     return Case(
         name="presence" if with_presence else "plain",
         runs=[lambda: run(kernel)],

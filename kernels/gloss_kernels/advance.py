@@ -1,13 +1,13 @@
 """What a chosen token does to a sequence's state, on a GPU, in one launch.
 
-    outputs[num_generated] <- token, logprob;   num_generated <- num_generated + 1
     presence[token // 32]  <- presence[token // 32] | 1 << token % 32
+    num_generated <- num_generated + 1
     stop_state <- stop_table[stop_state, token]
-    finish     =  error if not finite, else eos if is_eos[token], else closing_tag if
+    code       =  error if not finite, else eos if is_eos[token], else closing_tag if
                   stop_state = last, else length if num_generated >= limit, else running
 
-Reads some 50 bytes a row and writes as many; a lane a row. Rows share no word, so the presence map
-needs no atomics.
+Rows whose code is not `running` keep their state. Reads some 60 bytes a row and writes as many; a
+lane a row. Rows share no word, so the presence map needs no atomics.
 """
 
 from __future__ import annotations
@@ -29,24 +29,22 @@ def _advance_kernel(
     tokens_ptr,
     logprobs_ptr,
     finite_ptr,
+    codes_ptr,
     last_tokens_ptr,
-    token_ids_ptr,
-    token_logprobs_ptr,
     stop_states_ptr,
     num_generated_ptr,
     limits_ptr,
     stop_table_ptr,
     is_eos_ptr,
     presence_ptr,
-    codes_ptr,
+    report_ptr,
     n,
-    capacity,
     vocab_size,
     final,
-    token_ids_stride,
-    token_logprobs_stride,
+    report_stride,
     presence_stride,
     HAS_PRESENCE: tl.constexpr,
+    RUNNING: tl.constexpr,
     EOS: tl.constexpr,
     CLOSING_TAG: tl.constexpr,
     LENGTH: tl.constexpr,
@@ -56,30 +54,33 @@ def _advance_kernel(
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = row < n
     token = tl.load(tokens_ptr + row, mask=inside, other=0)
-    count = tl.load(num_generated_ptr + row, mask=inside, other=0)
+    code = tl.load(codes_ptr + row, mask=inside, other=-1)
+    running = code == RUNNING
+    count = tl.load(num_generated_ptr + row, mask=inside, other=0) + 1
     state = tl.load(stop_states_ptr + row, mask=inside, other=0)
     limit = tl.load(limits_ptr + row, mask=inside, other=0)
     finite = tl.load(finite_ptr + row, mask=inside, other=0)
     logprob = tl.load(logprobs_ptr + row, mask=inside, other=0.0)
     if HAS_PRESENCE:
         word_ptr = presence_ptr + row * presence_stride + token // 32
-        word = tl.load(word_ptr, mask=inside, other=0)
+        word = tl.load(word_ptr, mask=running, other=0)
         bit = tl.full((BLOCK,), 1, tl.uint32) << (token % 32).to(tl.uint32)
-        tl.store(word_ptr, word | bit.to(tl.int32, bitcast=True), mask=inside)
-    state = tl.load(stop_table_ptr + state * vocab_size + token, mask=inside, other=0)
-    is_eos = tl.load(is_eos_ptr + token, mask=inside, other=0)
-    # The reference refuses a row that is full; here nothing may be written past it.
-    fits = inside & (count < capacity)
-    tl.store(last_tokens_ptr + row, token, mask=inside)
-    tl.store(token_ids_ptr + row * token_ids_stride + count, token, mask=fits)
-    tl.store(token_logprobs_ptr + row * token_logprobs_stride + count, logprob, mask=fits)
-    tl.store(stop_states_ptr + row, state.to(tl.int64), mask=inside)
-    tl.store(num_generated_ptr + row, count + 1, mask=inside)
-    code = tl.where(count + 1 >= limit, LENGTH, 0)
-    code = tl.where(state == final, CLOSING_TAG, code)
-    code = tl.where(is_eos != 0, EOS, code)
-    code = tl.where(finite != 0, code, ERROR)
-    tl.store(codes_ptr + row, code.to(tl.int64), mask=inside)
+        tl.store(word_ptr, word | bit.to(tl.int32, bitcast=True), mask=running)
+    state = tl.load(stop_table_ptr + state * vocab_size + token, mask=running, other=0)
+    is_eos = tl.load(is_eos_ptr + token, mask=running, other=0)
+    tl.store(last_tokens_ptr + row, token, mask=running)
+    tl.store(stop_states_ptr + row, state.to(tl.int64), mask=running)
+    tl.store(num_generated_ptr + row, count, mask=running)
+    new = tl.where(count >= limit, LENGTH, RUNNING)
+    new = tl.where(state == final, CLOSING_TAG, new)
+    new = tl.where(is_eos != 0, EOS, new)
+    new = tl.where(finite != 0, new, ERROR)
+    code = tl.where(running, new.to(tl.int64), code)
+    tl.store(codes_ptr + row, code, mask=running)
+    tl.store(report_ptr + row, token.to(tl.int32), mask=inside)
+    bits = logprob.to(tl.int32, bitcast=True)
+    tl.store(report_ptr + report_stride + row, bits, mask=inside)
+    tl.store(report_ptr + 2 * report_stride + row, code.to(tl.int32), mask=inside)
 
 
 def advance(
@@ -87,54 +88,50 @@ def advance(
     logprobs: Tensor,
     finite: Tensor,
     *,
+    codes: Tensor,
     last_tokens: Tensor,
-    token_ids: Tensor,
-    token_logprobs: Tensor,
     stop_states: Tensor,
     num_generated: Tensor,
     limits: Tensor,
     stop_table: Tensor,
     is_eos: Tensor,
+    report: Tensor,
     presence: Tensor | None = None,
-) -> Tensor:
+) -> None:
     """See `gloss_kernels.reference.advance`; rows of every table must be contiguous."""
     (n,), (num_states, vocab_size) = tokens.shape, stop_table.shape
-    for column in (tokens, last_tokens, stop_states, num_generated, limits):
+    for column in (tokens, codes, last_tokens, stop_states, num_generated, limits):
         _check(column, (n,), torch.int64, tokens.device)
     _check(logprobs, (n,), torch.float32, tokens.device)
     _check(finite, (n,), torch.bool, tokens.device)
-    _check(token_ids, (n, token_ids.shape[1]), torch.int64, tokens.device)
-    _check(token_logprobs, tuple(token_ids.shape), torch.float32, tokens.device)
+    _check(report, (3, n), torch.int32, tokens.device)
     _check(is_eos, (vocab_size,), torch.bool, tokens.device)
     assert stop_table.dtype == torch.uint8 and stop_table.is_contiguous()
     assert stop_table.device == tokens.device
     if presence is not None:
         _check(presence, (n, -(-vocab_size // 32)), torch.int32, tokens.device)
-    codes = torch.empty_like(tokens)
     if n == 0:
-        return codes
+        return
     _advance_kernel[(triton.cdiv(n, _BLOCK),)](
         tokens,
         logprobs,
         finite,
+        codes,
         last_tokens,
-        token_ids,
-        token_logprobs,
         stop_states,
         num_generated,
         limits,
         stop_table,
         is_eos,
         tokens if presence is None else presence,
-        codes,
+        report,
         n,
-        token_ids.shape[1],
         vocab_size,
         num_states - 1,
-        token_ids.stride(0),
-        token_logprobs.stride(0),
+        report.stride(0),
         0 if presence is None else presence.stride(0),
         HAS_PRESENCE=presence is not None,
+        RUNNING=int(Finish.RUNNING),
         EOS=int(Finish.EOS),
         CLOSING_TAG=int(Finish.CLOSING_TAG),
         LENGTH=int(Finish.LENGTH),
@@ -142,7 +139,6 @@ def advance(
         BLOCK=_BLOCK,
         num_warps=_NUM_WARPS,
     )
-    return codes
 
 
 def _check(

@@ -7,6 +7,7 @@ from functools import cache
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 """Whether kernels run in Triton's interpreter; settled when triton decorates them."""
@@ -35,3 +36,12 @@ def row_warps(block: int) -> int:
     swept: no GPU was at hand.
     """
     return min(16, max(1, block // 512))
+
+
+def result_like(rows: Tensor, out: Tensor | None) -> Tensor:
+    """Memory for a result of the shape of `rows`: what the caller gave, or new."""
+    if out is None:
+        return torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
+    assert out.shape == rows.shape and out.is_contiguous()
+    assert out.dtype == rows.dtype and out.device == rows.device
+    return out

@@ -31,7 +31,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gloss_kernels.launch import INTERPRETED, next_power_of_2, num_multiprocessors
+from gloss_kernels.launch import INTERPRETED, next_power_of_2, num_multiprocessors, result_like
 from gloss_kernels.packed_plan import PackedPlan
 
 
@@ -202,6 +202,7 @@ def packed_attention(
     prefix: tuple[Tensor, Tensor] | None,
     scale: float,
     window: int | None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """See `gloss_kernels.reference.packed_attention`.
 
@@ -215,7 +216,7 @@ def packed_attention(
     assert scale > 0 and (window is None or window > 0)
     prefix_len = 0 if prefix is None else prefix[0].shape[1]
     _check(queries, keys, values, plan, prefix or ())
-    out = torch.empty(queries.shape, dtype=queries.dtype, device=queries.device)
+    out = result_like(queries, out)
     if num_tokens == 0:
         return out
     tile = _tile(queries, num_kv_heads)

@@ -33,7 +33,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gloss_kernels.decode_cut import Cut, choose_cut
-from gloss_kernels.launch import next_power_of_2, num_multiprocessors
+from gloss_kernels.launch import next_power_of_2, num_multiprocessors, result_like
 from gloss_kernels.reference.decode_plan import DecodePlan
 
 _LOG2_E = 1.4426950408889634
@@ -243,6 +243,7 @@ def paged_decode_attention(
     prefix: tuple[Tensor, Tensor] | None,
     scale: float,
     window: int | None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """See `gloss_kernels.reference.paged_decode_attention`.
 
@@ -251,7 +252,7 @@ def paged_decode_attention(
     """
     prefix_len = 0 if prefix is None else prefix[0].shape[1]
     if len(plan) == 0:
-        return torch.empty_like(queries, memory_format=torch.contiguous_format)
+        return result_like(queries, out)
     cut = choose_cut(
         plan,
         row_bytes=_width(queries) * queries.element_size(),
@@ -260,7 +261,15 @@ def paged_decode_attention(
         multiprocessors=num_multiprocessors(queries.device),
     )
     return attend_in_cut(
-        cut, queries, key_cache, value_cache, plan, prefix=prefix, scale=scale, window=window
+        cut,
+        queries,
+        key_cache,
+        value_cache,
+        plan,
+        prefix=prefix,
+        scale=scale,
+        window=window,
+        out=out,
     )
 
 
@@ -274,6 +283,7 @@ def attend_in_cut(
     prefix: tuple[Tensor, Tensor] | None,
     scale: float,
     window: int | None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """The same, for at least one sequence, cut up as told."""
     _check(queries, key_cache, value_cache, plan, prefix)
@@ -285,7 +295,7 @@ def attend_in_cut(
     width = _width(queries)
     shape = {"NUM_KV_HEADS": num_kv_heads, "GROUP": group, "HEAD_DIM": head_dim, "WIDTH": width}
     numbers = (n, plan.prefix_len if prefix is not None else 0, window, scale * _LOG2_E)
-    out = torch.empty(n, num_heads, head_dim, dtype=queries.dtype, device=queries.device)
+    out = result_like(queries, out)
     shares = prefix is not None and cut.shares_prefix
     begun = _partial(out, 1) if shares else (out, out)
     parts = _partial(out, cut.splits) if cut.splits > 1 else (out, out)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gloss_engine.av.stop import CLOSING_TAG, stop_table
 from gloss_kernels import FINISH_NAMES, Finish
-from support.backends import BACKENDS, TRITON, Backend
+from support.backends import BACKENDS, Backend
 
 EOS, TAG_END, PLAIN = 3, 2, 0
 
@@ -36,22 +36,19 @@ class State:
         backend: where it lives.
         n: rows.
         limit: tokens a row may generate.
-        capacity: columns of the outputs.
-        columns: values of `stop_states` or `num_generated`, 0 otherwise.
+        columns: values of `codes`, `stop_states` or `num_generated`, 0 otherwise.
     """
 
-    def __init__(
-        self, backend: Backend, n: int, *, limit: int = 7, capacity: int = 12, **columns: list[int]
-    ) -> None:
+    def __init__(self, backend: Backend, n: int, *, limit: int = 7, **columns: list[int]) -> None:
         self.backend, self.n = backend, n
         self.whole: dict[str, Tensor] = {
+            "codes": torch.tensor([*columns.get("codes", [0] * n), 0, 0]),
             "last_tokens": torch.full((n + 2,), -1),
-            "token_ids": torch.full((n + 2, capacity), -1),
-            "token_logprobs": torch.full((n + 2, capacity), 1.0),
             "stop_states": torch.tensor([*columns.get("stop_states", [0] * n), 90, 91]),
             "num_generated": torch.tensor([*columns.get("num_generated", [0] * n), 80, 81]),
         }
         self.whole = {name: tensor.to(backend.device) for name, tensor in self.whole.items()}
+        self.report = torch.full((3, n + 2), -7, dtype=torch.int32, device=backend.device)
         self.limits = torch.full((n,), limit, device=backend.device)
         self.table, self.is_eos = _table(), _is_eos()
         self.presence: Tensor | None = None
@@ -60,7 +57,7 @@ class State:
         """Advance by one token a row, whose logprob is -token / 8."""
         device = self.backend.device
         chosen = torch.tensor(tokens, dtype=torch.int64, device=device)
-        codes = self.backend.ops.advance(
+        self.backend.ops.advance(
             chosen,
             -chosen / 8,
             torch.tensor(finite or [True] * self.n, dtype=torch.bool, device=device),
@@ -68,10 +65,16 @@ class State:
             limits=self.limits,
             stop_table=self.table.to(device),
             is_eos=self.is_eos.to(device),
+            report=self.report[:, : self.n],
             presence=None if self.presence is None else self.presence[: self.n],
         )
-        assert codes.dtype == torch.int64 and codes.shape == (self.n,)
-        return codes.tolist()
+        report = self.report.cpu()
+        assert report[0, : self.n].tolist() == tokens
+        assert torch.equal(report[1, : self.n].view(torch.float32), -torch.tensor(tokens) / 8)
+        codes = report[2, : self.n].tolist()
+        assert self.codes[: self.n].tolist() == codes
+        assert (report[:, self.n :] == -7).all() and self.codes[self.n :].tolist() == [0, 0]
+        return codes
 
     def __getattr__(self, name: str) -> Any:
         return self.whole[name].cpu()
@@ -110,17 +113,12 @@ def test_state_is_updated_in_place_and_only_of_the_rows(backend: Backend) -> Non
     assert rows.stop_states.tolist() == [1, 2, 0, 90, 91]
     assert rows.num_generated.tolist() == [1, 5, 7, 80, 81]
     assert rows.last_tokens.tolist() == [1, TAG_END, PLAIN, -1, -1]
-    token_ids, logprobs = torch.full((5, 12), -1), torch.full((5, 12), 1.0)
-    for row, (at, token) in enumerate([(0, 1), (4, TAG_END), (6, PLAIN)]):
-        token_ids[row, at], logprobs[row, at] = token, -token / 8
-    assert torch.equal(rows.token_ids, token_ids)
-    assert torch.equal(rows.token_logprobs, logprobs)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_many_rows_for_some_steps(backend: Backend) -> None:
     """More rows than a program takes, against the definition, token by token in Python."""
-    n, vocab_size, num_steps = 261, 77, 4
+    n, vocab_size, num_steps = 261, 77, 6
     generator = torch.Generator().manual_seed(3)
     table = torch.randint(0, 6, (6, vocab_size), generator=generator).to(torch.uint8)
     limits = torch.randint(1, 6, (n,), generator=generator)
@@ -128,21 +126,26 @@ def test_many_rows_for_some_steps(backend: Backend) -> None:
     rows.table, rows.is_eos = table, torch.rand(vocab_size, generator=generator) < 0.1
     rows.limits = limits.to(backend.device)
     rows.presence = torch.zeros(n + 2, 3, dtype=torch.int32, device=backend.device)
-    states, seen = rows.stop_states[:n].tolist(), [set() for _ in range(n)]
-    for step in range(num_steps):
+    states, seen = rows.stop_states[:n].tolist(), [set[int]() for _ in range(n)]
+    over, last, counts = [Finish.RUNNING] * n, [-1] * n, [0] * n
+    for _ in range(num_steps):
         tokens = torch.randint(0, vocab_size, (n,), generator=generator).tolist()
         finite = (torch.rand(n, generator=generator) < 0.9).tolist()
         codes = rows.step(tokens, finite)
-        states = [int(table[state, token]) for state, token in zip(states, tokens, strict=True)]
         for row, token in enumerate(tokens):
-            expected = Finish.LENGTH if step + 1 >= limits[row] else Finish.RUNNING
-            expected = Finish.CLOSING_TAG if states[row] == 5 else expected
-            expected = Finish.EOS if rows.is_eos[token] else expected
-            assert codes[row] == (expected if finite[row] else Finish.ERROR)
-            seen[row].add(token)
+            if over[row] == Finish.RUNNING:
+                states[row], last[row] = int(table[states[row], token]), token
+                counts[row] += 1
+                over[row] = Finish.LENGTH if counts[row] >= limits[row] else Finish.RUNNING
+                over[row] = Finish.CLOSING_TAG if states[row] == 5 else over[row]
+                over[row] = Finish.EOS if rows.is_eos[token] else over[row]
+                over[row] = over[row] if finite[row] else Finish.ERROR
+                seen[row].add(token)
+        assert codes == over
         assert rows.stop_states[:n].tolist() == states
-        assert rows.token_ids[:n, step].tolist() == rows.last_tokens[:n].tolist() == tokens
-        assert torch.equal(rows.token_logprobs[:n, step], -torch.tensor(tokens) / 8)
+        assert rows.last_tokens[:n].tolist() == last
+        assert rows.num_generated[:n].tolist() == counts
+    assert all(code != Finish.RUNNING for code in over)
     bits = rows.presence.cpu().unsqueeze(2) >> torch.arange(32, dtype=torch.int32) & 1
     bits = bits.flatten(1)
     assert [set(row.nonzero().flatten().tolist()) for row in bits[:n]] == seen
@@ -152,7 +155,7 @@ def test_many_rows_for_some_steps(backend: Backend) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_bit_of_the_presence_map(backend: Backend) -> None:
     """All tokens of a vocabulary of 70 one after another: bit 31 is a sign, bits are kept."""
-    rows = State(backend, 2, limit=99, capacity=99)
+    rows = State(backend, 2, limit=99)
     rows.table, rows.is_eos = torch.zeros(3, 70, dtype=torch.uint8), torch.zeros(70).bool()
     rows.presence = torch.zeros(4, 3, dtype=torch.int32, device=backend.device)
     full = [0, 0, 0]
@@ -185,7 +188,7 @@ def test_a_closing_tag_cut_anywhere(
 ) -> None:
     """Each piece is a token; a second row says something else meanwhile."""
     texts = [*pieces, "x"]
-    rows = State(backend, 2, limit=99, capacity=99)
+    rows = State(backend, 2, limit=99)
     rows.table = stop_table(texts)
     rows.is_eos = torch.zeros(len(texts), dtype=torch.bool)
     codes = [rows.step([token, len(pieces)]) for token in range(len(pieces))]
@@ -196,13 +199,17 @@ def test_a_closing_tag_cut_anywhere(
     assert {code[1] for code in codes} == {Finish.RUNNING}
 
 
-def test_the_kernel_writes_nothing_past_a_full_row() -> None:
-    rows = State(TRITON, 2, capacity=12, num_generated=[12, 3])
-    assert rows.step([1, 1]) == [Finish.LENGTH, Finish.RUNNING]
-    expected = torch.full((4, 12), -1)
-    expected[1, 3] = 1
-    assert torch.equal(rows.token_ids, expected)
-    assert torch.equal(rows.token_logprobs, torch.where(expected == 1, -0.125, 1.0))
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("code", [code for code in Finish if code != Finish.RUNNING])
+def test_a_row_that_is_over_keeps_its_state(backend: Backend, code: Finish) -> None:
+    """Its logits may be anything; the row beside it runs."""
+    rows = State(backend, 2, codes=[code, 0], stop_states=[1, 0], num_generated=[7, 3])
+    rows.presence = torch.zeros(4, 1, dtype=torch.int32, device=backend.device)
+    assert rows.step([EOS, PLAIN], [False, True]) == [code, Finish.RUNNING]
+    assert rows.num_generated[:2].tolist() == [7, 4]
+    assert rows.stop_states[:2].tolist() == [1, 0]
+    assert rows.last_tokens[:2].tolist() == [-1, PLAIN]
+    assert rows.presence.flatten().tolist() == [0, 1 << PLAIN, 0, 0]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

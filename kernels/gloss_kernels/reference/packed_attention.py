@@ -24,6 +24,7 @@ def packed_attention(
     prefix: tuple[Tensor, Tensor] | None,
     scale: float,
     window: int | None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Attend causally inside each packed sequence and to the whole prefix.
 
@@ -35,6 +36,7 @@ def packed_attention(
             every sequence, or None.
         scale: factor on the scores.
         window: sliding window in tokens, or None; counts prefix positions too.
+        out: [num_tokens, num_heads, head_dim] contiguous, to write the result to; None makes one.
 
     Returns:
         [num_tokens, num_heads, head_dim] in the dtype of `queries`. What is not finite in one
@@ -43,7 +45,7 @@ def packed_attention(
     num_tokens, num_heads, head_dim = queries.shape
     assert num_tokens == plan.num_tokens
     if num_tokens == 0:
-        return queries.clone()
+        return queries.clone() if out is None else out
     num_kv_heads = keys.shape[1]
     n, length, group = len(plan), plan.max_seqlen, num_heads // num_kv_heads
     wide = plan.pad(queries).view(n, length, num_kv_heads, group, head_dim)
@@ -52,7 +54,7 @@ def packed_attention(
         plan.pad(packed).transpose(1, 2).reshape(-1, length, head_dim) for packed in (keys, values)
     ]
     mask, prefix_mask = plan.masks(group, window, 0 if prefix is None else prefix[0].shape[1])
-    out = two_part_attention(wide, own[0], own[1], mask, prefix, prefix_mask, scale)
-    out = out.view(n, num_kv_heads, length, group, head_dim).transpose(1, 2)
-    out = out.reshape(n, length, num_heads, head_dim).to(queries.dtype)
-    return plan.unpad(out)
+    mixed = two_part_attention(wide, own[0], own[1], mask, prefix, prefix_mask, scale)
+    mixed = mixed.view(n, num_kv_heads, length, group, head_dim).transpose(1, 2)
+    mixed = plan.unpad(mixed.reshape(n, length, num_heads, head_dim))
+    return mixed.to(queries.dtype) if out is None else out.copy_(mixed)

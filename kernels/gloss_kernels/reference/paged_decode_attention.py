@@ -24,6 +24,7 @@ def paged_decode_attention(
     prefix: tuple[Tensor, Tensor] | None,
     scale: float,
     window: int | None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Attend for one decode step.
 
@@ -36,16 +37,18 @@ def paged_decode_attention(
         prefix: shared keys and values, each [num_kv_heads, prefix_len, head_dim], or None.
         scale: factor on the scores.
         window: sliding window in tokens, or None.
+        out: [n, num_heads, head_dim] contiguous, to write the result to; None makes one.
 
     Returns:
         [n, num_heads, head_dim] in the dtype of `queries`.
     """
     n, num_heads, head_dim = queries.shape
     if n == 0:
-        return torch.empty_like(queries)
+        return torch.empty_like(queries) if out is None else out
     private = plan.private_rows
     grouped = private.spread(queries.view(n, plan.num_kv_heads, -1, head_dim))
     mask, prefix_mask = private.masks(window)
     keys, values = private.keys(key_cache), private.keys(value_cache)
-    out = two_part_attention(grouped, keys, values, mask, prefix, prefix_mask, scale)
-    return private.collect(out).reshape(n, num_heads, head_dim).to(queries.dtype)
+    mixed = two_part_attention(grouped, keys, values, mask, prefix, prefix_mask, scale)
+    mixed = private.collect(mixed).reshape(n, num_heads, head_dim)
+    return mixed.to(queries.dtype) if out is None else out.copy_(mixed)

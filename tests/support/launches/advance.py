@@ -19,10 +19,10 @@ TENSOR_CORES: frozenset[str] = frozenset()
 
 def launches() -> Iterator[tuple[str, Callable[[], object]]]:
     """Calls by name."""
-    n, capacity = 256, 120
+    n = 256
     ids = torch.empty(n, dtype=torch.int64, device="meta")
     logprobs = torch.empty(n, dtype=torch.float32, device="meta")
-    table = torch.empty(n, capacity, dtype=torch.int64, device="meta")
+    report = torch.empty(3, n, dtype=torch.int32, device="meta")
     for pair in RELEASED_PAIRS:
         vocab = torch.empty(pair.vocab_size, dtype=torch.bool, device="meta")
         call = partial(
@@ -30,14 +30,14 @@ def launches() -> Iterator[tuple[str, Callable[[], object]]]:
             ids,
             logprobs,
             torch.empty(n, dtype=torch.bool, device="meta"),
+            codes=ids,
             last_tokens=ids,
-            token_ids=table,
-            token_logprobs=torch.empty_like(table, dtype=torch.float32),
             stop_states=ids,
             num_generated=ids,
             limits=ids,
             stop_table=vocab.to(torch.uint8).expand(len(CLOSING_TAG) + 1, -1).contiguous(),
             is_eos=vocab,
+            report=report,
         )
         words = -(-pair.vocab_size // 32)
         presence = torch.empty(n, words, dtype=torch.int32, device="meta")
