@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gloss_engine.errors import CheckpointError
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedPair:
@@ -44,6 +46,11 @@ class ReleasedPair:
     window: int | None
     activation: str
     fve_baseline: float
+
+    @property
+    def short_name(self) -> str:
+        """What commands call it: `qwen2.5-7b`."""
+        return self.name.lower().removesuffix("-instruct").removesuffix("-it")
 
 
 RELEASED_PAIRS = (
@@ -116,6 +123,23 @@ RELEASED_PAIRS = (
         fve_baseline=0.92,
     ),
 )
+
+
+def pair_called(short_name: str) -> ReleasedPair:
+    """The released pair with this short name, in any case.
+
+    Raises:
+        CheckpointError: no pair is called so.
+    """
+    pairs = {pair.short_name: pair for pair in RELEASED_PAIRS}
+    if short_name.lower() not in pairs:
+        raise CheckpointError(
+            "pair",
+            got=repr(short_name),
+            expected=f"one of {', '.join(pairs)}",
+            fix="Any other pair is described by its own directories.",
+        )
+    return pairs[short_name.lower()]
 
 
 def released_pair(
