@@ -269,6 +269,7 @@ def load_fake(order: Load, step_seconds: float, num_tokens: int) -> FakeEngine:
         num_pages=NUM_SLOTS,
         device="none",
         dtype="none",
+        quantization="none",
         kernels="none",
         tokenizer=tokenizer.to_str(),
     )

@@ -1,7 +1,8 @@
 """A checkpoint directory: its spec, its weights streamed into place, its tokenizer, its head.
 
 Safetensors only; no pickle and no remote code. `stream_weights` fills tensors that the decoder
-owns, one at a time, so there is never a second full copy. `sidecar.py` reads `nla_meta.yaml`,
+owns, one at a time, so there is never a second full copy, quantising on the way what the decoder
+holds quantised. `sidecar.py` reads `nla_meta.yaml`,
 `models/registry.py` translates config.json, `weight_files.py` finds and opens the files.
 """
 
@@ -18,6 +19,7 @@ import torch
 from transformers import AutoTokenizer
 
 from gloss_engine.errors import CheckpointError
+from gloss_engine.models.linear_fp8 import fill, shape_of
 from gloss_engine.models.registry import read_config, spec_from_config
 from gloss_engine.models.spec import ModelSpec
 from gloss_engine.sidecar import SIDECAR_NAME
@@ -28,6 +30,7 @@ from gloss_engine.weight_files import (
     read_tensor,
     weight_files,
 )
+from gloss_kernels.fp8 import Fp8Rows
 
 VALUE_HEAD_NAME = "value_head.safetensors"
 _FINGERPRINTED = (
@@ -62,7 +65,7 @@ def read_spec(directory: Path) -> ModelSpec:
     return spec_from_config(read_config(directory))
 
 
-def stream_weights(directory: Path, targets: Mapping[str, torch.Tensor]) -> None:
+def stream_weights(directory: Path, targets: Mapping[str, torch.Tensor | Fp8Rows]) -> None:
     """Fill `targets` in place from the directory's safetensors files.
 
     Names are checked before the first byte is read. Vision weights, rotary buffers, an `lm_head`
@@ -72,7 +75,8 @@ def stream_weights(directory: Path, targets: Mapping[str, torch.Tensor]) -> None
     Args:
         directory: single-file or sharded checkpoint, wrapped or not.
         targets: canonical name (`model.layers.0.self_attn.q_proj.weight`, ...) to destination;
-            any float dtype and device, views into packed tensors included.
+            any float dtype and device, views into packed tensors included; `Fp8Rows` are
+            quantised row by row from the stored values.
 
     Raises:
         CheckpointError: missing, unexpected or doubled tensors, wrong shapes, damaged files,
@@ -101,7 +105,9 @@ def stream_weights(directory: Path, targets: Mapping[str, torch.Tensor]) -> None
         with open_safetensors(path) as handle:
             for name, canonical in wanted.items():
                 target = targets[canonical]
-                _fill(target, read_tensor(handle, path, name, tuple(target.shape)), path, name)
+                tensor = read_tensor(handle, path, name, tuple(shape_of(target)))
+                _check_range(target, tensor, path, name)
+                fill(target, tensor)
 
 
 def load_value_head(directory: Path, d_model: int) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -231,7 +237,7 @@ def _canonical(name: str) -> str:
     return name
 
 
-def _wanted(path: Path, targets: Mapping[str, torch.Tensor], depth: int) -> dict[str, str]:
+def _wanted(path: Path, targets: Mapping[str, object], depth: int) -> dict[str, str]:
     """The file's tensors that have a target: stored name to canonical name."""
     deepest = max((_layer_index(name) for name in targets), default=-1)
     wanted, unexpected = {}, []
@@ -258,17 +264,19 @@ def _wanted(path: Path, targets: Mapping[str, torch.Tensor], depth: int) -> dict
     return wanted
 
 
-def _fill(target: torch.Tensor, tensor: torch.Tensor, path: Path, name: str) -> None:
-    limit = torch.finfo(target.dtype).max
+def _check_range(
+    target: torch.Tensor | Fp8Rows, tensor: torch.Tensor, path: Path, name: str
+) -> None:
+    # Rows in fp8 reach as far as their float32 scales.
+    dtype = torch.float32 if isinstance(target, Fp8Rows) else target.dtype
+    limit = torch.finfo(dtype).max
     if limit < torch.finfo(tensor.dtype).max and largest_magnitude(tensor) > limit:
         raise CheckpointError(
             f"{path}: {name}",
             got=f"values up to {largest_magnitude(tensor):.4g}",
-            expected=f"at most {limit:.4g} for {target.dtype}",
+            expected=f"at most {limit:.4g} for {dtype}",
             fix="Load the checkpoint in bfloat16 or float32.",
         )
-    with torch.no_grad():
-        target.copy_(tensor)
 
 
 def _layer_index(canonical: str) -> int:

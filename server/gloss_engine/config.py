@@ -16,6 +16,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+QUANTIZATIONS = ("none", "fp8")
 INJECTION_MODES = ("replace", "add")
 _LEAST = {
     "num_slots": 1,
@@ -40,6 +41,7 @@ class EngineConfig:
     Attributes:
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         dtype: "auto" (float32 on a CPU, bfloat16 on CUDA), or a name in DTYPES.
+        quantization: "none", or "fp8": the blocks' linear layers in 8 bits, the rest in `dtype`.
         kernels: "auto" (triton on CUDA, the reference elsewhere), or one of both by name.
         injection_mode: "replace" the marker's embedding, or "add" to the output of block 1.
         num_slots: most sequences that run at once.
@@ -56,6 +58,7 @@ class EngineConfig:
 
     device: str = "auto"
     dtype: str = "auto"
+    quantization: str = "none"
     kernels: str = "auto"
     injection_mode: str = "replace"
     num_slots: int = 256
@@ -71,6 +74,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
         _one_of("dtype", self.dtype, ("auto", *DTYPES))
+        _one_of("quantization", self.quantization, QUANTIZATIONS)
         _one_of("kernels", self.kernels, ("auto", *BACKENDS))
         _one_of("injection_mode", self.injection_mode, INJECTION_MODES)
         for name, least in _LEAST.items():

@@ -41,7 +41,8 @@ class ModelInfo:
         prefix_tokens, suffix_tokens: prompt tokens computed once, and per activation.
         max_new_tokens: most tokens of an explanation.
         num_slots: most sequences that run at once; num_pages: private pages.
-        device, dtype: where and in what it runs; kernels: reference or triton.
+        device, dtype: where and in what it runs; quantization: of the linear layers, none or fp8.
+        kernels: reference or triton.
         tokenizer: the AV's, in the JSON of the tokenizers library, for text as it streams.
     """
 
@@ -63,5 +64,6 @@ class ModelInfo:
     num_pages: int
     device: str
     dtype: str
+    quantization: str
     kernels: str
     tokenizer: str

@@ -51,6 +51,7 @@ def load_engine(
             operations=verbalizer.decoder.operations,
             device=config.resolve_device(),
             dtype=config.resolve_dtype(),
+            quantization=config.quantization,
         )
         check_pair(verbalizer.sidecar, reconstructor.sidecar)
         scores = ScoreQueue(
@@ -168,6 +169,7 @@ def _info(
         baseline[0],
         device,
         dtype,
+        config.quantization,
         verbalizer.decoder.operations.backend,
     )
     assert sidecar.injection_scale is not None
@@ -190,6 +192,7 @@ def _info(
         num_pages=scheduler.allocator.capacity,
         device=device,
         dtype=dtype.removeprefix("torch."),
+        quantization=config.quantization,
         kernels=verbalizer.decoder.operations.backend,
         tokenizer=verbalizer.reader.tokenizer.backend_tokenizer.to_str(),
     )

@@ -20,6 +20,7 @@ from gloss_engine.checkpoint import (
     stream_weights,
 )
 from gloss_engine.models.decoder import Decoder
+from gloss_engine.models.linear_fp8 import shape_of
 from gloss_engine.models.spec import ModelSpec
 from gloss_kernels import Operations
 from gloss_server.check import Check, attempt
@@ -134,7 +135,7 @@ def _weights(directory: Path, spec: ModelSpec, role: Role) -> Check:
         )
         targets = decoder.targets()
         stream_weights(directory, targets)
-        return sum(target.numel() for target in targets.values())
+        return sum(shape_of(target).numel() for target in targets.values())
 
     return attempt("weights", read, lambda count: f"{count:,} parameters, all finite").check
 

@@ -56,9 +56,15 @@ class Reconstructor:
 
     @classmethod
     def load(
-        cls, directory: Path, *, operations: Operations, device: torch.device, dtype: torch.dtype
+        cls,
+        directory: Path,
+        *,
+        operations: Operations,
+        device: torch.device,
+        dtype: torch.dtype,
+        quantization: str = "none",
     ) -> Reconstructor:
-        """Load an AR directory in the released layout.
+        """Load an AR directory in the released layout; options as of `Decoder`.
 
         Raises:
             CheckpointError: anything about it that does not hold together.
@@ -73,6 +79,7 @@ class Reconstructor:
             operations=operations,
             device=device,
             dtype=dtype,
+            quantization=quantization,
         )
         stream_weights(directory, decoder.targets())
         decoder.pack()

@@ -78,6 +78,7 @@ class Verbalizer:
             operations=config.operations(),
             device=device,
             dtype=dtype,
+            quantization=config.quantization,
         )
         stream_weights(directory, self.decoder.targets())
         self.decoder.pack()

@@ -3,18 +3,26 @@
 Runs the blocks over a `ForwardBatch`. Leaves to others: what the rows are (runner), where keys and
 values live (kv), reading weights from disk (checkpoint). Projections that read the same input are
 packed into one product: q, k, v and gate, up.
+
+With quantization "fp8" every projection of a block is an `Fp8Linear`, and the norm or gate before
+it quantises its result in the same launch. Embedding, head, norms whose result feeds no projection,
+keys and values stay in the model's type.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from gloss_engine.models.batch import ForwardBatch, Injection, Prefix
 from gloss_engine.models.linear import Linear
+from gloss_engine.models.linear_fp8 import Fp8Linear, check_fp8
 from gloss_engine.models.rope import cos_sin_table
 from gloss_engine.models.spec import LayerSpec, ModelSpec
 from gloss_kernels import Operations, PackedPlan
+from gloss_kernels.fp8 import Fp8Rows
 
 
 class Block:
@@ -27,12 +35,18 @@ class Block:
         operations: Operations,
         device: torch.device,
         dtype: torch.dtype,
+        quantized: bool,
     ) -> None:
         self.spec, self.layer, self.operations = spec, layer, operations
+        self.quantized = quantized
         q_size = spec.num_heads * spec.head_dim
         qkv_size = q_size + 2 * spec.num_kv_heads * spec.head_dim
 
-        def linear(n_in: int, n_out: int, bias: bool) -> Linear:
+        def linear(n_in: int, n_out: int, bias: bool) -> Linear | Fp8Linear:
+            if quantized:
+                return Fp8Linear(
+                    n_in, n_out, bias=bias, device=device, dtype=dtype, operations=operations
+                )
             return Linear(n_in, n_out, bias=bias, device=device, dtype=dtype)
 
         def norm(size: int) -> Tensor:
@@ -51,16 +65,16 @@ class Block:
         self.post_mlp_norm = norm(spec.d_model) if spec.post_norms else None
 
     @property
-    def linears(self) -> tuple[Linear, ...]:
+    def linears(self) -> tuple[Linear | Fp8Linear, ...]:
         """Every projection of the block."""
         return self.qkv, self.output, self.gate_up, self.down
 
-    def targets(self) -> dict[str, Tensor]:
-        """Hugging Face parameter names, relative to the block, and the tensors to fill."""
+    def targets(self) -> dict[str, Tensor | Fp8Rows]:
+        """Hugging Face parameter names, relative to the block, and what to fill."""
         spec = self.spec
         q_size, kv_size = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
         ff = spec.intermediate_size
-        named: dict[str, Tensor] = {"input_layernorm.weight": self.input_norm}
+        named: dict[str, Tensor | Fp8Rows] = {"input_layernorm.weight": self.input_norm}
         packed = (
             (self.qkv, self.qkv_bias, ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
              (q_size, kv_size, kv_size)),
@@ -69,11 +83,12 @@ class Block:
             (self.down, self.down.bias, ("mlp.down_proj",), (spec.d_model,)),
         )  # fmt: skip
         for layer, bias, names, sizes in packed:
-            for name, part in zip(names, layer.weight.split(sizes), strict=True):
+            parts: Sequence[Tensor | Fp8Rows] = layer.parts(sizes)
+            for name, part in zip(names, parts, strict=True):
                 named[f"{name}.weight"] = part
             if bias is not None:
-                for name, part in zip(names, bias.split(sizes), strict=True):
-                    named[f"{name}.bias"] = part
+                for name, bias_part in zip(names, bias.split(sizes), strict=True):
+                    named[f"{name}.bias"] = bias_part
         if self.q_norm is not None and self.k_norm is not None:
             named["self_attn.q_norm.weight"] = self.q_norm
             named["self_attn.k_norm.weight"] = self.k_norm
@@ -95,13 +110,27 @@ class Block:
             residual=residual,
         )
 
+    def norm_for_linear(
+        self, hidden_states: Tensor, weight: Tensor, residual: Tensor | None
+    ) -> Tensor | Fp8Rows:
+        """`norm` as the block's projections read it: quantised where they are."""
+        if not self.quantized:
+            return self.norm(hidden_states, weight, residual)
+        return self.operations.rms_norm_fp8(
+            hidden_states,
+            weight,
+            self.spec.rms_norm_eps,
+            offset=self.spec.norm_offset,
+            residual=residual,
+        )
+
     def attention(
-        self, hidden_states: Tensor, batch: ForwardBatch, index: int, cos_sin: Tensor
+        self, hidden_states: Tensor | Fp8Rows, batch: ForwardBatch, index: int, cos_sin: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Attention of the normed rows; also their keys and values.
 
         Args:
-            hidden_states: [num_tokens, d_model] after the input norm.
+            hidden_states: [num_tokens, d_model] from `norm_for_linear`.
             index: the block's index, which selects its cache and prefix.
             cos_sin: [num_tokens, 2, head_dim] rows of the block's rotary table.
         """
@@ -151,9 +180,11 @@ class Block:
         mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
         return self.output(mixed.flatten(1)), keys, values
 
-    def mlp(self, hidden_states: Tensor) -> Tensor:
-        """The gated MLP of the normed rows."""
+    def mlp(self, hidden_states: Tensor | Fp8Rows) -> Tensor:
+        """The gated MLP of the rows from `norm_for_linear`."""
         gate_up = self.gate_up(hidden_states)
+        if self.quantized:
+            return self.down(self.operations.gated_activation_fp8(gate_up, self.spec.activation))
         return self.down(self.operations.gated_activation(gate_up, self.spec.activation))
 
 
@@ -167,6 +198,10 @@ class Decoder:
         max_positions: positions the rotary tables cover; the model's own limit at most.
         operations: the kernels, or the reference.
         device, dtype: where and how weights live.
+        quantization: "none", or "fp8" for the blocks' projections.
+
+    Raises:
+        CheckpointError: an architecture whose widths the kernels cannot run in fp8.
     """
 
     def __init__(
@@ -178,11 +213,17 @@ class Decoder:
         operations: Operations,
         device: torch.device,
         dtype: torch.dtype,
+        quantization: str = "none",
     ) -> None:
+        assert quantization in ("none", "fp8"), quantization
+        quantized = quantization == "fp8"
+        if quantized:
+            check_fp8(spec, operations)
         self.spec, self.operations, self.device, self.dtype = spec, operations, device, dtype
+        self.quantization = quantization
         self.embedding = torch.empty(spec.vocab_size, spec.d_model, device=device, dtype=dtype)
         layers = spec.layers if num_layers is None else spec.layers[:num_layers]
-        self.blocks = [Block(spec, layer, operations, device, dtype) for layer in layers]
+        self.blocks = [Block(spec, layer, operations, device, dtype, quantized) for layer in layers]
         self.final_norm: Tensor | None = None
         self.head: Linear | None = None
         if num_layers is None:
@@ -194,12 +235,12 @@ class Decoder:
         num_positions = min(max_positions, spec.max_positions)
         self.rope_tables = [cos_sin_table(rope, num_positions, device) for rope in spec.ropes]
 
-    def targets(self) -> dict[str, Tensor]:
-        """Hugging Face parameter names and the tensors, mostly views, that a loader fills."""
-        named = {"model.embed_tokens.weight": self.embedding}
+    def targets(self) -> dict[str, Tensor | Fp8Rows]:
+        """Hugging Face parameter names and what a loader fills (`fill`), mostly views."""
+        named: dict[str, Tensor | Fp8Rows] = {"model.embed_tokens.weight": self.embedding}
         for index, block in enumerate(self.blocks):
-            for name, tensor in block.targets().items():
-                named[f"model.layers.{index}.{name}"] = tensor
+            for name, target in block.targets().items():
+                named[f"model.layers.{index}.{name}"] = target
         if self.final_norm is not None and self.head is not None:
             named["model.norm.weight"] = self.final_norm
             if not self.spec.tie_word_embeddings:
@@ -252,15 +293,15 @@ class Decoder:
         for index, block in enumerate(self.blocks):
             cos_sin = rotations[block.layer.rope_index]
             if pending is None:
-                normed = block.norm(residual, block.input_norm, None)
+                normed = block.norm_for_linear(residual, block.input_norm, None)
             else:
-                normed = block.norm(pending, block.input_norm, residual)
+                normed = block.norm_for_linear(pending, block.input_norm, residual)
             attended, keys, values = block.attention(normed, batch, index, cos_sin)
             if collect is not None:
                 collect.append((keys, values))
             if block.post_attention_norm is not None:
                 attended = block.norm(attended, block.post_attention_norm, None)
-            pending = block.mlp(block.norm(attended, block.mlp_norm, residual))
+            pending = block.mlp(block.norm_for_linear(attended, block.mlp_norm, residual))
             if block.post_mlp_norm is not None:
                 pending = block.norm(pending, block.post_mlp_norm, None)
             if batch.injection is not None and batch.injection.layer_index == index:

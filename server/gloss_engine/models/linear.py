@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gloss_kernels.fp8 import Fp8Rows
+
 _MIN_PACKED_ELEMENTS = 1 << 19
 _PACK_ROWS_HINT = 16
 
@@ -41,6 +43,10 @@ class Linear:
         self.bias = torch.empty(out_features, device=device, dtype=dtype) if bias else None
         self._packed: Tensor | None = None
 
+    def parts(self, sizes: tuple[int, ...]) -> list[Tensor]:
+        """The weight of each packed projection, for a loader to fill: views of its rows."""
+        return list(self.weight.split(sizes))
+
     def pack(self, *, keep_weight: bool = False) -> None:
         """Lay the loaded weight out for the device; the plain weight is dropped unless kept."""
         weight = self.weight
@@ -50,8 +56,9 @@ class Linear:
             if not keep_weight:
                 self.weight = weight.new_empty(0)
 
-    def __call__(self, hidden_states: Tensor) -> Tensor:
-        """[num_tokens, in_features] to [num_tokens, out_features]."""
+    def __call__(self, hidden_states: Tensor | Fp8Rows) -> Tensor:
+        """[num_tokens, in_features] to [num_tokens, out_features]; never from quantised rows."""
+        assert isinstance(hidden_states, Tensor)
         if self._packed is None:
             return F.linear(hidden_states, self.weight, self.bias)
         return torch.ops.mkldnn._linear_pointwise(

@@ -60,6 +60,7 @@ INFO = ModelInfo(
     num_pages=9,
     device="cpu",
     dtype="float32",
+    quantization="none",
     kernels="reference",
     tokenizer="",
 )
