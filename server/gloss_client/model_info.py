@@ -73,6 +73,8 @@ class ModelInfo:
         prefix_tokens, suffix_tokens: prompt tokens shared by all activations, and run for each.
         device, dtype: what the engine runs on and in.
         kernels: what computes its inner loop: triton or reference.
+        quantization: of the linear layers' weights: none or fp8; empty from a server that is older
+            than this field.
         limits: limits of a call.
     """
 
@@ -96,6 +98,7 @@ class ModelInfo:
     device: str
     dtype: str
     kernels: str
+    quantization: str
     limits: Limits
 
     @classmethod
@@ -121,6 +124,7 @@ class ModelInfo:
             suffix_tokens=reply.suffix_tokens,
             device=reply.device,
             kernels=reply.kernels,
+            quantization=reply.quantization,
             dtype=reply.dtype,
             limits=_limits(reply.limits),
         )

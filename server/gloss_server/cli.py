@@ -16,11 +16,12 @@ from rich.console import Console
 
 from gloss_server import __version__
 from gloss_server import option_types as kinds
+from gloss_server import plan_options as planned
 from gloss_server.command_error import CommandError
 from gloss_server.explainer_choice import DEFAULT_ADDRESS
 from gloss_server.terminal import RunProgress, say
 
-NOT_SERVING, SOME_ROWS_FAILED, INTERRUPTED = 1, 3, 130
+NOT_SERVING, DOES_NOT_FIT, SOME_ROWS_FAILED, INTERRUPTED = 1, 1, 3, 130
 # Of the command line's own parser; typer does not export the class itself.
 _UsageError = typer.BadParameter.__mro__[1]
 
@@ -103,6 +104,7 @@ def verbalize(
     ar: kinds.Ar = None,
     device: kinds.Device = None,
     dtype: kinds.Dtype = None,
+    quantization: kinds.Quantization = None,
     injection_mode: kinds.InjectionMode = None,
     fve_baseline: kinds.FveBaseline = None,
     samples: kinds.Samples = 1,
@@ -129,6 +131,7 @@ def verbalize(
             "ar": ar,
             "device": device,
             "dtype": dtype,
+            "quantization": quantization,
             "injection_mode": injection_mode,
             "fve_baseline": fve_baseline,
         },
@@ -256,3 +259,43 @@ def doctor(directory: kinds.CheckpointDirectory, as_json: kinds.AsJson = False) 
     else:
         print_checks(checks, Console())
     raise typer.Exit(exit_code(checks))
+
+
+@app.command()
+def plan(
+    av: planned.Av = None,
+    ar: planned.Ar = None,
+    target: planned.Target = None,
+    pair: planned.Pair = None,
+    memory: planned.Memory = None,
+    memory_fraction: planned.MemoryFraction = 0.9,
+    dtype: planned.Dtype = "auto",
+    quantization: planned.Quantization = "none",
+    max_new_tokens: planned.MaxNewTokens = 200,
+    batch: planned.Batch = None,
+    as_json: planned.AsJson = False,
+) -> None:
+    """What fits into a GPU, and how fast it can be at best. Weights need not be there; status 1
+    where it does not fit."""
+    from gloss_server.plan_command import make_plan
+    from gloss_server.plan_page import plan_json, print_plan
+
+    options = planned.PlanOptions(
+        av=av,
+        ar=ar,
+        target=target,
+        pair=pair,
+        memory=memory,
+        memory_fraction=memory_fraction,
+        dtype=dtype,
+        quantization=quantization,
+        max_new_tokens=max_new_tokens,
+        batch=batch,
+    )
+    with RunProgress().stage("Reading configurations"):
+        report = make_plan(options)
+    if as_json:
+        typer.echo(plan_json(report))
+    else:
+        print_plan(report, Console())
+    raise typer.Exit(0 if report.plan.fits else DOES_NOT_FIT)

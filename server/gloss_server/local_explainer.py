@@ -25,13 +25,14 @@ class LocalExplainer:
 
     Attributes:
         av, ar: checkpoint directories; both None: the embedded pair.
-        device, dtype, injection_mode, fve_baseline: as in EngineConfig.
+        device, dtype, quantization, injection_mode, fve_baseline: as in EngineConfig.
     """
 
     av: Path | None = None
     ar: Path | None = None
     device: str = "auto"
     dtype: str = "auto"
+    quantization: str = "none"
     injection_mode: str = "replace"
     fve_baseline: float | None = None
 
@@ -52,6 +53,8 @@ class LocalExplainer:
             "--ar": None if ar is None else fingerprint(ar),
             "--device": config.resolve_device().type,
             "--dtype": str(config.resolve_dtype()).removeprefix("torch."),
+            # Not set where there is none, as in the runs of versions without the option.
+            "--quantization": None if self.quantization == "none" else self.quantization,
             "--injection-mode": self.injection_mode,
             "--fve-baseline": self.fve_baseline,
         }
@@ -89,6 +92,7 @@ class LocalExplainer:
         return EngineConfig(
             device=self.device,
             dtype=self.dtype,
+            quantization=self.quantization,
             injection_mode=self.injection_mode,
             max_new_tokens=options.max_new_tokens,
             fve_baseline=self.fve_baseline,

@@ -42,6 +42,14 @@ Dtype = Annotated[
         show_default=False,
     ),
 ]
+Quantization = Annotated[
+    str | None,
+    Option(
+        help="none, or fp8: linear layers in 8 bits, for a GPU from Ada or Hopper on. "
+        "Default: none.",
+        show_default=False,
+    ),
+]
 InjectionMode = Annotated[
     str | None,
     Option(
@@ -108,9 +116,6 @@ MetricsAddress = Annotated[
 AdminAddress = Annotated[
     str | None,
     Option(help="Health without TLS, for probes: HOST:PORT. Default: off.", show_default=False),
-]
-Quantization = Annotated[
-    str | None, Option(help="none; fp8 in a later version. Default: none.", show_default=False)
 ]
 ModelName = Annotated[
     str | None,

@@ -53,8 +53,7 @@ class ServeSettings(BaseSettings):
         address: where gRPC listens: HOST:PORT or unix:PATH. Port 0 lets the system choose.
         metrics_address: HOST:PORT of /metrics; empty: off.
         admin_address: HOST:PORT of health for probes, never encrypted; None: off.
-        device, dtype, injection_mode, fve_baseline: as in the engine's EngineConfig.
-        quantization: of the weights; this version has none.
+        device, dtype, quantization, injection_mode, fve_baseline: as in the engine's EngineConfig.
         model_name: what requests may call the model. Default: the name of av's directory.
         memory_fraction: share of the device's memory to use, above 0 to 1; None: the engine's.
         num_slots: explanations that run at once; None: the engine's default.
@@ -135,13 +134,6 @@ class ServeSettings(BaseSettings):
             return None
         if isinstance(value, bool) and not isinstance(field.default, bool):
             raise ValueError("neither true nor false")
-        return value
-
-    @field_validator("quantization")
-    @classmethod
-    def _no_fp8(cls, value: str) -> str:
-        if value == "fp8":
-            raise ValueError("none: this version does not quantize yet")
         return value
 
     @field_validator("ar")

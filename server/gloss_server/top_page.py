@@ -90,7 +90,9 @@ def _header(view: View) -> Table:
     info, stats = view.info, view.stats
     loaded = Text()
     if info is not None:
-        words = (info.model, info.device, info.dtype, info.fingerprint, f"gloss {info.version}")
+        quantized = [info.quantization] if info.quantization not in ("", "none") else []
+        words = [info.model, info.device, info.dtype, *quantized, info.fingerprint]
+        words.append(f"gloss {info.version}")
         loaded.append("  ".join(_shown(word) for word in words))
     table.add_row(Text(_shown(view.address), style="bold"), _state(stats))
     table.add_row(loaded, Text(f"up {_span(stats.uptime_seconds)}"))

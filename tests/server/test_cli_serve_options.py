@@ -47,7 +47,7 @@ def test_every_flag(gloss: Command, served: list[ServeSettings], tmp_path: Path)
         "admin_address": "0.0.0.0:8080",
         "device": "cpu",
         "dtype": "bfloat16",
-        "quantization": "none",
+        "quantization": "fp8",
         "injection_mode": "add",
         "fve_baseline": 0.5,
         "model_name": "m",
@@ -81,7 +81,7 @@ def test_environment_and_file_show_through(
     ("flags", "told"),
     [
         (["--dtype", "int8"], "--dtype: got 'int8', expected 'auto', 'float32', 'bfloat16' or"),
-        (["--quantization", "fp8"], "--quantization: got 'fp8', expected none"),
+        (["--quantization", "int4"], "--quantization: got 'int4', expected 'none' or 'fp8'"),
         (["--address", "here"], "--address: got 'here', expected HOST:PORT"),
         (["--config", "none.toml"], "--config none.toml: No such file"),
         (["--memory-fraction", "much"], "--memory-fraction"),

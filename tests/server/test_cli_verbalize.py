@@ -58,6 +58,21 @@ def test_rows_are_those_of_the_engine_with_the_file_row_as_key(
         assert row["cosine"] == pytest.approx(explanation.cosine, abs=1e-4)
 
 
+def test_quantized_weights_are_the_engines(
+    verbalize: Command, npy: Path, activations: np.ndarray, small_pair: Pair, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    verbalize(npy, out, "--quantization", "fp8", "--temperature", 0, "--no-score")
+    sampling = SamplingParams(temperature=0.0, max_new_tokens=6)
+    request = VerbalizeRequest(activations=activations[6:30], sampling=sampling)
+    tokens = {}
+    for quantization in ("none", "fp8"):
+        engine = load_engine(small_pair.av, None, EngineConfig(quantization=quantization))
+        tokens[quantization] = [list(each.token_ids) for each in engine.verbalize(request)]
+    got = [row["token_ids"] for row in in_order(read_rows(out))[6:30]]
+    assert got == tokens["fp8"] and got != tokens["none"]
+
+
 def test_the_run_goes_on_past_bad_rows_and_says_where_they_are(
     verbalize: Command, npy: Path, tmp_path: Path
 ) -> None:
@@ -309,6 +324,7 @@ def test_scoring_can_be_left_out_and_asked_for(
         (["--max-new-tokens", "100000"], "use at most"),
         (["--device", "tpu"], "device: got 'tpu'"),
         (["--dtype", "int8"], "dtype: got 'int8'"),
+        (["--quantization", "int4"], "quantization: got 'int4', expected one of none, fp8"),
         (["--injection-mode", "both"], "injection_mode: got 'both'"),
         (["--seed", "-1"], "seed: got -1"),
         (["--samples", "two"], "--samples"),

@@ -82,7 +82,7 @@ def test_what_is_empty_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
         ("grace_seconds", float("nan"), "a finite number"),
         ("grace_seconds", -1, "greater than or equal to 0"),
         ("dtype", "int8", "'auto', 'float32', 'bfloat16' or 'float16'"),
-        ("quantization", "fp8", "none: this version does not quantize yet"),
+        ("quantization", "int4", "'none' or 'fp8'"),
         ("model_name", "", "at least 1 character"),
         ("max_request_bytes", 2**31, "less than 2147483648"),
         ("address", "localhost", "HOST:PORT or [IPV6]:PORT or unix:PATH"),

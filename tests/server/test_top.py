@@ -68,6 +68,15 @@ def test_one_page(gloss: Command, server: StatusServer) -> None:
     assert gloss("top", server.address, "--once").stdout == page
 
 
+@pytest.mark.parametrize(("quantization", "shown"), [("fp8", True), ("none", False), ("", False)])
+def test_quantized_weights_stand_beside_the_type(
+    gloss: Command, server: StatusServer, quantization: str, shown: bool
+) -> None:
+    server.info.quantization = quantization
+    page = gloss("top", server.address).stdout
+    assert ("float32  fp8" in page) is shown and "none" not in page
+
+
 def test_a_server_that_loads_and_has_done_nothing(gloss: Command, server: StatusServer) -> None:
     server.info = None
     server.stats = gloss_pb2.GetStatsResponse(state=gloss_pb2.SERVING_STATE_LOADING)

@@ -90,6 +90,7 @@ class ServedModel:
             device=info.device,
             dtype=info.dtype,
             kernels=info.kernels,
+            quantization=info.quantization,
             limits=pb.Limits(
                 max_items=settings.max_items,
                 max_samples=settings.max_samples,

@@ -264,6 +264,7 @@ def _order(settings: ServeSettings) -> Load:
     config = {
         "device": settings.device,
         "dtype": settings.dtype,
+        "quantization": settings.quantization,
         "injection_mode": settings.injection_mode,
         "max_new_tokens": settings.max_new_tokens,
         "fve_baseline": settings.fve_baseline,
