@@ -10,10 +10,11 @@ prefix are read once for the whole batch, a sequence's own ones once; logits are
 read once. A step is the sum over its classes. An explanation is the prefill of its suffix, which
 draws the first token, and `new_tokens - 1` steps; scored, its tokens also run through the AR.
 
-Left out, being below 0.2% at the released shapes: norms, biases, embedding rows, the AR's value
-head and its template's prefix. Prefill and steps count one after the other: an engine that runs a
-few prefill rows inside a step that waits for weights gets them for nothing, so below the batch
-where products begin to limit (184 rows on an H200) up to 15% more than this floor says is possible.
+Left out, together below 0.2% at the released shapes: norms' weights, biases, embedding rows, the
+AR's value head and its template's prefix; what passes between the layers is taken to stay in the
+cache. Prefill and steps count one after the other: an engine that runs a few prefill rows inside a
+step that waits for weights gets them for nothing, so below the batch where products begin to limit
+(184 rows on an H200) up to 15% more than this floor says is possible.
 
 No torch and nothing measured here: callers give ceilings of the run they judge, or `H200`.
 """
