@@ -99,10 +99,15 @@ def pages_that_fit(free_bytes: int, page_bytes: int) -> int:
 def state_bytes(spec: ModelSpec, num_slots: int, max_new_tokens: int, max_pages: int) -> int:
     """The state of `num_slots` sequences (`Slots`, with the penalty's presence map), and the AV's
     stop table and end-of-sequence map."""
-    counters = 6 * _INT64 + 4 * _FLOAT32 + max_pages * _INT64
-    history = max_new_tokens * (_INT64 + 2 * _FLOAT32)
+    counters = 7 * _INT64 + 4 * _FLOAT32 + max_pages * _INT64
+    draws, report = (max_new_tokens + 1) * _FLOAT32, 3 * _FLOAT32
     presence = -(-spec.vocab_size // 32) * 4
-    return num_slots * (counters + history + presence) + (_TAG_STATES + 1) * spec.vocab_size
+    return num_slots * (counters + draws + report + presence) + stop_bytes(spec)
+
+
+def stop_bytes(spec: ModelSpec) -> int:
+    """The closing tag's automaton and the map of what ends a sequence, a byte each."""
+    return (_TAG_STATES + 1) * spec.vocab_size
 
 
 def activation_bytes(spec: ModelSpec, num_rows: int, dtype_bytes: int) -> int:
@@ -119,5 +124,5 @@ def activation_bytes(spec: ModelSpec, num_rows: int, dtype_bytes: int) -> int:
 
 
 def logits_bytes(spec: ModelSpec, num_rows: int, dtype_bytes: int) -> int:
-    """Logits of a step, twice: those of starting sequences are put in slot order in a copy."""
-    return 2 * num_rows * spec.vocab_size * dtype_bytes
+    """Logits of a step, in the model's type."""
+    return num_rows * spec.vocab_size * dtype_bytes

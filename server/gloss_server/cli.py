@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from gloss_engine.memory_plan import MEMORY_FRACTION
 from gloss_server import __version__
 from gloss_server import option_types as kinds
 from gloss_server import plan_options as planned
@@ -268,7 +269,7 @@ def plan(
     target: planned.Target = None,
     pair: planned.Pair = None,
     memory: planned.Memory = None,
-    memory_fraction: planned.MemoryFraction = 0.9,
+    memory_fraction: planned.MemoryFraction = MEMORY_FRACTION,
     dtype: planned.Dtype = "auto",
     quantization: planned.Quantization = "none",
     max_new_tokens: planned.MaxNewTokens = 200,
