@@ -23,6 +23,9 @@ _CHUNK_ELEMENTS = 1 << 24
 _ALIGNMENT, _MOST_GATED = 16, 32768
 """Limits of `gloss_kernels.linear_fp8` and `.gated_activation`; to import those needs triton."""
 
+_LEAST_CAPABILITY = (8, 9)
+_FIX = "Load it without quantization."
+
 
 class Fp8Linear:
     """y = x W^T + b with x and W in 8 bits, y and b in the model's type.
@@ -95,13 +98,23 @@ def fill(target: Tensor | Fp8Rows, tensor: Tensor) -> None:
 
 
 def check_fp8(spec: ModelSpec, operations: Operations) -> None:
-    """Refuse an architecture that the kernels cannot run in 8 bits; the reference runs any.
+    """Refuse what the kernels cannot run in 8 bits; the reference runs everything.
 
     Raises:
-        CheckpointError: a width that is no multiple of 16, or an MLP too wide for the fused gate.
+        CheckpointError: a width that is no multiple of 16, an MLP too wide for the fused gate, or
+            a GPU without products in 8 bits.
     """
     if operations.backend == "reference":
         return
+    if not operations.interpreted:
+        major, minor = torch.cuda.get_device_capability()
+        if (major, minor) < _LEAST_CAPABILITY:
+            raise CheckpointError(
+                "quantization",
+                got=f"fp8 on {torch.cuda.get_device_name()} (compute capability {major}.{minor})",
+                expected="compute capability 8.9 (Ada), 9.0 (Hopper) or later",
+                fix=_FIX,
+            )
     query_width = spec.num_heads * spec.head_dim
     widths = {
         "hidden_size": spec.d_model,
@@ -122,5 +135,5 @@ def _unfit(spec: ModelSpec, name: str, got: int, expected: str) -> CheckpointErr
         f"{spec.architecture}: {name}",
         got=got,
         expected=expected,
-        fix="Load this checkpoint without quantization.",
+        fix=_FIX,
     )
