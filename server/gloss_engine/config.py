@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import torch
 
 from gloss_engine.errors import GlossError
+from gloss_engine.step_shape import StepSizes
 from gloss_kernels import BACKENDS, Operations
 
 DTYPES = {
@@ -24,6 +25,7 @@ _LEAST = {
     "num_pages": 2,
     "max_new_tokens": 1,
     "max_prefill_tokens": 1,
+    "max_step_tokens": 1,
     "score_batch": 1,
     "score_wait_steps": 0,
     "num_threads": 1,
@@ -47,9 +49,20 @@ class EngineConfig:
         num_slots: most sequences that run at once.
         page_size: tokens of a page; None: a sequence's whole limit on a CPU, where one page each
             lets attention read the cache in place, and 16 elsewhere.
-        num_pages: private pages; None: enough for every slot at its longest.
+        num_pages: private pages; None: enough for every slot at its longest, on CUDA as many of
+            them as the memory holds.
+        memory_fraction: share of a CUDA device's memory that may be in use once pages are made.
         max_new_tokens: most tokens a request may ask for.
         max_prefill_tokens: most suffix tokens prefilled in one step.
+        max_step_tokens: most rows of a step, of decoding and of prefills, while sequences run: it
+            bounds how long those wait for a prefill. None: on CUDA two for each slot, elsewhere
+            no bound.
+        graphs: "on": steps have one of a few sizes, and on CUDA a graph each; "off": steps have
+            the rows they need; "auto": on for CUDA.
+        lag: 1: a step is launched before the one before is read; 0: each is read at once; None: 1
+            on CUDA, else 0.
+        batch_invariant: what a sequence draws never depends on what else runs: every step has all
+            slots' rows, and suffixes are prefilled one by one. Slower.
         score_batch: texts the AR scores at once, and the most between two decode steps.
         score_wait_steps: steps a text waits at most for `score_batch` to fill.
         fve_baseline: used where the AR's and AV's sidecars name none.
@@ -64,8 +77,13 @@ class EngineConfig:
     num_slots: int = 256
     page_size: int | None = None
     num_pages: int | None = None
+    memory_fraction: float = 0.9
     max_new_tokens: int = 200
     max_prefill_tokens: int = 2048
+    max_step_tokens: int | None = None
+    graphs: str = "auto"
+    lag: int | None = None
+    batch_invariant: bool = False
     score_batch: int = 64
     score_wait_steps: int = 16
     fve_baseline: float | None = None
@@ -77,6 +95,13 @@ class EngineConfig:
         _one_of("quantization", self.quantization, QUANTIZATIONS)
         _one_of("kernels", self.kernels, ("auto", *BACKENDS))
         _one_of("injection_mode", self.injection_mode, INJECTION_MODES)
+        _one_of("graphs", self.graphs, ("auto", "on", "off"))
+        if self.lag not in (None, 0, 1):
+            raise ConfigError(f"lag: got {self.lag!r}, expected 0, 1 or none")
+        if not 0 < self.memory_fraction <= 1:
+            raise ConfigError(
+                f"memory_fraction: got {self.memory_fraction}, expected more than 0, at most 1"
+            )
         for name, least in _LEAST.items():
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool)
@@ -129,6 +154,32 @@ class EngineConfig:
                 "TRITON_INTERPRET=1 in the environment: thousands of times slower)"
             )
         return operations
+
+    def resolve_lag(self) -> int:
+        """Steps launched before the oldest is read."""
+        if self.lag is not None:
+            return self.lag
+        return int(self.resolve_device().type == "cuda")
+
+    def resolve_max_step_tokens(self) -> int | None:
+        """Most rows of a step while sequences run, or None."""
+        if self.max_step_tokens is None and self.resolve_device().type == "cuda":
+            return 2 * self.num_slots
+        return self.max_step_tokens
+
+    def step_sizes(self, max_prefills: int, max_private_len: int) -> StepSizes:
+        """The sizes of steps.
+
+        Args:
+            max_prefills: most suffixes of one step.
+            max_private_len: most private keys of a sequence.
+        """
+        on_cuda = self.resolve_device().type == "cuda"
+        if self.graphs == "on" or self.batch_invariant or (self.graphs == "auto" and on_cuda):
+            return StepSizes.listed(
+                self.num_slots, max_prefills, max_private_len, one=self.batch_invariant
+            )
+        return StepSizes.exact()
 
     def resolve_page_size(self, suffix_len: int) -> int:
         """Tokens of a page, for a prompt with `suffix_len` private tokens."""

@@ -1,7 +1,9 @@
 """The engine: activations in, explanations with their evidence out, one step at a time.
 
 `submit` queues a request, `step` runs everything that is in flight for one token, `cancel` takes a
-request out at the next step. Nothing here is concurrent; a server gives it a process of its own.
+request out at the next step. With a lag of one, `step` launches a step and then reads the one
+before, so that the device never waits for the host. Nothing here is concurrent; a server gives it a
+process of its own.
 Knows nothing of transport, files or checkpoints (`loading.py` builds one from directories).
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import deque
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -28,7 +31,7 @@ from gloss_engine.request import (
     TokenDelta,
     VerbalizeRequest,
 )
-from gloss_engine.runner import Runner
+from gloss_engine.runner import LaunchedStep, Runner, StepResult
 from gloss_engine.scheduler import Scheduler, StepPlan
 from gloss_engine.score_queue import ScoreQueue
 from gloss_engine.sequence import Item, Sequence
@@ -55,6 +58,14 @@ class _InFlight:
     scored: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Launched:
+    """A step that has not been read, with the sequences it draws for and the slots they had."""
+
+    step: LaunchedStep
+    rows: list[tuple[Sequence, int]]
+
+
 class Engine:
     """Continuous batching of verbalizations over one runner.
 
@@ -65,6 +76,7 @@ class Engine:
         facts: what the checkpoints say.
         scores: the AR's side, or None.
         info: what is loaded, for those who ask; None for an engine without checkpoints.
+        lag: steps that are launched before the oldest is read: 0 or 1.
     """
 
     def __init__(
@@ -75,9 +87,11 @@ class Engine:
         facts: ModelFacts,
         scores: ScoreQueue | None = None,
         info: ModelInfo | None = None,
+        lag: int = 0,
     ) -> None:
         self.runner, self.scheduler, self.reader = runner, scheduler, reader
-        self.facts, self.scores, self.info = facts, scores, info
+        self.facts, self.scores, self.info, self.lag = facts, scores, info, lag
+        self._launched: deque[_Launched] = deque()
         self._requests: dict[str, _InFlight] = {}
         self._texts = OpenTexts()
         self._ready: list[Explanation] = []
@@ -104,7 +118,7 @@ class Engine:
             ar_tokens=0 if self.scores is None else self.scores.num_tokens,
             score_seconds=0.0 if self.scores is None else self.scores.seconds,
             num_running=len(self.scheduler.running),
-            num_waiting=len(self.scheduler.waiting),
+            num_waiting=self.scheduler.num_waiting,
             num_to_score=0 if self.scores is None else len(self.scores),
             pages_used=self.scheduler.allocator.num_used,
         )
@@ -137,7 +151,6 @@ class Engine:
             num_open=n * samples,
             scored=request.score is not False and self.scores is not None,
         )
-        self.runner.add_activations(request_id, activations)
         errors = item_errors(norms)
         for index in range(n):
             if index in errors:
@@ -153,6 +166,7 @@ class Engine:
                     seed=seed,
                     sampling=request.sampling,
                     num_samples=samples,
+                    activation=activations[index],
                 )
             )
         return request_id
@@ -177,6 +191,16 @@ class Engine:
         self._texts.add(request_id, request, activations, self.scores, self._stats.num_steps)
         return request_id
 
+    def warm_up(self) -> float:
+        """Compile and capture what steps will run, so that no request waits for it.
+
+        Returns:
+            The seconds it took. On a CPU there is nothing to do.
+        """
+        started = time.perf_counter()
+        self.runner.warm_up()
+        return time.perf_counter() - started
+
     def cancel(self, request_id: str) -> None:
         """Take a request out at the next step; what it had generated comes back as cancelled.
 
@@ -195,8 +219,11 @@ class Engine:
             self._leave(request_id)
         self._cancelled.clear()
         plan = self.scheduler.schedule()
-        if plan.num_rows:
-            self._run(plan, out)
+        if plan.has_work:
+            self._launch(plan, out)
+        while len(self._launched) > (self.lag if plan.has_work else 0):
+            launched = self._launched.popleft()
+            self._read(launched.rows, launched.step.result(), out)
         if self.scores is not None:
             scored = self.scores.run(self._stats.num_steps, idle=not self.scheduler.has_work)
             self._ready += scored.explanations
@@ -246,55 +273,51 @@ class Engine:
         self._num_requests += 1
         return request_id
 
-    def _run(self, plan: StepPlan, out: StepOutput) -> None:
-        """One step of the model, and the departures it causes."""
-        codes = self.runner.run(plan)
-        out.num_rows = plan.num_rows
+    def _launch(self, plan: StepPlan, out: StepOutput) -> None:
+        """Start one step of the model."""
+        rows = [(sequence, sequence.slot) for sequence in plan.sequences]
+        self._launched.append(_Launched(step=self.runner.launch(plan), rows=rows))
+        out.num_rows = len(rows)
         out.started = [(prefill.item.request_id, prefill.item.index) for prefill in plan.prefills]
         stats = self._stats
         stats.num_steps += 1
         stats.prefill_tokens += len(plan.prefills) * self.facts.suffix_len
         stats.prefix_tokens_reused += len(plan.prefills) * self.facts.prefix_len
-        stats.decode_tokens += plan.num_rows
-        ended = []
-        tokens: list[int] | None = None
-        for sequence, code in zip(self.scheduler.running, codes, strict=True):
+        stats.decode_tokens += len(rows)
+
+    def _read(self, rows: list[tuple[Sequence, int]], result: StepResult, out: StepOutput) -> None:
+        """Take in what a step drew, and the departures it causes."""
+        for sequence, slot in rows:
+            if sequence.ended:
+                continue
+            code = result.codes[slot]
             request = self._requests[sequence.item.request_id].request
             reason = None if code == Finish.RUNNING else FINISH_NAMES[Finish(code)]
+            sequence.token_ids.append(result.tokens[slot])
+            sequence.logprob += result.logprobs[slot]
             if request.stream or request.sampling.stop:
-                # Read once a step, and only where somebody watches.
-                tokens = tokens or self.runner.last_tokens()
-                reason = self._look(sequence, tokens[sequence.slot], request, reason, out)
+                reason = self._look(sequence, request, reason, out)
             if reason is not None:
-                ended.append(sequence)
                 self._finish(sequence, reason)
-        self._retire(ended)
 
     def _look(
-        self,
-        sequence: Sequence,
-        token_id: int,
-        request: VerbalizeRequest,
-        reason: str | None,
-        out: StepOutput,
+        self, sequence: Sequence, request: VerbalizeRequest, reason: str | None, out: StepOutput
     ) -> str | None:
-        """Read a sequence's token as it comes: for streams and custom stop strings."""
+        """Look at a sequence's last token as it comes: for streams and custom stop strings."""
         item = sequence.item
         if request.stream and reason != "error":
+            token_id = sequence.token_ids[-1]
             out.tokens.append(TokenDelta(item.request_id, item.index, sequence.sample, token_id))
         if request.sampling.stop and reason in (None, "length"):
-            sequence.token_ids.append(token_id)
             text = self.reader.raw_text(sequence.token_ids)
             if any(stop in text for stop in request.sampling.stop):
                 return "stop"
         return reason
 
-    def _retire(self, sequences: list[Sequence]) -> None:
-        if sequences:
-            self.runner.retire(sequences, self.scheduler.retire(sequences))
-
     def _finish(self, sequence: Sequence, reason: str) -> None:
-        """Read a sequence's result; its slot is still its own."""
+        """Make a sequence's result of what was read of it, and free what it holds."""
+        sequence.ended = True
+        self.scheduler.retire([sequence])
         item = sequence.item
         flight = self._requests[item.request_id]
         if reason == "error":
@@ -302,8 +325,7 @@ class Engine:
                 item.request_id, item.index, sequence.sample, flight.seed, _NON_FINITE_OUTPUT
             )
             return
-        token_ids, logprobs = self.runner.output(sequence.slot)
-        raw_text, extracted = self.reader.read(token_ids)
+        raw_text, extracted = self.reader.read(sequence.token_ids)
         flags = text_flags(extracted) + self._activation_flags(flight, item.index)
         explanation = Explanation(
             request_id=item.request_id,
@@ -312,8 +334,8 @@ class Engine:
             seed=flight.seed,
             explanation=extracted.text,
             raw_text=raw_text,
-            token_ids=tuple(token_ids),
-            logprob=sum(logprobs),
+            token_ids=tuple(sequence.token_ids),
+            logprob=sequence.logprob,
             finish_reason=reason,
             flags=tuple(flags),
         )
@@ -349,7 +371,8 @@ class Engine:
         flight = self._requests.get(request_id)
         if flight is None:
             return
-        for item in self.scheduler.cancel(request_id):
+        dropped_items, leaving = self.scheduler.cancel(request_id)
+        for item in dropped_items:
             for sample in range(item.num_forked, item.num_samples):
                 self._ready.append(
                     Explanation(
@@ -360,10 +383,8 @@ class Engine:
                         finish_reason="cancelled",
                     )
                 )
-        leaving = [s for s in self.scheduler.running if s.item.request_id == request_id]
         for sequence in leaving:
             self._finish(sequence, "cancelled")
-        self._retire(leaving)
 
     def _close(self, explanation: Explanation, out: StepOutput) -> None:
         """Hand an explanation out, count it, and close its request after the last."""
@@ -377,7 +398,6 @@ class Engine:
         flight.num_open -= 1
         if flight.num_open == 0:
             del self._requests[explanation.request_id]
-            self.runner.drop_activations(explanation.request_id)
             out.finished.append(explanation.request_id)
 
     def _count_error(self, error: ItemError) -> None:

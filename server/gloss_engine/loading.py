@@ -9,6 +9,7 @@ import torch
 
 from gloss_engine.ar.reconstructor import Reconstructor
 from gloss_engine.ar.scorer import Scorer
+from gloss_engine.av.program import AvProgram
 from gloss_engine.av.verbalizer import Verbalizer
 from gloss_engine.checkpoint import fingerprint
 from gloss_engine.config import EngineConfig
@@ -18,10 +19,11 @@ from gloss_engine.facts import ModelFacts
 from gloss_engine.info import CheckpointInfo, ModelInfo
 from gloss_engine.kv.allocator import BlockAllocator
 from gloss_engine.kv.pool import allocate_pool
+from gloss_engine.kv.pool_size import num_pages
 from gloss_engine.models.decoder import Decoder
 from gloss_engine.models.spec import ModelSpec
 from gloss_engine.released import released_baseline
-from gloss_engine.runner import AvProgram, ModelRunner
+from gloss_engine.runner import ModelRunner
 from gloss_engine.scheduler import Scheduler
 from gloss_engine.score_queue import ScoreQueue
 from gloss_engine.sidecar import Sidecar
@@ -78,7 +80,9 @@ def load_engine(
         spec, template = reconstructor.decoder.spec, reconstructor.sidecar.ar_template
         ar = _checkpoint(Path(ar_directory), spec, template)
     info = _info(verbalizer, av, reconstructor, ar, config, scheduler)
-    return Engine(runner, scheduler, verbalizer.reader, facts, scores, info)
+    return Engine(
+        runner, scheduler, verbalizer.reader, facts, scores, info, lag=config.resolve_lag()
+    )
 
 
 def _directory(path: Path | str) -> Path:
@@ -201,24 +205,40 @@ def _info(
 def machinery(
     decoder: Decoder, program: AvProgram, config: EngineConfig
 ) -> tuple[ModelRunner, Scheduler]:
-    """Pages and slots for a loaded AV, with what runs and what schedules them."""
+    """Pages and slots for a loaded AV, with what runs and what schedules them.
+
+    Raises:
+        ConfigError: pages that do not fit the device's memory.
+    """
     suffix_len = program.suffix_ids.shape[0]
+    max_private_len = suffix_len + config.max_new_tokens - 1
     page_size = config.resolve_page_size(suffix_len)
-    max_pages = -(-(suffix_len + config.max_new_tokens - 1) // page_size)
-    # One item may hold its prefilled suffix beside the slots' pages; page 0 is nobody's.
-    num_pages = config.num_pages or config.num_slots * max_pages + -(-suffix_len // page_size) + 1
-    cache = allocate_pool(decoder.spec, num_pages, page_size, decoder.device, decoder.dtype)
+    max_pages = -(-max_private_len // page_size)
+    size = num_pages(decoder, config, suffix_len)
+    cache = allocate_pool(decoder.spec, size, page_size, decoder.device, decoder.dtype)
     limits = SlotLimits(
         num_slots=config.num_slots,
         max_new_tokens=config.max_new_tokens,
         max_pages=max_pages,
         vocab_size=decoder.spec.vocab_size,
     )
-    runner = ModelRunner(decoder, program, cache, Slots(limits, decoder.operations, decoder.device))
+    max_prefills = min(config.num_slots, max(1, config.max_prefill_tokens // (suffix_len - 1)))
+    sizes = config.step_sizes(max_prefills, max_private_len)
+    runner = ModelRunner(
+        decoder,
+        program,
+        cache,
+        Slots(limits, decoder.operations, decoder.device),
+        sizes=sizes,
+        max_prefills=max_prefills,
+        batch_invariant=config.batch_invariant,
+    )
     scheduler = Scheduler(
-        BlockAllocator(num_pages, page_size),
+        BlockAllocator(size, page_size),
         config.num_slots,
         suffix_len,
         config.max_prefill_tokens,
+        config.resolve_max_step_tokens(),
+        sizes,
     )
     return runner, scheduler

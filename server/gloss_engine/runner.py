@@ -1,6 +1,8 @@
-"""Runs one step of a plan on the device: prefill and decode rows in one forward, then sampling.
+"""Runs the steps that were planned: what a plan changes goes to the device, then the step runs.
 
-Leaves to others: which sequences run (scheduler), what their text means (av).
+Nothing here waits for the device: `launch` queues a step, and its results are read when they are
+asked for. Leaves to others: which sequences run (scheduler), what a step is (step), what the text
+means (av).
 """
 
 from __future__ import annotations
@@ -11,64 +13,64 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gloss_engine.av.program import AvProgram
 from gloss_engine.kv.pool import clear_pages, copy_pages
-from gloss_engine.models.batch import (
-    ForwardBatch,
-    Injection,
-    PagedCache,
-    Prefix,
-)
+from gloss_engine.models.batch import PagedCache
 from gloss_engine.models.decoder import Decoder
-from gloss_engine.scheduler import StepPlan
-from gloss_engine.sequence import Item, Sequence
+from gloss_engine.scheduler import Prefill, StepPlan
 from gloss_engine.slots import Slots
-from gloss_kernels import DecodePlan, Finish, PackedPlan, scale_to_norm
+from gloss_engine.step import Step
+from gloss_engine.step_graphs import StepGraphs
+from gloss_engine.step_shape import DRAW_ONLY, StepShape, StepSizes
+from gloss_engine.transfer import Arriving, send
 
-ADD_LAYER_INDEX = 1
-"""The `add` dialect writes to the output of block 1 (hidden_states[2])."""
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What a step drew, by slot.
+
+    Attributes:
+        tokens: token ids.
+        logprobs: their log-probabilities, nats.
+        codes: `Finish` codes.
+    """
+
+    tokens: list[int]
+    logprobs: list[float]
+    codes: list[int]
+
+
+class LaunchedStep(Protocol):
+    """A step on its way."""
+
+    def result(self) -> StepResult:
+        """What it drew; waits for it."""
 
 
 class Runner(Protocol):
     """What the engine needs of a runner; tests drive the engine with one that has no model."""
 
-    def add_activations(self, request_id: str, activations: Tensor) -> None:
-        """Keep a request's activations [n, d_model] until `drop_activations`."""
+    def launch(self, plan: StepPlan) -> LaunchedStep:
+        """Queue a step that has work; its rows are the plan's slots."""
 
-    def drop_activations(self, request_id: str) -> None:
-        """Forget them."""
-
-    def run(self, plan: StepPlan) -> list[int]:
-        """Run a step; one `Finish` code for each of `plan.num_rows` slots."""
-
-    def last_tokens(self) -> list[int]:
-        """The token each slot got in the last step."""
-
-    def output(self, slot: int) -> tuple[list[int], list[float]]:
-        """Token ids and log-probabilities a slot has generated so far."""
-
-    def retire(self, sequences: list[Sequence], moves: list[tuple[int, int]]) -> None:
-        """Forget ended sequences, then apply slot moves in order."""
+    def warm_up(self) -> None:
+        """Do all that is done once, so that no step has to; nothing may be running."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class AvProgram:
-    """What is the same for every activation of a checkpoint.
+class _Launched:
+    """A step whose report is on its way to the host."""
 
-    Attributes:
-        suffix_ids: [suffix_len] int64, the marker and the prompt's tokens after it.
-        prefix: keys and values of the prompt before the marker, None when there are none.
-        injection_scale: L2 norm of an injected row.
-        injection_mode: "replace" or "add".
-        stop_table: [num_states + 1, vocab_size] uint8, the closing tag's automaton.
-        is_eos: [vocab_size] bool.
-    """
+    def __init__(self, report: Tensor) -> None:
+        self._report = Arriving(report)
 
-    suffix_ids: Tensor
-    prefix: Prefix | None
-    injection_scale: float
-    injection_mode: str
-    stop_table: Tensor
-    is_eos: Tensor
+    def result(self) -> StepResult:
+        """See `LaunchedStep`."""
+        report = self._report.wait()
+        return StepResult(
+            tokens=report[0].tolist(),
+            logprobs=report[1].view(torch.float32).tolist(),
+            codes=report[2].tolist(),
+        )
 
 
 class ModelRunner:
@@ -79,198 +81,72 @@ class ModelRunner:
         program: its prompt, prefix and stops.
         cache: the pages.
         slots: the state.
+        sizes: the shapes of its steps.
+        max_prefills: most suffixes of one step.
+        batch_invariant: prefill one suffix at a time, apart from the decode rows.
     """
 
     def __init__(
-        self, decoder: Decoder, program: AvProgram, cache: PagedCache, slots: Slots
+        self,
+        decoder: Decoder,
+        program: AvProgram,
+        cache: PagedCache,
+        slots: Slots,
+        *,
+        sizes: StepSizes,
+        max_prefills: int,
+        batch_invariant: bool = False,
     ) -> None:
         self.decoder, self.program, self.cache, self.slots = decoder, program, cache, slots
-        self.page_size = cache.keys.shape[3]
-        self.suffix_len = program.suffix_ids.shape[0]
-        self.prefix_len = 0 if program.prefix is None else len(program.prefix)
-        self._activations: dict[str, Tensor] = {}
-        self._item_logits: dict[Item, Tensor] = {}
-        self._private_bound: list[int] = []
-
-    def add_activations(self, request_id: str, activations: Tensor) -> None:
-        """See `Runner`."""
-        self._activations[request_id] = activations.to(self.decoder.device)
-
-    def drop_activations(self, request_id: str) -> None:
-        """See `Runner`."""
-        self._activations.pop(request_id, None)
+        self.step = Step(decoder, program, cache, slots, max_prefills)
+        self.sizes, self.batch_invariant = sizes, batch_invariant
+        self.graphs = StepGraphs(self.step, sizes)
 
     @torch.inference_mode()
-    def run(self, plan: StepPlan) -> list[int]:
+    def launch(self, plan: StepPlan) -> LaunchedStep:
         """See `Runner`."""
-        for abandoned in plan.abandoned:
-            self._item_logits.pop(abandoned.item, None)
-            clear_pages(self.cache, torch.tensor(abandoned.pages))
-        logits = self._fork_logits(plan, self._forward(plan))
-        forks = [fork.sequence for fork in plan.forks]
-        copies = [pair for fork in plan.forks for pair in fork.copies]
-        sources, destinations = [pair[0] for pair in copies], [pair[1] for pair in copies]
-        copy_pages(self.cache, sources, destinations, min(self.page_size, self.suffix_len))
-        self.slots.admit(forks, self.suffix_len)
-        self._private_bound.extend([self.suffix_len] * len(forks))
-        codes = self._sample(plan.num_rows, logits)
-        for slot, code in enumerate(codes):
-            if code == Finish.ERROR:
-                clear_pages(self.cache, self.slots.block_table[slot])
-        return codes
-
-    def last_tokens(self) -> list[int]:
-        """See `Runner`."""
-        tokens: list[int] = self.slots.tokens[: len(self._private_bound)].tolist()
-        return tokens
-
-    def output(self, slot: int) -> tuple[list[int], list[float]]:
-        """See `Runner`."""
-        count = int(self.slots.num_generated[slot])
-        return (
-            self.slots.token_ids[slot, :count].tolist(),
-            self.slots.logprobs[slot, :count].tolist(),
-        )
+        self._apply(plan)
+        for shape, prefills in self._shapes(plan):
+            self._set_prefills(prefills)
+            self.graphs.run(shape)
+        return _Launched(self.slots.report[:, : plan.num_rows])
 
     @torch.inference_mode()
-    def retire(self, sequences: list[Sequence], moves: list[tuple[int, int]]) -> None:
+    def warm_up(self) -> None:
         """See `Runner`."""
-        for sequence in sequences:
-            self.slots.release(sequence)
-        for source, destination in moves:
-            self.slots.move(source, destination)
-            self._private_bound[destination] = self._private_bound[source]
-        del self._private_bound[len(self._private_bound) - len(sequences) :]
+        self.graphs.warm_up()
 
-    def _forward(self, plan: StepPlan) -> Tensor:
-        """Logits [num_decode + num_prefills, vocab_size] of the rows that run."""
-        n, m = plan.num_decode, len(plan.prefills)
-        if n + m == 0:
-            shape = (0, self.decoder.spec.vocab_size)
-            return torch.empty(shape, device=self.decoder.device, dtype=self.decoder.dtype)
-        device = self.decoder.device
-        ids, positions, slot_mapping = [], [], []
-        decode = packed = None
-        if n:
-            decode = self._decode_plan(n)
-            stored = self.slots.private_lens[:n]
-            ids.append(self.slots.tokens[:n])
-            positions.append(stored + self.prefix_len)
-            table = self.slots.block_table[:n]
-            page = table.gather(1, (stored // self.page_size).unsqueeze(1)).squeeze(1)
-            slot_mapping.append(torch.stack((page, stored % self.page_size)))
-        if m:
-            at = torch.arange(self.suffix_len, device=device)
-            pages = torch.tensor([prefill.pages for prefill in plan.prefills], device=device)
-            page = pages[:, at // self.page_size].view(-1)
-            ids.append(self.program.suffix_ids.repeat(m))
-            positions.append((at + self.prefix_len).repeat(m))
-            slot_mapping.append(torch.stack((page, (at % self.page_size).repeat(m))))
-            starts = torch.arange(m + 1, device=device) * self.suffix_len
-            packed = PackedPlan(starts, num_tokens=m * self.suffix_len, max_seqlen=self.suffix_len)
-        starting = [prefill.item for prefill in plan.prefills]
-        hidden_states, injection = self._embed(torch.cat(ids), n, starting)
-        batch = ForwardBatch(
-            positions=torch.cat(positions),
-            decode=decode,
-            packed=packed,
-            prefix=self.program.prefix,
-            cache=self.cache,
-            slot_mapping=torch.cat(slot_mapping, dim=1),
-            injection=injection,
-        )
-        hidden_states = self.decoder.forward(hidden_states, batch)
-        if m:
-            last = torch.arange(1, m + 1, device=device) * self.suffix_len + (n - 1)
-            rows = torch.cat((torch.arange(n, device=device), last))
-            hidden_states = hidden_states.index_select(0, rows)
-        if n:
-            self.slots.private_lens[:n] += 1
-            self._private_bound = [bound + 1 for bound in self._private_bound]
-        return self.decoder.logits(hidden_states)
+    def _shapes(self, plan: StepPlan) -> list[tuple[StepShape, list[Prefill]]]:
+        """The forwards of a step, in order, with the suffixes each prefills."""
+        parts = self.slots.parts() or DRAW_ONLY
+        # Each launch stores one key more than the suffix has before its last token.
+        launched = max((sequence.num_launched for sequence in plan.sequences), default=0)
+        bound = self.step.prefill_len + launched
+        if not self.batch_invariant:
+            shape = self.sizes.shape(plan.num_rows, len(plan.prefills), parts, bound)
+            return [(shape, plan.prefills)]
+        alone = self.sizes.shape(0, 1, parts, bound)
+        forwards = [(alone, [prefill]) for prefill in plan.prefills]
+        if plan.num_rows:
+            forwards.append((self.sizes.shape(plan.num_rows, 0, parts, bound), []))
+        return forwards
 
-    def _decode_plan(self, n: int) -> DecodePlan:
-        return DecodePlan(
-            self.slots.block_table[:n],
-            self.slots.private_lens[:n] + 1,
-            max_private_len=max(self._private_bound) + 1,
-            page_size=self.page_size,
-            num_kv_heads=self.decoder.spec.num_kv_heads,
-            prefix_len=self.prefix_len,
-        )
+    def _apply(self, plan: StepPlan) -> None:
+        """Pages and rows that change hands."""
+        if plan.fresh_pages and self.decoder.operations.backend == "reference":
+            clear_pages(self.cache, plan.fresh_pages)
+        copies = [pair for start in plan.starts for pair in start.copies]
+        if copies:
+            copy_pages(self.cache, copies, min(self.step.page_size, self.step.prefill_len))
+        self.slots.apply(plan, self.program.suffix_ids[-1:], self.step.prefill_len)
 
-    def _embed(
-        self, ids: Tensor, num_decode: int, prefills: list[Item]
-    ) -> tuple[Tensor, Injection | None]:
-        """Embedded rows, with the activations of the prefilled items in their places."""
+    def _set_prefills(self, prefills: list[Prefill]) -> None:
+        """The pages and activations of the suffixes that come next."""
         if not prefills:
-            return self.decoder.embed(ids), None
-        count = torch.arange(len(prefills), device=ids.device)
-        rows = count * self.suffix_len + num_decode
-        activations = torch.stack(
-            [self._activations[item.request_id][item.index] for item in prefills]
-        )
-        if self.program.injection_mode == "replace":
-            return self.decoder.embed(ids, rows, activations, self.program.injection_scale), None
-        directions = scale_to_norm(activations, 1.0)
-        injection = Injection(layer_index=ADD_LAYER_INDEX, rows=rows, directions=directions)
-        return self.decoder.embed(ids), injection
-
-    def _fork_logits(self, plan: StepPlan, logits: Tensor) -> Tensor:
-        """Logits [num_rows, vocab_size] of the slots, from those of rows and of waiting items."""
-        n = plan.num_decode
-        place = {prefill.item: n + i for i, prefill in enumerate(plan.prefills)}
-        items = [fork.sequence.item for fork in plan.forks]
-        in_order = items == list(place)
-        carried = [self._item_logits[item] for item in items if item not in place]
-        for item, row in place.items():
-            if item.num_forked < item.num_samples:
-                self._item_logits[item] = logits[row].clone()
-        for fork in plan.forks:
-            if fork.last:
-                self._item_logits.pop(fork.sequence.item, None)
-        if in_order:
-            return logits
-        start = logits.shape[0]
-        if carried:
-            logits = torch.cat((logits, torch.stack(carried)))
-        order, taken = list(range(n)), 0
-        for item in items:
-            if item in place:
-                order.append(place[item])
-            else:
-                order.append(start + taken)
-                taken += 1
-        return logits.index_select(0, torch.tensor(order, device=logits.device))
-
-    def _sample(self, n: int, logits: Tensor) -> list[int]:
-        """Draw a token for rows 0 .. n-1 and advance their state."""
-        slots, program = self.slots, self.program
-        presence = slots.presence if slots.uses("penalty") else None
-        at = slots.num_generated[:n].unsqueeze(1)
-        tokens, logprobs, finite = self.decoder.operations.sample(
-            logits,
-            slots.uniforms[:n].gather(1, at).squeeze(1) if slots.uses("draw") else None,
-            temperatures=slots.temperatures[:n],
-            any_greedy=slots.uses("greedy"),
-            top_ks=slots.top_ks[:n] if slots.uses("top_k") else None,
-            top_ps=slots.top_ps[:n] if slots.uses("top_p") else None,
-            min_ps=slots.min_ps[:n] if slots.uses("min_p") else None,
-            penalties=None if presence is None else slots.penalties[:n],
-            presence=None if presence is None else presence[:n],
-        )
-        codes = self.decoder.operations.advance(
-            tokens,
-            logprobs,
-            finite,
-            last_tokens=slots.tokens[:n],
-            token_ids=slots.token_ids[:n],
-            token_logprobs=slots.logprobs[:n],
-            stop_states=slots.stop_states[:n],
-            num_generated=slots.num_generated[:n],
-            limits=slots.max_tokens[:n],
-            stop_table=program.stop_table,
-            is_eos=program.is_eos,
-            presence=None if presence is None else presence[:n],
-        )
-        return codes.tolist()
+            return
+        m, device = len(prefills), self.decoder.device
+        self.step.prefill_pages[:m] = send([prefill.pages for prefill in prefills], device)
+        activations = torch.stack([prefill.item.activation for prefill in prefills])
+        if activations.device != device:
+            activations = send(activations, device, torch.float32)
+        self.step.activations[:m] = activations

@@ -1,28 +1,30 @@
-"""What the scheduler schedules: items (activations) and the sequences (samples) they fork into.
-
-No tensors: the runner keeps those by slot and by item.
-"""
+"""An activation to explain, and one sample of it while it runs. Host state only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from gloss_engine.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(eq=False, kw_only=True)
 class Item:
-    """One activation of a request, prefilled once whatever its number of samples.
+    """One activation of a request.
 
     Attributes:
-        request_id: whose it is.
+        request_id: the request it belongs to.
         index: its place in the request.
-        item_key: 64-bit coordinate of its draws.
-        seed: 64-bit seed of its draws.
-        num_samples: sequences to fork.
-        num_forked: sequences forked so far.
-        suffix_pages: pages that hold its prefilled suffix until the last sample takes them over;
-            empty before the prefill and after that.
+        item_key: its coordinate of the draws.
+        seed: the request's.
+        sampling: the request's.
+        num_samples: sequences to fork from it.
+        activation: [d_model] float32, for the runner; the scheduler never looks at it.
+        num_forked: sequences that have started.
+        suffix_pages: pages of its prefilled suffix, between the prefill and the last fork.
     """
 
     request_id: str
@@ -30,14 +32,10 @@ class Item:
     item_key: int
     seed: int
     sampling: SamplingParams
-    num_samples: int = 1
+    num_samples: int
+    activation: Tensor
     num_forked: int = 0
     suffix_pages: list[int] = field(default_factory=list)
-
-    @property
-    def prefilled(self) -> bool:
-        """Whether the suffix has been computed."""
-        return self.num_forked > 0
 
 
 @dataclass(eq=False, kw_only=True)
@@ -48,14 +46,18 @@ class Sequence:
         item: what it explains.
         sample: which sample of the item it is.
         pages: its private pages, enough for its whole limit.
-        slot: its row in the runner's state; changes when a hole before it is filled.
-        token_ids: what it has generated, where its request has stop strings; else empty.
-        cancelled: leaves at the next step.
+        slot: its row in the runner's state; changes when rows are closed up.
+        num_launched: steps that were launched with it, each of which draws a token for it.
+        token_ids: what it has generated, as far as the host has read it.
+        logprob: sum of the tokens' log-probabilities, nats.
+        ended: the host knows that it is over, or wants no more of it.
     """
 
     item: Item
     sample: int
     pages: list[int]
     slot: int
-    cancelled: bool = False
+    num_launched: int = 0
     token_ids: list[int] = field(default_factory=list)
+    logprob: float = 0.0
+    ended: bool = False

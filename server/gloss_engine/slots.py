@@ -1,7 +1,8 @@
 """The state of running sequences as device tensors, one row a slot.
 
-Rows 0 .. n-1 are in use; a step reads and writes views of them. The host writes a row when its
-sequence starts and reads it when the sequence has ended, never in between.
+A step reads and writes views of the first rows. The host writes a row when its sequence starts,
+says which rows nobody holds, and moves rows; it never reads any. All that it learns of a step is
+the report.
 """
 
 from __future__ import annotations
@@ -13,8 +14,13 @@ import torch
 from torch import Tensor
 
 from gloss_engine.sampling import SamplingParams
+from gloss_engine.scheduler import StepPlan
 from gloss_engine.sequence import Sequence
-from gloss_kernels import Operations
+from gloss_engine.transfer import send
+from gloss_kernels import Finish, Operations
+
+IDLE = -1
+"""The code of a row that nobody holds; of one that ended it is a `Finish`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +40,7 @@ class SlotLimits:
     vocab_size: int
 
 
-def _filters(sampling: SamplingParams) -> tuple[str, ...]:
+def _parts(sampling: SamplingParams) -> tuple[str, ...]:
     """The parts of the sampler that a sequence with these settings needs."""
     used = {
         "greedy": sampling.temperature == 0,
@@ -51,105 +57,139 @@ class Slots:
     """Device state of up to `num_slots` sequences.
 
     Attributes:
+        codes: [num_slots] int64, `Finish.RUNNING` where a sequence runs, else why not.
         tokens: [num_slots] int64 last token, not yet in the cache.
         private_lens: [num_slots] int64 private keys stored.
         num_generated, max_tokens: [num_slots] int64 tokens generated, and allowed.
         stop_states: [num_slots] int64 state of the stop automaton.
         block_table: [num_slots, max_pages] int64 private pages; 0 where there is none.
         temperatures, top_ps, min_ps, penalties: [num_slots] float32; top_ks: int64.
-        uniforms: [num_slots, max_new_tokens] float32 every draw the sequence may need.
-        token_ids: [num_slots, max_new_tokens] int64; logprobs: the same shape, float32.
+        uniforms: [num_slots, max_new_tokens + 1] float32 every draw the sequence may need; the last
+            column is for rows that have ended.
         presence: [num_slots, ceil(vocab_size / 32)] int32 bitmap of tokens generated, bit v % 32
             of word v // 32 for token v; None until a penalty is first used.
+        report: [3, num_slots] int32, the last step's tokens, bits of their float32
+            log-probabilities, and codes.
     """
 
     def __init__(self, limits: SlotLimits, operations: Operations, device: torch.device) -> None:
         self.limits, self.operations, self.device = limits, operations, device
-        n, length = limits.num_slots, limits.max_new_tokens
+        n = limits.num_slots
 
         def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
             return torch.zeros(*shape, dtype=dtype, device=device)
 
+        self.codes = zeros(n).fill_(IDLE)
         self.tokens, self.private_lens, self.num_generated = zeros(n), zeros(n), zeros(n)
         self.max_tokens, self.stop_states, self.top_ks = zeros(n), zeros(n), zeros(n)
         self.block_table = zeros(n, limits.max_pages)
-        self.temperatures = zeros(n, dtype=torch.float32)
-        self.top_ps = zeros(n, dtype=torch.float32)
-        self.min_ps = zeros(n, dtype=torch.float32)
-        self.penalties = zeros(n, dtype=torch.float32)
-        self.uniforms = zeros(n, length, dtype=torch.float32)
-        self.token_ids = zeros(n, length)
-        self.logprobs = zeros(n, length, dtype=torch.float32)
+        self.temperatures, self.min_ps = (zeros(n, dtype=torch.float32) for _ in range(2))
+        self.top_ps, self.penalties = (zeros(n, dtype=torch.float32).fill_(1) for _ in range(2))
+        self.uniforms = zeros(n, limits.max_new_tokens + 1, dtype=torch.float32)
         self.presence: Tensor | None = None
+        self.report = zeros(3, n, dtype=torch.int32)
         self._in_use: Counter[str] = Counter()
+        self._parts_of: dict[int, tuple[str, ...]] = {}
 
-    def uses(self, part: str) -> bool:
-        """Whether any sequence in a slot needs this part of the sampler."""
-        return self._in_use[part] > 0
+    def parts(self) -> frozenset[str]:
+        """The parts of the sampler that any sequence in a slot needs."""
+        return frozenset(+self._in_use)
 
-    def admit(self, sequences: list[Sequence], suffix_len: int) -> None:
-        """Write the rows of sequences that start; their slots are consecutive."""
-        if not sequences:
-            return
-        rows = slice(sequences[0].slot, sequences[-1].slot + 1)
-        settings = [sequence.item.sampling for sequence in sequences]
+    def apply(self, plan: StepPlan, first_token: Tensor, private_len: int) -> None:
+        """Write what changes hands before a step.
 
-        def column(target: Tensor, values: list[float] | list[int]) -> None:
-            target[rows] = torch.tensor(values, dtype=target.dtype, device=self.device)
+        Args:
+            plan: its idle slots, moves and starts.
+            first_token: [1] int64, the token that a starting sequence decodes first.
+            private_len: private keys it then has stored.
+        """
+        if plan.idle:
+            self._vacate(plan.idle)
+        if plan.moves:
+            self._move(plan.moves)
+        if plan.starts:
+            self._start([start.sequence for start in plan.starts], first_token, private_len)
 
-        column(self.temperatures, [s.temperature for s in settings])
-        column(self.top_ks, [s.top_k for s in settings])
-        column(self.top_ps, [s.top_p for s in settings])
-        column(self.min_ps, [s.min_p for s in settings])
-        column(self.penalties, [s.repetition_penalty for s in settings])
-        column(self.max_tokens, [s.max_new_tokens for s in settings])
-        self.private_lens[rows] = suffix_len
-        self.num_generated[rows] = 0
-        self.stop_states[rows] = 0
-        width = self.limits.max_pages
-        padded = [sequence.pages + [0] * (width - len(sequence.pages)) for sequence in sequences]
-        self.block_table[rows] = torch.tensor(padded, device=self.device)
-        for s in settings:
-            self._in_use.update(_filters(s))
-        if any(s.temperature > 0 for s in settings):
-            self._draw(rows, sequences)
-        if self.uses("penalty"):
-            self._presence()[rows] = 0
-
-    def release(self, sequence: Sequence) -> None:
-        """Forget what an ended sequence needed of the sampler."""
-        self._in_use.subtract(_filters(sequence.item.sampling))
-
-    def move(self, source: int, destination: int) -> None:
-        """Copy one row over another."""
-        for tensor in self._rows():
-            tensor[destination] = tensor[source]
-
-    def _draw(self, rows: slice, sequences: list[Sequence]) -> None:
-        """Fill the draws of consecutive rows: positions count generated tokens from 0."""
-        items = [sequence.item for sequence in sequences]
-        width = max(item.sampling.max_new_tokens for item in items)
-
-        def signed(values: list[int]) -> Tensor:
-            wrapped = [value - 2**64 if value >= 2**63 else value for value in values]
-            return torch.tensor(wrapped, device=self.device).unsqueeze(1)
-
-        self.uniforms[rows, :width] = self.operations.philox_uniform(
-            signed([item.seed for item in items]),
-            signed([item.item_key for item in items]),
-            signed([sequence.sample for sequence in sequences]),
-            torch.arange(width, device=self.device).unsqueeze(0),
-        )
-
-    def _presence(self) -> Tensor:
-        """The presence map, made when a penalty is first used."""
+    def require_presence(self) -> Tensor:
+        """The presence map, made when it is first needed."""
         if self.presence is None:
             shape = (self.limits.num_slots, -(-self.limits.vocab_size // 32))
             self.presence = torch.zeros(shape, dtype=torch.int32, device=self.device)
         return self.presence
 
-    def _rows(self) -> list[Tensor]:
-        rows = [
+    def _vacate(self, slots: list[int]) -> None:
+        self.codes[send(slots, self.device)] = IDLE
+        for slot in slots:
+            self._in_use.subtract(self._parts_of.pop(slot))
+
+    def _move(self, moves: list[tuple[int, int]]) -> None:
+        """Copy rows over idle ones; no row is source and destination at once."""
+        source, destination = send(list(zip(*moves, strict=True)), self.device)
+        for tensor in self._columns():
+            tensor[destination] = tensor[source]
+        self.codes[source] = IDLE
+        for old, new in moves:
+            self._parts_of[new] = self._parts_of.pop(old)
+
+    def _start(self, sequences: list[Sequence], first_token: Tensor, private_len: int) -> None:
+        settings = [sequence.item.sampling for sequence in sequences]
+        width = self.limits.max_pages
+        whole = send(
+            [
+                (
+                    sequence.slot,
+                    sampling.max_new_tokens,
+                    sampling.top_k,
+                    *(sequence.pages + [0] * (width - len(sequence.pages))),
+                )
+                for sequence, sampling in zip(sequences, settings, strict=True)
+            ],
+            self.device,
+        )
+        rows = whole[:, 0]
+        real = send(
+            [(s.temperature, s.top_p, s.min_p, s.repetition_penalty) for s in settings],
+            self.device,
+            torch.float32,
+        )
+        self.max_tokens[rows], self.top_ks[rows] = whole[:, 1], whole[:, 2]
+        self.block_table[rows] = whole[:, 3:]
+        self.temperatures[rows], self.top_ps[rows] = real[:, 0], real[:, 1]
+        self.min_ps[rows], self.penalties[rows] = real[:, 2], real[:, 3]
+        self.codes[rows] = int(Finish.RUNNING)
+        self.tokens[rows] = first_token
+        self.private_lens[rows] = private_len
+        self.num_generated[rows] = 0
+        self.stop_states[rows] = 0
+        for sequence, sampling in zip(sequences, settings, strict=True):
+            self._parts_of[sequence.slot] = _parts(sampling)
+            self._in_use.update(self._parts_of[sequence.slot])
+        if any(s.temperature > 0 for s in settings):
+            self._draw(rows, sequences)
+        if self._in_use["penalty"] or self.presence is not None:
+            self.require_presence()[rows] = 0
+
+    def _draw(self, rows: Tensor, sequences: list[Sequence]) -> None:
+        """Fill the draws of rows: positions count generated tokens from 0."""
+        items = [sequence.item for sequence in sequences]
+        width = max(item.sampling.max_new_tokens for item in items)
+        counters = send(
+            [
+                [_signed(item.seed) for item in items],
+                [_signed(item.item_key) for item in items],
+                [sequence.sample for sequence in sequences],
+            ],
+            self.device,
+        ).unsqueeze(2)
+        seeds, item_keys, samples = counters.unbind()
+        self.uniforms[rows, :width] = self.operations.philox_uniform(
+            seeds, item_keys, samples, torch.arange(width, device=self.device).unsqueeze(0)
+        )
+
+    def _columns(self) -> list[Tensor]:
+        """Every tensor with a row a slot."""
+        columns = [
+            self.codes,
             self.tokens,
             self.private_lens,
             self.num_generated,
@@ -162,7 +202,10 @@ class Slots:
             self.min_ps,
             self.penalties,
             self.uniforms,
-            self.token_ids,
-            self.logprobs,
         ]
-        return rows if self.presence is None else [*rows, self.presence]
+        return columns if self.presence is None else [*columns, self.presence]
+
+
+def _signed(value: int) -> int:
+    """The int64 with the bits of an unsigned 64-bit number."""
+    return value - 2**64 if value >= 2**63 else value

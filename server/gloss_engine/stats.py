@@ -12,7 +12,8 @@ class EngineStats:
     Attributes:
         num_steps: steps that ran rows.
         prefix_tokens: prompt tokens computed once for all (AV prefix).
-        prefill_tokens: suffix tokens prefilled, the injected rows included.
+        prefill_tokens: suffix tokens of items that started, the injected rows included; the last of
+            a suffix runs as its sequences' first decode row.
         prefix_tokens_reused: prefix tokens that items did not have to compute.
         decode_tokens: tokens generated.
         explanations: explanations finished without an error, by finish reason.

@@ -54,8 +54,8 @@ def test_samples_share_one_prefill(
     assert stats.prefix_tokens_reused == 3 * engine.facts.prefix_len
     drawn = sum(len(result.token_ids) for result in results)
     assert stats.decode_tokens == drawn == 3 * num_samples * 5
-    # A sequence's first token comes from the prefill, its last is never fed back.
-    assert sum(rows_run) == 3 * engine.facts.suffix_len + 3 * num_samples * 4
+    # A sequence decodes the suffix's last token first, and never its own last.
+    assert sum(rows_run) == 3 * (engine.facts.suffix_len - 1) + 3 * num_samples * 5
     assert_idle(engine)
 
 
@@ -87,7 +87,7 @@ def test_few_prefills_a_step(pair: Pair) -> None:
             for explanation in engine.step().explanations:
                 tokens[explanation.index] = explanation.token_ids
             started.append((engine.stats().prefill_tokens - before) // engine.facts.suffix_len)
-        most = max(1, limit // engine.facts.suffix_len)
+        most = max(1, limit // (engine.facts.suffix_len - 1))
         assert max(started) == min(most, 6) and sum(started) == 6
         found.append(tokens)
     assert found[0] == found[1] == found[2]

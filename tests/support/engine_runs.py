@@ -70,10 +70,11 @@ def run_in_waves(
 
 
 def assert_idle(engine: Engine) -> None:
-    """Nothing is left behind: no page, slot, item, activation, logit or text."""
+    """Nothing is left behind: no page, slot, item, step or text."""
     stats = engine.stats()
     assert not engine.has_work
     assert (stats.pages_used, stats.num_running, stats.num_waiting, stats.num_to_score) == (0,) * 4
-    runner = engine.runner
-    assert not runner._activations and not runner._item_logits and not runner._private_bound
-    assert all(count == 0 for count in runner.slots._in_use.values())
+    scheduler, slots = engine.scheduler, engine.runner.slots
+    assert sorted(scheduler._free_slots) == list(range(scheduler.num_slots))
+    # The next step that runs forgets these first.
+    assert set(slots._parts_of) <= set(scheduler._idle)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
 
 from gloss_engine.models.batch import PagedCache
 from gloss_engine.models.spec import ModelSpec
+from gloss_engine.transfer import send
 
 
 def allocate_pool(
@@ -14,8 +16,8 @@ def allocate_pool(
 ) -> PagedCache:
     """A zeroed pool.
 
-    Attention masks what a sequence has not written, but 0 * NaN is NaN: pages that nobody holds
-    must be finite (see `clear_pages`).
+    The reference's attention masks what a sequence has not written, but 0 * NaN is NaN: pages that
+    it takes must be finite (see `clear_pages`). The kernels read nothing that was not written.
     """
     shape = (spec.num_layers, num_pages, spec.num_kv_heads, page_size, spec.head_dim)
     return PagedCache(
@@ -24,28 +26,21 @@ def allocate_pool(
     )
 
 
-def copy_pages(
-    cache: PagedCache, sources: list[int], destinations: list[int], num_tokens: int
-) -> None:
-    """Copy pages over all blocks, sources[i] to destinations[i].
+def copy_pages(cache: PagedCache, pairs: Sequence[tuple[int, int]], num_tokens: int) -> None:
+    """Copy pages over all blocks.
 
     Args:
+        pairs: (source, destination); no page is both.
         num_tokens: tokens of each page that matter, from its beginning.
     """
-    if not sources:
-        return
-    source = torch.tensor(sources, device=cache.keys.device)
-    destination = torch.tensor(destinations, device=cache.keys.device)
+    source, destination = send(list(zip(*pairs, strict=True)), cache.keys.device)
     for tensor in (cache.keys, cache.values):
         rows = tensor[:, :, :, :num_tokens]
         rows[:, destination] = rows[:, source]
 
 
-def clear_pages(cache: PagedCache, pages: Tensor) -> None:
-    """Zero the pages of a sequence that failed, before others get them.
-
-    Args:
-        pages: [n] int64; page 0 may be among them.
-    """
+def clear_pages(cache: PagedCache, pages: Sequence[int]) -> None:
+    """Zero pages that change hands: a sequence that failed may have left NaN in them."""
+    index = send(pages, cache.keys.device)
     for tensor in (cache.keys, cache.values):
-        tensor.index_fill_(1, pages.to(tensor.device), 0.0)
+        tensor.index_fill_(1, index, 0.0)

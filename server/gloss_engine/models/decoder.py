@@ -151,33 +151,32 @@ class Block:
         )
         prefix = None if batch.prefix is None else batch.prefix.layer(index)
         num_decode = 0 if batch.decode is None else len(batch.decode)
-        parts = []
+        has_both = batch.decode is not None and batch.packed is not None
+        mixed = torch.empty_like(queries) if has_both else None
         if batch.decode is not None:
             assert cache is not None
-            parts.append(
-                self.operations.paged_decode_attention(
-                    queries[:num_decode],
-                    cache.keys[index],
-                    cache.values[index],
-                    batch.decode,
-                    prefix=prefix,
-                    scale=spec.attention_scale,
-                    window=self.layer.window,
-                )
+            attended = self.operations.paged_decode_attention(
+                queries[:num_decode],
+                cache.keys[index],
+                cache.values[index],
+                batch.decode,
+                prefix=prefix,
+                scale=spec.attention_scale,
+                window=self.layer.window,
+                out=None if mixed is None else mixed[:num_decode],
             )
         if batch.packed is not None:
-            parts.append(
-                self.operations.packed_attention(
-                    queries[num_decode:],
-                    keys[num_decode:],
-                    values[num_decode:],
-                    batch.packed,
-                    prefix=prefix,
-                    scale=spec.attention_scale,
-                    window=self.layer.window,
-                )
+            attended = self.operations.packed_attention(
+                queries[num_decode:],
+                keys[num_decode:],
+                values[num_decode:],
+                batch.packed,
+                prefix=prefix,
+                scale=spec.attention_scale,
+                window=self.layer.window,
+                out=None if mixed is None else mixed[num_decode:],
             )
-        mixed = parts[0] if len(parts) == 1 else torch.cat(parts)
+        mixed = attended if mixed is None else mixed
         return self.output(mixed.flatten(1)), keys, values
 
     def mlp(self, hidden_states: Tensor | Fp8Rows) -> Tensor:

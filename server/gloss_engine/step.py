@@ -1,0 +1,155 @@
+"""One step on the device: prefills and decode rows in one forward, sampling, and the state after.
+
+Reads and writes tensors that stay where they are, makes no decision that depends on their values,
+and asks the host nothing: so a step of one shape can be captured once and replayed. On a CPU the
+same code runs as it is.
+
+Rows of slots without a running sequence take part and leave no trace: they write to page 0, read
+what they wrote there, and their state stays.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gloss_engine.av.program import ADD_LAYER_INDEX, AvProgram
+from gloss_engine.models.batch import ForwardBatch, Injection, PagedCache
+from gloss_engine.models.decoder import Decoder
+from gloss_engine.slots import Slots
+from gloss_engine.step_shape import StepShape
+from gloss_kernels import DecodePlan, Finish, PackedPlan, scale_to_norm
+
+
+class Step:
+    """Runs steps of any shape.
+
+    Args:
+        decoder: the AV.
+        program: its prompt, prefix and stops.
+        cache: the pages.
+        slots: the state.
+        max_prefills: most suffixes of one step.
+
+    Attributes:
+        prefill_pages: [max_prefills, pages of a suffix] int64, where the suffixes go.
+        activations: [max_prefills, d_model] float32, what is injected into them.
+        prefill_len: tokens of a suffix that are prefilled: all but the last.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        program: AvProgram,
+        cache: PagedCache,
+        slots: Slots,
+        max_prefills: int,
+    ) -> None:
+        self.decoder, self.program, self.cache, self.slots = decoder, program, cache, slots
+        self.page_size = cache.keys.shape[3]
+        self.prefill_len = program.suffix_ids.shape[0] - 1
+        num_pages = -(-self.prefill_len // self.page_size)
+        device = decoder.device
+        self.prefill_pages = torch.zeros(max_prefills, num_pages, dtype=torch.int64, device=device)
+        self.activations = torch.ones(max_prefills, decoder.spec.d_model, device=device)
+
+    @torch.inference_mode()
+    def run(self, shape: StepShape) -> None:
+        """Run one step; its results are in the slots' report."""
+        slots, n, m = self.slots, shape.num_rows, shape.num_prefills
+        ids, positions, places = [], [], []
+        decode = packed = None
+        if n:
+            running = slots.codes[:n] == int(Finish.RUNNING)
+            stored = torch.where(running, slots.private_lens[:n], 0)
+            table = torch.where(running.unsqueeze(1), slots.block_table[:n], 0)
+            page = table.gather(1, (stored // self.page_size).unsqueeze(1)).squeeze(1)
+            ids.append(torch.where(running, slots.tokens[:n], 0))
+            positions.append(stored + self.program.prefix_len)
+            places.append(torch.stack((page, stored % self.page_size)))
+            decode = self._decode_plan(table, stored + 1, shape.max_private_len)
+        if m:
+            at = torch.arange(self.prefill_len, device=self.decoder.device)
+            pages = self.prefill_pages[:m, at // self.page_size].reshape(-1)
+            ids.append(self.program.suffix_ids[:-1].repeat(m))
+            positions.append((at + self.program.prefix_len).repeat(m))
+            places.append(torch.stack((pages, (at % self.page_size).repeat(m))))
+            packed = self._packed_plan(m)
+        hidden_states, injection = self._embed(torch.cat(ids), n, m)
+        batch = ForwardBatch(
+            positions=torch.cat(positions),
+            decode=decode,
+            packed=packed,
+            prefix=self.program.prefix,
+            cache=self.cache,
+            slot_mapping=torch.cat(places, dim=1),
+            injection=injection,
+        )
+        hidden_states = self.decoder.forward(hidden_states, batch)
+        if n:
+            slots.private_lens[:n] += running
+            self._sample(self.decoder.logits(hidden_states[:n]), shape.parts)
+
+    def _decode_plan(self, table: Tensor, lens: Tensor, max_private_len: int) -> DecodePlan:
+        return DecodePlan(
+            table,
+            lens,
+            max_private_len=max_private_len,
+            page_size=self.page_size,
+            num_kv_heads=self.decoder.spec.num_kv_heads,
+            prefix_len=self.program.prefix_len,
+        )
+
+    def _packed_plan(self, num_prefills: int) -> PackedPlan:
+        starts = torch.arange(num_prefills + 1, device=self.decoder.device) * self.prefill_len
+        return PackedPlan(
+            starts, num_tokens=num_prefills * self.prefill_len, max_seqlen=self.prefill_len
+        )
+
+    def _embed(
+        self, ids: Tensor, num_rows: int, num_prefills: int
+    ) -> tuple[Tensor, Injection | None]:
+        """Embedded rows, with the activations in their places."""
+        if num_prefills == 0:
+            return self.decoder.embed(ids), None
+        rows = torch.arange(num_prefills, device=ids.device) * self.prefill_len + num_rows
+        activations = self.activations[:num_prefills]
+        if self.program.injection_mode == "replace":
+            return self.decoder.embed(ids, rows, activations, self.program.injection_scale), None
+        directions = scale_to_norm(activations, 1.0)
+        injection = Injection(layer_index=ADD_LAYER_INDEX, rows=rows, directions=directions)
+        return self.decoder.embed(ids), injection
+
+    def _sample(self, logits: Tensor, parts: frozenset[str]) -> None:
+        """Draw a token for the first rows and advance their state."""
+        slots, program, n = self.slots, self.program, logits.shape[0]
+        presence = slots.require_presence()[:n] if "penalty" in parts else None
+        uniforms = None
+        if "draw" in parts:
+            at = slots.num_generated[:n].unsqueeze(1)
+            uniforms = slots.uniforms[:n].gather(1, at).squeeze(1)
+        tokens, logprobs, finite = self.decoder.operations.sample(
+            logits,
+            uniforms,
+            temperatures=slots.temperatures[:n],
+            any_greedy="greedy" in parts,
+            top_ks=slots.top_ks[:n] if "top_k" in parts else None,
+            top_ps=slots.top_ps[:n] if "top_p" in parts else None,
+            min_ps=slots.min_ps[:n] if "min_p" in parts else None,
+            penalties=slots.penalties[:n] if "penalty" in parts else None,
+            presence=presence,
+        )
+        self.decoder.operations.advance(
+            tokens,
+            logprobs,
+            finite,
+            codes=slots.codes[:n],
+            last_tokens=slots.tokens[:n],
+            stop_states=slots.stop_states[:n],
+            num_generated=slots.num_generated[:n],
+            limits=slots.max_tokens[:n],
+            stop_table=program.stop_table,
+            is_eos=program.is_eos,
+            report=slots.report[:, :n],
+            presence=presence,
+        )

@@ -1,0 +1,62 @@
+"""Steps captured as CUDA graphs, one a shape: a replay is one call whatever the step launches.
+
+All graphs share one memory pool, since only one runs at a time and none leaves anything behind but
+the slots' state. Without capture (on a CPU) a step just runs.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from gloss_engine.step import Step
+from gloss_engine.step_shape import StepShape, StepSizes
+
+
+class StepGraphs:
+    """Runs steps, captured or not.
+
+    Args:
+        step: what runs.
+        sizes: the shapes to capture.
+    """
+
+    def __init__(self, step: Step, sizes: StepSizes) -> None:
+        self.step, self.sizes = step, sizes
+        self._graphs: dict[StepShape, torch.cuda.CUDAGraph] = {}
+
+    def __len__(self) -> int:
+        """Shapes that have a graph."""
+        return len(self._graphs)
+
+    def run(self, shape: StepShape) -> None:
+        """Run a step; queued on the device when this returns."""
+        graph = self._graphs.get(shape)
+        if graph is None:
+            self.step.run(shape)
+        else:
+            graph.replay()
+
+    def warm_up(self) -> None:
+        """Run every listed shape once, and capture it on CUDA; no sequence may be running.
+
+        The first run compiles kernels and makes the library handles that capture may not make.
+        """
+        if self.step.decoder.device.type != "cuda":
+            return
+        # A graph that made this map would clear it at every replay.
+        self.step.slots.require_presence()
+        pool = torch.cuda.graph_pool_handle()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for shape in self.sizes.shapes():
+                self.step.run(shape)
+                graph = torch.cuda.CUDAGraph()
+                stream.synchronize()
+                graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+                try:
+                    self.step.run(shape)
+                finally:
+                    graph.capture_end()
+                self._graphs[shape] = graph
+        torch.cuda.current_stream().wait_stream(stream)

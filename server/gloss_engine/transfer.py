@@ -1,0 +1,44 @@
+"""Host to device and back without waiting for the device.
+
+On CUDA both ways go through pinned memory, which PyTorch keeps until the copy has been made. On a
+CPU a tensor is where it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def send(values: Any, device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
+    """Numbers, nested lists of them or a host tensor as a tensor on the device."""
+    tensor = torch.as_tensor(values, dtype=dtype)
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+class Arriving:
+    """A copy of a device tensor on its way to the host.
+
+    Args:
+        source: what it holds once everything queued so far has run.
+    """
+
+    def __init__(self, source: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        if source.device.type == "cpu":
+            self._copy = source.clone()
+            return
+        self._copy = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
+        self._copy.copy_(source, non_blocking=True)
+        self._event = torch.cuda.Event()
+        self._event.record()
+
+    def wait(self) -> Tensor:
+        """The copy, on the host; waits for the device to get there."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._copy
