@@ -1,10 +1,10 @@
 """What fits into a device's memory: models, prefixes, workspace, and how many sequences.
 
     usable = memory * fraction
-    needed(n) = models + prefixes + workspace(n) + state(n) + page_bytes * pool_pages(n)
+    needed(n) = context + models + prefixes + workspace(n) + state(n) + page_bytes * pool_pages(n)
 
-The largest n that fits is found; the rest of the memory is for CUDA's context, libraries, captured
-graphs and fragments. GB are 10^9 bytes. A target is never quantised: what is explained are the
+The largest n that fits is found; the rest of the memory is for captured graphs, what libraries
+allocate and fragments. GB are 10^9 bytes. A target is never quantised: what is explained are the
 activations it has in its own type. Nothing is loaded; sizes come from `memory_sizes.py`, rates from
 `floor.py`.
 """
@@ -22,6 +22,9 @@ from gloss_engine.models.spec import ModelSpec
 
 MEMORY_FRACTION = 0.9
 """Share of a device's memory that is planned with."""
+
+CONTEXT_BYTES = 600_000_000
+"""CUDA's context with the code that is loaded into it: assumed, not measured."""
 
 AR_POSITIONS = 4096
 """Positions of an AR's rotary tables, as the reconstructor makes them."""
@@ -180,6 +183,7 @@ def parts(setup: Setup, num_sequences: int) -> tuple[Part, ...]:
     page_bytes = setup.page_bytes * _num_pages(setup, num_sequences)
     state = sizes.state_bytes(av, num_sequences, setup.max_new_tokens, setup.sequence_pages)
     found += [
+        Part(name="CUDA context (assumed)", num_bytes=CONTEXT_BYTES),
         Part(name="shared prefixes", num_bytes=prefixes),
         Part(name="pages", num_bytes=page_bytes),
         Part(name="state of sequences", num_bytes=state),
@@ -258,11 +262,11 @@ def _num_pages(setup: Setup, num_sequences: int) -> int:
 def _workspace(setup: Setup, num_sequences: int) -> int:
     """The larger of a step's and an AR batch's: one runs at a time, the allocator reuses memory."""
     size = setup.precision.dtype_bytes
-    prefilled = min(num_sequences * setup.suffix_len, setup.max_prefill_tokens)
-    step = sizes.activation_bytes(setup.av, num_sequences + prefilled, size)
+    rows = num_sequences + setup.max_prefill_tokens
+    step = sizes.activation_bytes(setup.av, rows, size)
     step += sizes.logits_bytes(setup.av, num_sequences, size)
     if setup.ar is None:
         return step
     texts = min(num_sequences, setup.score_batch)
-    rows = texts * (setup.max_new_tokens + AR_TAIL_TOKENS)
-    return max(step, sizes.activation_bytes(setup.ar, rows, size))
+    scored = texts * (setup.max_new_tokens + AR_TAIL_TOKENS)
+    return max(step, sizes.activation_bytes(setup.ar, scored, size))

@@ -12,6 +12,7 @@ from gloss_engine import memory_sizes as sizes
 from gloss_engine.ar.reconstructor import MAX_PROMPT_TOKENS
 from gloss_engine.av.stop import stop_table
 from gloss_engine.checkpoint import read_spec
+from gloss_engine.config import EngineConfig
 from gloss_engine.floor import H200
 from gloss_engine.kv.allocator import BlockAllocator
 from gloss_engine.kv.pool import allocate_pool
@@ -150,6 +151,14 @@ def test_released_specs_have_their_switches() -> None:
     for spec, pair in zip((qwen, gemma, larger, llama), RELEASED_PAIRS, strict=True):
         assert (spec.num_layers, spec.head_dim) == (pair.num_layers, pair.head_dim)
         assert (spec.vocab_size, spec.activation) == (pair.vocab_size, pair.activation)
+
+
+def test_defaults_are_the_engines() -> None:
+    config, setup = EngineConfig(), Setup(av=QWEN, memory_bytes=GB)
+    assert setup.max_new_tokens == config.max_new_tokens
+    assert setup.max_prefill_tokens == config.max_prefill_tokens
+    assert setup.score_batch == config.score_batch
+    assert setup.memory_fraction == config.memory_fraction
 
 
 @pytest.mark.parametrize("gigabytes", [30, 31.7, 80, 141])

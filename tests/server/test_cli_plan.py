@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,9 +80,10 @@ def test_a_pair_that_does_not_fit(gloss: Command, planned: Callable[..., dict[st
     assert not plan["fits"] and plan["most_sequences"] == 0 and plan["floor"] is None
     assert plan["missing_bytes"] == plan["total_bytes"] - plan["usable_bytes"] > 100e9
     assert plan["remedies"] == ["--quantization fp8"]
+    too_much = f"Does not fit: {plan['missing_bytes'] / 1e9:.1f} GB too much for 1 at once"
     page = gloss("plan", "--pair", "llama-3.3-70b", "--memory", 141)
     assert (page.status, page.stderr) == (1, "")
-    for text in ("Does not fit: 109.2 GB", "--quantization fp8", "several GPUs is not supported"):
+    for text in (too_much, "--quantization fp8", "several GPUs is not supported"):
         assert text in page.stdout
     tiny = gloss("plan", "--pair", "llama-3.3-70b", "--memory", 24)
     assert tiny.status == 1 and "needs a larger GPU" in tiny.stdout
@@ -187,6 +190,11 @@ def test_directories_that_do_not_hold_together(
     deeper = write_ar(tmp_path / "deeper", "qwen2", layer_index=2)
     ended = gloss("plan", "--av", small_pair.av, "--ar", deeper)
     assert ended.status == 2 and "layer K" in ended.error
+
+
+def test_options_and_arithmetic_need_no_torch() -> None:
+    program = "import sys, gloss_server.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_the_document_has_the_commands_figures(planned: Callable[..., dict[str, Any]]) -> None:
