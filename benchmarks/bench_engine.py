@@ -34,7 +34,7 @@ from gloss_engine.facts import ModelFacts
 from gloss_engine.loading import machinery
 from gloss_engine.models.decoder import Decoder
 from gloss_engine.models.registry import spec_from_config
-from gloss_engine.av.program import AvProgram
+from gloss_engine.program import AvProgram
 from gloss_kernels import Operations, scale_to_norm
 
 COLUMNS = (

@@ -9,7 +9,6 @@ import torch
 
 from gloss_engine.ar.reconstructor import Reconstructor
 from gloss_engine.ar.scorer import Scorer
-from gloss_engine.av.program import AvProgram
 from gloss_engine.av.verbalizer import Verbalizer
 from gloss_engine.checkpoint import fingerprint
 from gloss_engine.config import EngineConfig
@@ -22,6 +21,7 @@ from gloss_engine.kv.pool import allocate_pool
 from gloss_engine.kv.pool_size import num_pages
 from gloss_engine.models.decoder import Decoder
 from gloss_engine.models.spec import ModelSpec
+from gloss_engine.program import AvProgram
 from gloss_engine.released import released_baseline
 from gloss_engine.runner import ModelRunner
 from gloss_engine.scheduler import Scheduler

@@ -13,10 +13,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gloss_engine.av.program import AvProgram
 from gloss_engine.kv.pool import clear_pages, copy_pages
 from gloss_engine.models.batch import PagedCache
 from gloss_engine.models.decoder import Decoder
+from gloss_engine.program import AvProgram
 from gloss_engine.scheduler import Prefill, StepPlan
 from gloss_engine.slots import Slots
 from gloss_engine.step import Step

@@ -13,9 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gloss_engine.av.program import ADD_LAYER_INDEX, AvProgram
 from gloss_engine.models.batch import ForwardBatch, Injection, PagedCache
 from gloss_engine.models.decoder import Decoder
+from gloss_engine.program import ADD_LAYER_INDEX, AvProgram
 from gloss_engine.slots import Slots
 from gloss_engine.step_shape import StepShape
 from gloss_kernels import DecodePlan, Finish, PackedPlan, scale_to_norm

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from gloss_engine.av.explanation import Extract, extract
-from gloss_engine.av.program import ADD_LAYER_INDEX, AvProgram
 from gloss_engine.av.prompt import VerbalizerPrompt, build_prompt
 from gloss_engine.av.stop import stop_table, token_texts
 from gloss_engine.checkpoint import (
@@ -25,6 +24,7 @@ from gloss_engine.config import ConfigError, EngineConfig
 from gloss_engine.errors import CheckpointError
 from gloss_engine.models.decoder import Decoder
 from gloss_engine.models.spec import ModelSpec
+from gloss_engine.program import ADD_LAYER_INDEX, AvProgram
 from gloss_engine.sidecar import Sidecar, read_sidecar
 
 
