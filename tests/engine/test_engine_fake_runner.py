@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence as Rows
+from dataclasses import dataclass
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from gloss_engine.av.explanation import Extract, extract
 from gloss_engine.engine import Engine
@@ -18,73 +18,65 @@ from gloss_engine.errors import RequestError
 from gloss_engine.facts import ModelFacts
 from gloss_engine.kv.allocator import BlockAllocator
 from gloss_engine.request import FINISH_REASONS, Explanation, VerbalizeRequest
-from gloss_engine.runner import Runner
+from gloss_engine.runner import Runner, StepResult
 from gloss_engine.sampling import SamplingParams
 from gloss_engine.scheduler import Scheduler, StepPlan
-from gloss_engine.sequence import Item, Sequence
+from gloss_engine.sequence import Sequence
+from gloss_engine.step_shape import StepSizes
 from gloss_kernels import Finish
+from support.slot_rows import SlotRows
 
 D_MODEL = 3
 SUFFIX_LEN = 3
 Key = tuple[str, int, int]
 
 
+@dataclass
+class Drawn:
+    """A step that was run when it was launched."""
+
+    drawn: StepResult
+
+    def result(self) -> StepResult:
+        return self.drawn
+
+
 class FakeRunner:
-    """Draws tokens 0 to 25 and ends sequences at random; checks every call it gets."""
+    """Draws tokens 0 to 25 and ends sequences at random; checks every plan it gets."""
 
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.activations: dict[str, Tensor] = {}
-        self.slots: list[tuple[Sequence, list[int]]] = []
-        self.suffixes: set[Item] = set()
+    def __init__(self, seed: int, slots: SlotRows) -> None:
+        self.random, self.slots = random.Random(seed), slots
+        self.counts: dict[Sequence, int] = {}
+        self.codes: dict[Sequence, Finish] = {}
 
-    def add_activations(self, request_id: str, activations: Tensor) -> None:
-        assert request_id not in self.activations
-        self.activations[request_id] = activations
-
-    def drop_activations(self, request_id: str) -> None:
-        del self.activations[request_id]
-
-    def run(self, plan: StepPlan) -> list[int]:
-        assert plan.num_decode == len(self.slots) and plan.num_rows > 0
-        for abandoned in plan.abandoned:
-            self.suffixes.remove(abandoned.item)
+    def launch(self, plan: StepPlan) -> Drawn:
+        self.slots.apply(plan)
         for prefill in plan.prefills:
-            row = self.activations[prefill.item.request_id][prefill.item.index]
+            row = prefill.item.activation
             assert row.isfinite().all() and row.any(), "a failed row was run"
-            self.suffixes.add(prefill.item)
-        for fork in plan.forks:
-            assert fork.sequence.slot == len(self.slots) and fork.sequence.item in self.suffixes
-            self.slots.append((fork.sequence, []))
-            if fork.last:
-                self.suffixes.remove(fork.sequence.item)
-        return [self._advance(sequence, tokens) for sequence, tokens in self.slots]
+        n = plan.num_rows
+        result = StepResult(tokens=[-1] * n, logprobs=[9.0] * n, codes=[-1] * n)
+        for slot, sequence in self.slots.rows.items():
+            self._advance(sequence)
+            result.tokens[slot], result.logprobs[slot] = self.random.randrange(26), -0.5
+            result.codes[slot] = self.codes[sequence]
+        return Drawn(result)
 
-    def _advance(self, sequence: Sequence, tokens: list[int]) -> Finish:
-        tokens.append(self.random.randrange(26))
-        chance = self.random.random()
-        if chance < 0.03:
-            return Finish.ERROR
-        if chance < 0.1:
-            return Finish.EOS
-        if chance < 0.15:
-            return Finish.CLOSING_TAG
+    def warm_up(self) -> None:
+        """Nothing to do."""
+
+    def _advance(self, sequence: Sequence) -> None:
+        """The next token's code; a sequence that ended stays as it is."""
+        if self.codes.setdefault(sequence, Finish.RUNNING) != Finish.RUNNING:
+            return
+        count = self.counts[sequence] = self.counts.get(sequence, 0) + 1
         limit = sequence.item.sampling.max_new_tokens
-        return Finish.LENGTH if len(tokens) == limit else Finish.RUNNING
-
-    def last_tokens(self) -> list[int]:
-        return [tokens[-1] for _, tokens in self.slots]
-
-    def output(self, slot: int) -> tuple[list[int], list[float]]:
-        tokens = self.slots[slot][1]
-        return list(tokens), [-0.5] * len(tokens)
-
-    def retire(self, sequences: list[Sequence], moves: list[tuple[int, int]]) -> None:
-        for source, destination in moves:
-            self.slots[destination] = self.slots[source]
-        del self.slots[len(self.slots) - len(sequences) :]
-        for slot, (sequence, _) in enumerate(self.slots):
-            assert sequence.slot == slot and sequence not in sequences
+        assert count <= limit
+        chance = self.random.random()
+        ends = ((0.03, Finish.ERROR), (0.1, Finish.EOS), (0.15, Finish.CLOSING_TAG))
+        drawn = [finish for share, finish in ends if chance < share]
+        last = Finish.LENGTH if count == limit else Finish.RUNNING
+        self.codes[sequence] = drawn[0] if drawn else last
 
 
 class FakeReader:
@@ -98,14 +90,25 @@ class FakeReader:
         return raw, extract(raw)
 
 
-def _engine(seed: int, num_slots: int = 4, num_pages: int = 30) -> tuple[Engine, FakeRunner]:
-    fake = FakeRunner(seed)
+def _engine(
+    seed: int,
+    num_slots: int = 4,
+    num_pages: int = 30,
+    lag: int = 0,
+    sizes: StepSizes | None = None,
+    max_step_tokens: int | None = None,
+) -> tuple[Engine, FakeRunner]:
+    sizes = sizes or StepSizes.exact()
+    fake = FakeRunner(seed, SlotRows(num_slots, (SUFFIX_LEN - 1 + 1) // 2, sizes))
     runner: Runner = fake
-    scheduler = Scheduler(BlockAllocator(num_pages, 2), num_slots, SUFFIX_LEN, 7)
+    scheduler = Scheduler(
+        BlockAllocator(num_pages, 2), num_slots, SUFFIX_LEN, 7, max_step_tokens, sizes
+    )
     facts = ModelFacts(
         d_model=D_MODEL, layer_index=3, prefix_len=5, suffix_len=SUFFIX_LEN, max_new_tokens=12
     )
-    return Engine(runner, scheduler, FakeReader(), facts), fake  # type: ignore[arg-type]
+    engine = Engine(runner, scheduler, FakeReader(), facts, lag=lag)  # type: ignore[arg-type]
+    return engine, fake
 
 
 def _ones(n: int) -> VerbalizeRequest:
@@ -208,16 +211,23 @@ class Ledger:
     cancels=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 6)), max_size=4),
     num_slots=st.integers(1, 5),
     num_pages=st.integers(12, 40),
+    lag=st.integers(0, 1),
+    listed=st.booleans(),
+    max_step_tokens=st.sampled_from([None, 1, 6]),
 )
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 def test_everything_comes_out_once(
     seed: int,
     arrivals: list[tuple[int, VerbalizeRequest]],
     cancels: list[tuple[int, int]],
     num_slots: int,
     num_pages: int,
+    lag: int,
+    listed: bool,
+    max_step_tokens: int | None,
 ) -> None:
-    engine, runner = _engine(seed, num_slots, num_pages)
+    sizes = StepSizes.listed(num_slots, 3, 20) if listed else StepSizes.exact()
+    engine, runner = _engine(seed, num_slots, num_pages, lag, sizes, max_step_tokens)
     ledger, cancelled = Ledger(), set()
     for step in range(3000):
         for number, (at, request) in enumerate(arrivals):
@@ -236,19 +246,9 @@ def test_everything_comes_out_once(
     stats = engine.stats()
     counted = sum(stats.explanations.values()) + sum(stats.item_errors.values())
     assert counted == len(ledger.results)
-    assert not runner.slots and not runner.activations
     assert (stats.pages_used, stats.num_running, stats.num_waiting) == (0, 0, 0)
-    engine.step()
-    _check_no_suffix_is_kept(engine, runner)
-
-
-def _check_no_suffix_is_kept(engine: Engine, runner: FakeRunner) -> None:
-    """What a cancel abandoned is named in the next plan that runs."""
-    runner.random = random.Random(1)
-    engine.submit(_ones(1), "last")
-    while engine.has_work:
-        engine.step()
-    assert not runner.suffixes
+    assert len(runner.slots.prefilled) == len(set(runner.slots.prefilled))
+    assert len(runner.slots.started) == len(set(runner.slots.started))
 
 
 def test_names_that_callers_choose_do_not_collide_with_made_ones() -> None:
@@ -302,3 +302,32 @@ def test_cancelling_twice_or_what_is_unknown_is_harmless(num_slots: int) -> None
     assert out.finished == ["a"] and not engine.has_work
     engine.cancel("a")
     assert engine.step().explanations == []
+
+
+def test_a_lag_reads_each_step_one_later() -> None:
+    """Tokens come a step later, none is lost, and no step runs for a sequence at its limit."""
+    steps = []
+    for lag in (0, 1):
+        engine, _ = _engine(11, lag=lag)
+        sampling = SamplingParams(max_new_tokens=3)
+        engine.submit(
+            VerbalizeRequest(activations=torch.ones(1, D_MODEL), sampling=sampling, stream=True)
+        )
+        outs = []
+        while engine.has_work:
+            outs.append(engine.step())
+        steps.append([len(out.tokens) for out in outs])
+        assert engine.stats().num_steps == 3
+    assert steps == [[1, 1, 1], [0, 1, 1, 1]]
+
+
+def test_a_slot_is_free_as_soon_as_its_last_step_is_launched() -> None:
+    """With a lag, the next sequence starts without a step in between."""
+    engine, _ = _engine(11, num_slots=1, lag=1)
+    short = SamplingParams(max_new_tokens=2)
+    request = VerbalizeRequest(activations=torch.ones(3, D_MODEL), sampling=short)
+    engine.submit(request)
+    rows = []
+    while engine.has_work:
+        rows.append(engine.step().num_rows)
+    assert rows == [1] * 6 + [0]

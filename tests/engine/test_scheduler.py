@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
+import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gloss_engine.kv.allocator import BlockAllocator
 from gloss_engine.sampling import SamplingParams
-from gloss_engine.scheduler import Scheduler, StepPlan
-from gloss_engine.sequence import Item, Sequence
+from gloss_engine.scheduler import Scheduler
+from gloss_engine.sequence import Item
+from gloss_engine.step_shape import StepSizes
+from support.slot_rows import SlotRows
 
 
 def _item(name: str, num_samples: int = 1, max_new_tokens: int = 4) -> Item:
-    sampling = SamplingParams(max_new_tokens=max_new_tokens)
     return Item(
-        request_id=name, index=0, item_key=0, seed=0, sampling=sampling, num_samples=num_samples
+        request_id=name,
+        index=0,
+        item_key=0,
+        seed=0,
+        sampling=SamplingParams(max_new_tokens=max_new_tokens),
+        num_samples=num_samples,
+        activation=torch.ones(1),
     )
 
 
@@ -27,21 +33,32 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @initialize(
         page_size=st.integers(1, 5),
-        suffix_len=st.integers(1, 7),
-        num_slots=st.integers(1, 4),
+        suffix_len=st.integers(2, 7),
+        num_slots=st.integers(1, 6),
         num_pages=st.integers(2, 24),
         max_prefill=st.integers(0, 20),
+        max_step=st.sampled_from([None, 1, 9]),
+        sizes=st.sampled_from(["exact", "listed", "one"]),
     )
     def start(
-        self, page_size: int, suffix_len: int, num_slots: int, num_pages: int, max_prefill: int
+        self,
+        page_size: int,
+        suffix_len: int,
+        num_slots: int,
+        num_pages: int,
+        max_prefill: int,
+        max_step: int | None,
+        sizes: str,
     ) -> None:
         self.allocator = BlockAllocator(num_pages, page_size)
-        self.scheduler = Scheduler(self.allocator, num_slots, suffix_len, max_prefill)
+        self.sizes = StepSizes.exact()
+        if sizes != "exact":
+            self.sizes = StepSizes.listed(num_slots, 4, 99, one=sizes == "one")
+        self.scheduler = Scheduler(
+            self.allocator, num_slots, suffix_len, max_prefill, max_step, self.sizes
+        )
+        self.rows = SlotRows(num_slots, self.allocator.pages_for(suffix_len - 1), self.sizes)
         self.num_added = 0
-        self.started: list[tuple[int, int]] = []
-        self.slots: list[Sequence] = []
-        self.forked: Counter[str] = Counter()
-        self.prefilled: Counter[str] = Counter()
 
     @rule(
         num_samples=st.integers(1, 5),
@@ -60,87 +77,55 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule()
     def step(self) -> None:
-        before, waiting = list(self.slots), list(self.scheduler.waiting)
+        had_work = self.scheduler.has_work
+        waiting, running = len(self.scheduler.waiting), len(self.scheduler.running)
         plan = self.scheduler.schedule()
-        assert plan.num_decode == len(before)
-        assert plan.num_rows <= self.scheduler.num_slots
-        assert not waiting or before or plan.forks, "nothing runs and nothing starts"
-        self._check_prefills(plan)
-        self._check_forks(plan)
-
-    def _check_prefills(self, plan: StepPlan) -> None:
-        starting = {id(fork.sequence.item) for fork in plan.forks}
-        for prefill in plan.prefills:
-            assert id(prefill.item) in starting
-            assert len(prefill.pages) == self.allocator.pages_for(self.scheduler.suffix_len)
-            self.prefilled[str(prefill.item.index)] += 1
+        assert plan.has_work or not had_work or running, "work, and nothing of it runs"
+        if not plan.has_work:
+            return
+        self.rows.apply(plan)
         assert len(plan.prefills) <= self.scheduler.max_prefill_items
-
-    def _check_forks(self, plan: StepPlan) -> None:
-        held = {id(p.item): list(p.pages) for p in plan.prefills}
-        for offset, fork in enumerate(plan.forks):
-            sequence, item = fork.sequence, fork.sequence.item
-            assert sequence.slot == plan.num_decode + offset
-            assert fork.last == (sequence.sample == item.num_samples - 1)
-            whole = self.scheduler.suffix_len + item.sampling.max_new_tokens - 1
+        assert len(plan.prefills) == self.sizes.startable(len(plan.prefills))
+        assert len(self.scheduler.waiting) == waiting - len(plan.prefills)
+        for sequence in plan.sequences:
+            sampling = sequence.item.sampling
+            assert 1 <= sequence.num_launched <= sampling.max_new_tokens
+            whole = self.scheduler.suffix_len + sampling.max_new_tokens - 1
             assert len(sequence.pages) == self.allocator.pages_for(whole)
-            suffix = held.setdefault(id(item), getattr(self, "_kept", {}).get(id(item), []))
-            count = self.allocator.pages_for(self.scheduler.suffix_len)
-            assert len(suffix) == count
-            if fork.last:
-                assert not fork.copies and sequence.pages[:count] == suffix
-            else:
-                assert fork.copies == list(zip(suffix, sequence.pages[:count], strict=True))
-            self.started.append((item.index, sequence.sample))
-            self.forked[str(item.index)] += 1
-            self.slots.append(sequence)
-        self._kept = {id(i): list(i.suffix_pages) for i in self.scheduler.waiting}
 
-    @precondition(lambda self: self.slots)
+    @precondition(lambda self: self.scheduler.running)
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
         """Some sequences end at once, in any order."""
-        chosen = data.draw(st.lists(st.sampled_from(self.slots), min_size=1, unique_by=id))
-        self._retire(chosen)
-
-    def _retire(self, chosen: list[Sequence]) -> None:
-        """Apply the moves to our own picture of the slots, as the runner does to its rows."""
-        moves = self.scheduler.retire(chosen)
-        for source, destination in moves:
-            self.slots[destination] = self.slots[source]
-        del self.slots[len(self.slots) - len(chosen) :]
+        running = list(self.scheduler.running.values())
+        chosen = data.draw(st.lists(st.sampled_from(running), min_size=1, unique_by=id))
+        self.scheduler.retire(chosen)
+        self.scheduler.retire(chosen[:1])
 
     @rule(request=st.integers(0, 3))
     def cancel(self, request: int) -> None:
-        name = f"r{request}"
-        waiting = [item for item in self.scheduler.waiting if item.request_id == name]
-        assert self.scheduler.cancel(name) == waiting
-        leaving = [s for s in self.scheduler.running if s.item.request_id == name]
-        assert all(sequence.cancelled for sequence in leaving)
-        self._retire(leaving)
+        name, scheduler = f"r{request}", self.scheduler
+        queued = {i for i in (*scheduler.waiting, *scheduler.forking) if i.request_id == name}
+        running = {s for s in scheduler.running.values() if s.item.request_id == name}
+        dropped, leaving = scheduler.cancel(name)
+        assert set(dropped) == queued and set(leaving) == running
+        left = (*scheduler.waiting, *scheduler.forking)
+        assert not any(item.request_id == name for item in left)
 
     @invariant()
-    def slots_are_dense_and_known(self) -> None:
+    def every_slot_and_page_has_one_owner(self) -> None:
         if not hasattr(self, "scheduler"):
             return
-        running = self.scheduler.running
-        assert [sequence.slot for sequence in running] == list(range(len(running)))
-        assert [id(s) for s in running] == [id(s) for s in self.slots]
-
-    @invariant()
-    def every_page_has_one_owner(self) -> None:
-        if not hasattr(self, "scheduler"):
-            return
-        owned = [page for s in self.scheduler.running for page in s.pages]
-        owned += [page for item in self.scheduler.waiting for page in item.suffix_pages]
+        scheduler = self.scheduler
+        assert all(slot == s.slot for slot, s in scheduler.running.items())
+        slots = [*scheduler.running, *scheduler._free_slots]
+        assert sorted(slots) == list(range(scheduler.num_slots))
+        owned = [page for s in scheduler.running.values() for page in s.pages]
+        owned += [page for item in scheduler.forking for page in item.suffix_pages]
+        assert not any(item.suffix_pages for item in scheduler.waiting)
         assert len(owned) == len(set(owned)) == self.allocator.num_used
         assert 0 not in owned and all(page < self.allocator.num_pages for page in owned)
         assert self.allocator.num_free + len(owned) == self.allocator.capacity
-
-    @invariant()
-    def only_the_first_waiting_item_is_partly_forked(self) -> None:
-        if hasattr(self, "scheduler"):
-            assert not any(i.prefilled for i in list(self.scheduler.waiting)[1:])
 
     def teardown(self) -> None:
         """Everything ends, in order of arrival, each item prefilled once."""
@@ -150,48 +135,110 @@ class SchedulerMachine(RuleBasedStateMachine):
             if not self.scheduler.has_work:
                 break
             self.step()
-            self._retire(self.slots[-1:])
-            self.every_page_has_one_owner()
-            self.slots_are_dense_and_known()
+            self.scheduler.retire(list(self.scheduler.running.values())[-1:])
+            self.every_slot_and_page_has_one_owner()
         assert not self.scheduler.has_work and self.allocator.num_used == 0
-        assert self.started == sorted(self.started), "items or samples overtook each other"
-        assert len(set(self.started)) == len(self.started)
-        assert all(count == 1 for count in self.prefilled.values())
-        assert self.prefilled.keys() == self.forked.keys()
+        order = [item.index for item in self.rows.prefilled]
+        assert order == sorted(set(order)), "items overtook each other, or ran twice"
+        forked = [(item.index, sample) for item, sample in self.rows.started]
+        assert len(set(forked)) == len(forked)
+        several = [pair for pair, (item, _) in zip(forked, self.rows.started, strict=True)
+                   if item.num_samples > 1]  # fmt: skip
+        assert several == sorted(several), "samples overtook each other"
 
 
 TestSchedulerMachine = SchedulerMachine.TestCase
 TestSchedulerMachine.settings = settings(
-    max_examples=120, stateful_step_count=30, deadline=None, derandomize=True
+    max_examples=200, stateful_step_count=30, deadline=None, derandomize=True
 )
 
 
-def _scheduler(num_slots: int = 4, num_pages: int = 20, suffix_len: int = 3) -> Scheduler:
-    return Scheduler(BlockAllocator(num_pages, 2), num_slots, suffix_len, 100)
-
-
-def test_a_cancelled_items_kept_pages_are_named_once() -> None:
-    """Between two forks: its logits and pages are to be cleaned before anybody gets them."""
-    scheduler = _scheduler(num_slots=1)
-    scheduler.add(_item("a", num_samples=3))
-    scheduler.schedule()
-    kept = tuple(scheduler.waiting[0].suffix_pages)
-    dropped = scheduler.cancel("a")
-    scheduler.retire(list(scheduler.running))
-    assert not scheduler.schedule().abandoned, "nobody runs a plan without rows"
-    scheduler.add(_item("b"))
-    plan = scheduler.schedule()
-    assert [(p.item, p.pages) for p in plan.abandoned] == [(dropped[0], kept)] and kept
-    assert plan.forks[0].sequence.item.request_id == "b"
-    assert not scheduler.schedule().abandoned
+def _scheduler(
+    num_slots: int = 4,
+    num_pages: int = 40,
+    suffix_len: int = 3,
+    max_step_tokens: int | None = None,
+    sizes: StepSizes | None = None,
+) -> Scheduler:
+    allocator = BlockAllocator(num_pages, 2)
+    return Scheduler(allocator, num_slots, suffix_len, 100, max_step_tokens, sizes)
 
 
 def test_the_last_sample_takes_the_suffix_over() -> None:
     scheduler = _scheduler(num_pages=8, suffix_len=4)
     # 3 pages a sequence, 2 of them the suffix: two samples and the kept suffix need 3 + 2 + 1.
     scheduler.add(_item("a", num_samples=2, max_new_tokens=2))
+    assert not scheduler.schedule().starts, "its suffix is not there yet"
+    assert len(scheduler.schedule().starts) == 2 and scheduler.allocator.num_used == 6
+
+
+def test_a_single_sample_starts_with_its_prefill() -> None:
+    scheduler = _scheduler()
+    scheduler.add(_item("a"))
     plan = scheduler.schedule()
-    assert len(plan.forks) == 2 and scheduler.allocator.num_used == 6
+    assert len(plan.prefills) == len(plan.starts) == len(plan.sequences) == 1
+    assert not plan.starts[0].copies
+
+
+def test_what_is_promised_to_samples_is_not_given_away() -> None:
+    """An item behind one with many samples waits until all of those have slots."""
+    scheduler = _scheduler(num_slots=4)
+    scheduler.add(_item("many", num_samples=6, max_new_tokens=9))
+    scheduler.add(_item("next"))
+    assert [p.item.request_id for p in scheduler.schedule().prefills] == ["many"]
+    plan = scheduler.schedule()
+    assert len(plan.starts) == 4 and not plan.prefills
+    scheduler.retire([plan.sequences[1]])
+    plan = scheduler.schedule()
+    assert [s.sequence.sample for s in plan.starts] == [4] and not plan.prefills
+    scheduler.retire(plan.sequences[:3])
+    plan = scheduler.schedule()
+    assert [s.sequence.item.request_id for s in plan.starts] == ["many", "next"]
+
+
+def test_a_sequence_at_its_limit_leaves_before_anybody_reads_it() -> None:
+    scheduler = _scheduler(num_slots=1)
+    scheduler.add(_item("a", max_new_tokens=2))
+    scheduler.add(_item("b"))
+    steps = [[s.item.request_id for s in scheduler.schedule().sequences] for _ in range(3)]
+    assert steps == [["a"], ["a"], ["b"]]
+
+
+def test_rows_are_closed_up_where_a_step_becomes_smaller() -> None:
+    """Sizes 1, 2, 4, 8: five of seven stay where they are, three go into four rows."""
+    scheduler = _scheduler(num_slots=8, num_pages=99, sizes=StepSizes.listed(8, 8, 9))
+    for number in range(7):
+        scheduler.add(_item(f"r{number}", max_new_tokens=9))
+    while scheduler.waiting:
+        plan = scheduler.schedule()
+    slots = {sequence.slot: sequence for sequence in plan.sequences}
+    scheduler.retire([slots[0], slots[1]])
+    assert not scheduler.schedule().moves
+    scheduler.retire([slots[2], slots[5]])
+    plan = scheduler.schedule()
+    assert plan.moves == [(6, 0), (4, 1)]
+    assert sorted(scheduler.running) == [0, 1, 3] and plan.num_rows == 4
+
+
+def test_prefills_beside_running_rows_are_bounded() -> None:
+    """Two rows for each of 8 slots: from none, all; beside 6 rows, (16 - 6) // 4 of them."""
+    scheduler = _scheduler(num_slots=8, num_pages=99, suffix_len=5, max_step_tokens=16)
+    for number in range(6):
+        scheduler.add(_item(f"r{number}"))
+    assert len(scheduler.schedule().prefills) == 6
+    for number in range(6, 12):
+        scheduler.add(_item(f"r{number}"))
+    assert len(scheduler.schedule().prefills) == 2
+    assert len(_bounded_to(1).schedule().prefills) == 1, "one always goes"
+
+
+def _bounded_to(max_step_tokens: int) -> Scheduler:
+    scheduler = _scheduler(max_step_tokens=max_step_tokens)
+    scheduler.add(_item("a"))
+    scheduler.schedule()
+    for name in "bc":
+        scheduler.add(_item(name))
+    return scheduler
 
 
 @pytest.mark.parametrize("num_pages", [0, 1])
