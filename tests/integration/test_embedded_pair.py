@@ -83,6 +83,34 @@ def test_claims_are_true(explanations: list[Explanation], shipped: dict[str, lis
     assert figures["facts_per_explanation"] >= 2
 
 
+def test_fp8_costs_little(
+    pair: EmbeddedPair, explanations: list[Explanation], activations: torch.Tensor
+) -> None:
+    """Both the AV and the AR: 0.002 over all rows. One row scatters by 0.07, because another token
+    drawn makes another explanation; the bound is six standard errors."""
+    few = 200
+    engine = load_engine(pair.av, pair.ar, EngineConfig(device="cpu", quantization="fp8"))
+    sampling = SamplingParams(seed=0)
+    quantized = engine.verbalize(VerbalizeRequest(activations=activations[:few], sampling=sampling))
+    pairs = list(zip(explanations[:few], quantized, strict=True))
+    assert 0.5 * few < sum(a.token_ids == b.token_ids for a, b in pairs) < few
+    costs = [a.fve - b.fve for a, b in pairs if a.fve is not None and b.fve is not None]
+    assert len(costs) == few and abs(np.mean(costs)) < 0.03
+
+
+def test_docs_state_what_fp8_costs_the_shipped_pair(pair: EmbeddedPair) -> None:
+    root = pair.av.parents[3]
+    result = json.loads((root / "benchmarks" / "results" / "quantization.json").read_text())
+    exact, row = result["rows"]
+    assert (exact["setting"], row["setting"]) == ("float32", "float32 fp8")
+    text = " ".join((root / "docs" / "architecture.md").read_text().split())
+    assert (
+        f"{row['fve_cost']:.4f} FVE ({exact['fve']:.4f} to {row['fve']:.4f}, standard error "
+        f"{row['fve_cost_se']:.4f}) over {row['explanations']:,} explanations of "
+        f"{row['activations']} activations, and moves the logits by {row['logit_error']:.1%}"
+    ) in text
+
+
 def test_readme_states_the_figures_of_the_shipped_pair(pair: EmbeddedPair) -> None:
     figures = json.loads((pair.av.parent / "evaluation.json").read_text())
     readme = (pair.av.parents[3] / "README.md").read_text()
