@@ -32,7 +32,10 @@ from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_availa
 from gloss_kernels import scale_to_norm
 
 PAGE_SIZE = 32
-_MAX_BATCH_TOKENS = 8192
+_MAX_BATCH_TOKENS = 2048
+"""Rows of a step: enough to be bound by products. Scores of paged sdpa grow with them times all
+keys: at the default of 8,192 they are tens of GB wherever its plain form runs."""
+
 _WARM_UPS = 2
 """A compiled forward is recorded in the second call."""
 

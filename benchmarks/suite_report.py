@@ -123,7 +123,7 @@ class Report:
             self.rows = with_ratios([*self.rows, row])
             self._write()
 
-    def give_up_in_time(self, grace: float = 20.0) -> None:
+    def give_up_in_time(self, grace: float = 10.0) -> None:
         """End the process `grace` seconds after the time is up, table printed, if it still runs."""
 
         def give_up() -> None:
@@ -140,12 +140,15 @@ class Report:
         """Print what ran where, what must be known of single rows, then the table, last."""
         print(json.dumps(self._machine))
         print(f"{time.monotonic() - self._started:.0f} s: {self._command}")
+        remarks: dict[str, None] = {}
         for row in self.rows:
-            remark = row.error or row.note
-            if remark is not None:
-                kind = "FAILED " if row.failed else ""
+            if row.error is not None:
                 about = [str(part) for part in (row.figure, row.batch, row.dtype) if part]
-                print(f"{kind}{' '.join(about)}: {remark}")
+                kind = "FAILED " if row.failed else ""
+                remarks[f"{kind}{' '.join(about)}: {row.error}"] = None
+            elif row.note is not None:
+                remarks[f"{row.figure}: {row.note}"] = None
+        print("\n".join(remarks))
         print(table([asdict(row) for row in self.rows], COLUMNS), flush=True)
 
     @property
