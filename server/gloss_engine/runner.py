@@ -114,6 +114,12 @@ class ModelRunner:
     @torch.inference_mode()
     def warm_up(self) -> None:
         """See `Runner`."""
+        if self.sizes.rows is None:
+            return
+        self.slots.warm_up()
+        # Steps of many prefills have no graph, but a kernel of their own.
+        most = self.step.activations.shape[0]
+        self.graphs.run(self.sizes.shape(0, 1 if self.batch_invariant else most, DRAW_ONLY, 0))
         self.graphs.warm_up()
 
     def _shapes(self, plan: StepPlan) -> list[tuple[StepShape, list[Prefill]]]:

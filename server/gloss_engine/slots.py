@@ -110,6 +110,11 @@ class Slots:
         if plan.starts:
             self._start([start.sequence for start in plan.starts], first_token, private_len)
 
+    def warm_up(self) -> None:
+        """Compile what writing rows needs."""
+        zeros = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
+        self.operations.philox_uniform(zeros, zeros, zeros, zeros)
+
     def require_presence(self) -> Tensor:
         """The presence map, made when it is first needed."""
         if self.presence is None:

@@ -37,22 +37,23 @@ class StepGraphs:
             graph.replay()
 
     def warm_up(self) -> None:
-        """Run every listed shape once, and capture it on CUDA; no sequence may be running.
+        """Run every listed shape once and capture it on CUDA; no sequence may be running.
 
         The first run compiles kernels and makes the library handles that capture may not make.
         """
-        if self.step.decoder.device.type != "cuda":
-            return
         # A graph that made this map would clear it at every replay.
         self.step.slots.require_presence()
-        pool = torch.cuda.graph_pool_handle()
-        stream = torch.cuda.Stream()
+        if self.step.decoder.device.type != "cuda":
+            for shape in self.sizes.shapes():
+                self.step.run(shape)
+            return
+        pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for shape in self.sizes.shapes():
                 self.step.run(shape)
-                graph = torch.cuda.CUDAGraph()
                 stream.synchronize()
+                graph = torch.cuda.CUDAGraph()
                 graph.capture_begin(pool=pool, capture_error_mode="thread_local")
                 try:
                     self.step.run(shape)

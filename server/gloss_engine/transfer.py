@@ -15,9 +15,9 @@ from torch import Tensor
 def send(values: Any, device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
     """Numbers, nested lists of them or a host tensor as a tensor on the device."""
     tensor = torch.as_tensor(values, dtype=dtype)
-    if device.type == "cpu":
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 class Arriving:
@@ -29,7 +29,7 @@ class Arriving:
 
     def __init__(self, source: Tensor) -> None:
         self._event: torch.cuda.Event | None = None
-        if source.device.type == "cpu":
+        if source.device.type != "cuda":
             self._copy = source.clone()
             return
         self._copy = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
