@@ -65,12 +65,14 @@ def test_quantized_weights_are_the_engines(
     verbalize(npy, out, "--quantization", "fp8", "--temperature", 0, "--no-score")
     sampling = SamplingParams(temperature=0.0, max_new_tokens=6)
     request = VerbalizeRequest(activations=activations[6:30], sampling=sampling)
-    tokens = {}
+    got = [row["token_ids"] for row in in_order(read_rows(out))[6:30]]
+    same = {}
     for quantization in ("none", "fp8"):
         engine = load_engine(small_pair.av, None, EngineConfig(quantization=quantization))
-        tokens[quantization] = [list(each.token_ids) for each in engine.verbalize(request)]
-    got = [row["token_ids"] for row in in_order(read_rows(out))[6:30]]
-    assert got == tokens["fp8"] and got != tokens["none"]
+        expected = [list(each.token_ids) for each in engine.verbalize(request)]
+        same[quantization] = sum(a == b for a, b in zip(got, expected, strict=True))
+    # In another batch a value at the edge of a step may fall to the other side.
+    assert same["fp8"] >= 20 > same["none"], same
 
 
 def test_the_run_goes_on_past_bad_rows_and_says_where_they_are(
