@@ -31,6 +31,10 @@ _LEAST = {
     "num_threads": 1,
 }
 
+_CUDA_SCORE_BUDGET = 0.015
+"""Seconds: some seven explanations at the 7B shape (2 ms each at 85% of an H200's rate), about what
+the host needs to launch them. An estimate: no GPU was at hand."""
+
 
 class ConfigError(GlossError, ValueError):
     """A setting that cannot be used."""
@@ -64,7 +68,9 @@ class EngineConfig:
         batch_invariant: what a sequence draws never depends on what else runs: every step has all
             slots' rows, and suffixes are prefilled one by one. Slower.
         score_batch: texts the AR scores at once, and the most between two decode steps.
-        score_wait_steps: steps a text waits at most for `score_batch` to fill.
+        score_wait_steps: steps a text waits at most for a batch to fill.
+        score_budget_ms: about how long the AR may run between two decode steps; None: 15 on CUDA,
+            elsewhere a whole batch goes.
         fve_baseline: used where the AR's and AV's sidecars name none.
         num_threads: CPU threads; None leaves torch's setting.
     """
@@ -86,6 +92,7 @@ class EngineConfig:
     batch_invariant: bool = False
     score_batch: int = 64
     score_wait_steps: int = 16
+    score_budget_ms: float | None = None
     fve_baseline: float | None = None
     num_threads: int | None = None
 
@@ -109,6 +116,10 @@ class EngineConfig:
                 raise ConfigError(
                     f"{name}: got {value!r}, expected a whole number, {least} or more"
                 )
+        if self.score_budget_ms is not None and not 0 < self.score_budget_ms < math.inf:
+            raise ConfigError(
+                f"score_budget_ms: got {self.score_budget_ms}, expected more than 0 and finite"
+            )
         if self.fve_baseline is not None and not 0 < self.fve_baseline < math.inf:
             raise ConfigError(
                 f"fve_baseline: got {self.fve_baseline}, expected more than 0 and finite"
@@ -160,6 +171,12 @@ class EngineConfig:
         if self.lag is not None:
             return self.lag
         return int(self.resolve_device().type == "cuda")
+
+    def resolve_score_budget(self) -> float | None:
+        """Seconds that the AR may run between two decode steps, or None."""
+        if self.score_budget_ms is not None:
+            return self.score_budget_ms / 1e3
+        return _CUDA_SCORE_BUDGET if self.resolve_device().type == "cuda" else None
 
     def resolve_max_step_tokens(self) -> int | None:
         """Most rows of a step while sequences run, or None."""

@@ -195,10 +195,12 @@ class Engine:
         """Compile and capture what steps will run, so that no request waits for it.
 
         Returns:
-            The seconds it took. On a CPU there is nothing to do.
+            The seconds it took. Where steps have no listed sizes there is nothing to do.
         """
         started = time.perf_counter()
         self.runner.warm_up()
+        if self.scores is not None:
+            self.scores.warm_up()
         return time.perf_counter() - started
 
     def cancel(self, request_id: str) -> None:

@@ -60,6 +60,8 @@ def load_engine(
             Scorer(reconstructor, fve_baseline(verbalizer, reconstructor, config)[0]),
             batch=config.score_batch,
             wait_steps=config.score_wait_steps,
+            budget_seconds=config.resolve_score_budget(),
+            lag=config.resolve_lag(),
         )
     runner, scheduler = machinery(verbalizer.decoder, verbalizer.program, config)
     sidecar = verbalizer.sidecar

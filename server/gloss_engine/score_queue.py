@@ -2,12 +2,13 @@
 
 Explanations to score, texts to reconstruct and texts to compare are one thing to the AR: it runs
 many at once or not at all, since a batch is worth its pass over the weights, and a pass between two
-steps delays everyone who decodes.
+steps delays everyone who decodes. A budget bounds that delay: a batch beside decoding takes as many
+texts as the AR ran in that time before. With a lag a batch is read when the next one may start, so
+that the host never waits while the device has nothing else to do.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -17,19 +18,31 @@ from gloss_engine.ar.scorer import Score, Scorer
 from gloss_engine.av.flags import score_flags
 from gloss_engine.errors import ItemError
 from gloss_engine.request import Explanation, TextResult
+from gloss_engine.transfer import Arriving, Stopwatch, send
 
 _BATCH_CHARS = 64 << 10
 """Characters run at once: 64 explanations of 200 tokens, or about 15 ms of tokenization."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class _Entry:
-    """A text, with whose it is: an explanation to complete, or a place in a text request."""
+    """A text, with whose it is: an explanation to complete, or a place in a text request.
+
+    Attributes:
+        text: an explanation.
+        activation: [d_model] to compare with, or None.
+        owner: what is filled in.
+        since_step: the engine's count when it came.
+        prompt: the AR's ids, once they were needed.
+        dropped: nobody wants the result any more.
+    """
 
     text: str
     activation: Tensor | None
     owner: Explanation | TextResult
     since_step: int
+    prompt: list[int] = field(default_factory=list)
+    dropped: bool = False
 
 
 @dataclass(kw_only=True)
@@ -40,6 +53,29 @@ class Scored:
     texts: list[TextResult] = field(default_factory=list)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """Texts that the AR is running.
+
+    Attributes:
+        entries: all of them.
+        fitting: indices of those whose prompt the AR runs, in the order of the vectors.
+        compared: indices of those that have an activation, in the order of the measures.
+        vectors: [len(fitting), d_model], where a text request wants some.
+        measures: [2, len(compared)].
+        num_tokens: what the AR was given.
+        stopwatch: runs until it is done.
+    """
+
+    entries: list[_Entry]
+    fitting: list[int]
+    compared: list[int]
+    vectors: Arriving | None
+    measures: Arriving | None
+    num_tokens: int
+    stopwatch: Stopwatch
+
+
 class ScoreQueue:
     """A queue in front of a scorer.
 
@@ -47,19 +83,32 @@ class ScoreQueue:
         scorer: the AR's side.
         batch: texts run at once, and the most between two steps.
         wait_steps: steps a text waits at most for a batch to fill.
+        budget_seconds: what a batch beside decoding may take; None: no bound but `batch`.
+        lag: batches that are started before the oldest is read: 0 or 1.
 
     Attributes:
         num_scored: texts compared with an activation so far.
         seconds: time spent on the AR.
     """
 
-    def __init__(self, scorer: Scorer, *, batch: int, wait_steps: int) -> None:
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        batch: int,
+        wait_steps: int,
+        budget_seconds: float | None = None,
+        lag: int = 0,
+    ) -> None:
         self.scorer, self.batch, self.wait_steps = scorer, batch, wait_steps
+        self.budget_seconds, self.lag = budget_seconds, lag
         self.num_scored, self.seconds = 0, 0.0
         self._entries: list[_Entry] = []
+        self._running: _Batch | None = None
+        self._tokens_per_second: float | None = None
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._entries) + (len(self._running.entries) if self._running else 0)
 
     @property
     def num_tokens(self) -> int:
@@ -84,63 +133,145 @@ class ScoreQueue:
         )
 
     def drop(self, request_id: str) -> Scored:
-        """Take a request's texts out as they are."""
-        dropped = [e.owner for e in self._entries if e.owner.request_id == request_id]
-        self._entries = [e for e in self._entries if e.owner.request_id != request_id]
+        """Take a request's texts out as they are, also those that the AR is running."""
+        running = self._running.entries if self._running else []
+        dropped = []
+        for entry in (*running, *self._entries):
+            if entry.owner.request_id == request_id and not entry.dropped:
+                entry.dropped = True
+                dropped.append(entry.owner)
+        self._entries = [entry for entry in self._entries if not entry.dropped]
         return Scored(
             explanations=[owner for owner in dropped if isinstance(owner, Explanation)],
             texts=[owner for owner in dropped if isinstance(owner, TextResult)],
         )
 
     def run(self, step: int, idle: bool) -> Scored:
-        """Run one batch if it is full, overdue, or nothing else runs.
+        """Read the batch that runs, and start one if it is full, overdue, or nothing else runs.
 
         Args:
             step: the engine's count of steps.
             idle: nothing decodes, so nobody is delayed.
         """
         out = Scored()
-        if not self._entries:
-            return out
-        overdue = step - self._entries[0].since_step >= self.wait_steps
-        if not (idle or overdue or len(self._entries) >= self.batch):
-            return out
-        started = time.perf_counter()
-        count = self._batch_len()
-        entries, self._entries = self._entries[:count], self._entries[count:]
-        vectors, fitting = self.scorer.reconstruct([entry.text for entry in entries])
-        rows = dict(zip(fitting, vectors, strict=True))
-        scores = self._compare(entries, rows)
-        for index, entry in enumerate(entries):
+        self._read(out)
+        if self._entries:
+            overdue = step - self._entries[0].since_step >= self.wait_steps
+            count, is_full = self._batch_len(idle)
+            if idle or overdue or is_full:
+                entries, self._entries = self._entries[:count], self._entries[count:]
+                self._running = self._start(entries)
+        if self.lag == 0:
+            self._read(out)
+        return out
+
+    def warm_up(self) -> None:
+        """Run a full batch twice: what it takes the second time is the first guess."""
+        if self.budget_seconds is None:
+            return
+        num_tokens = self.num_tokens
+        for _ in range(2):
+            self._tokens_per_second = None
+            entries = [
+                _Entry(text="a " * 100, activation=None, owner=_NOBODY, since_step=0)
+                for _ in range(self.batch)
+            ]
+            self._encode(entries)
+            self._running = self._start(entries)
+            self._read(Scored())
+        self.scorer.reconstructor.num_tokens, self.seconds = num_tokens, 0.0
+
+    def _encode(self, entries: list[_Entry]) -> None:
+        """Give entries their prompts."""
+        fresh = [entry for entry in entries if not entry.prompt]
+        prompts = self.scorer.reconstructor.template.encode([entry.text for entry in fresh])
+        for entry, prompt in zip(fresh, prompts, strict=True):
+            entry.prompt = prompt
+
+    def _batch_len(self, idle: bool) -> tuple[int, bool]:
+        """Entries of the next batch, at least one, and whether more would not go in."""
+        count, num_chars = 0, 0
+        for entry in self._entries[: self.batch]:
+            num_chars += len(entry.text)
+            if num_chars > _BATCH_CHARS and count:
+                break
+            count += 1
+        self._encode(self._entries[:count])
+        if not idle and self.budget_seconds is not None and self._tokens_per_second is not None:
+            budget = self.budget_seconds * self._tokens_per_second
+            num_tokens = 0
+            for within, entry in enumerate(self._entries[:count]):
+                num_tokens += len(entry.prompt)
+                if num_tokens > budget and within:
+                    count = within
+                    break
+        return count, count < len(self._entries) or count == self.batch
+
+    @torch.inference_mode()
+    def _start(self, entries: list[_Entry]) -> _Batch:
+        """Put a batch on the device."""
+        reconstructor = self.scorer.reconstructor
+        limit = reconstructor.max_prompt_tokens
+        fitting = [i for i, entry in enumerate(entries) if len(entry.prompt) <= limit]
+        before, stopwatch = self.num_tokens, Stopwatch(reconstructor.decoder.device)
+        vectors = reconstructor.reconstruct_ids([entries[i].prompt for i in fitting])
+        measures = None
+        places, activations = [], []
+        for place, i in enumerate(fitting):
+            activation = entries[i].activation
+            if activation is not None:
+                places.append(place)
+                activations.append(activation)
+        if places:
+            chosen = vectors
+            if len(places) < len(fitting):
+                chosen = vectors.index_select(0, send(places, vectors.device))
+            given = send(torch.stack(activations), vectors.device, torch.float32)
+            measures = Arriving(self.scorer.measure(chosen, given))
+        wanted = any(isinstance(entry.owner, TextResult) for entry in entries)
+        stopwatch.stop()
+        return _Batch(
+            entries=entries,
+            fitting=fitting,
+            compared=[fitting[place] for place in places],
+            vectors=Arriving(vectors) if wanted else None,
+            measures=measures,
+            num_tokens=self.num_tokens - before,
+            stopwatch=stopwatch,
+        )
+
+    def _read(self, out: Scored) -> None:
+        """Take in what the running batch brought."""
+        if self._running is None:
+            return
+        batch, self._running = self._running, None
+        rows: dict[int, Tensor] = {}
+        if batch.vectors is not None:
+            rows = dict(zip(batch.fitting, batch.vectors.wait(), strict=True))
+        scores: dict[int, Score] = {}
+        if batch.measures is not None:
+            found = self.scorer.scores(batch.measures.wait())
+            scores = dict(zip(batch.compared, found, strict=True))
+        self.num_scored += len(scores)
+        for index, entry in enumerate(batch.entries):
+            if entry.dropped:
+                continue
             if isinstance(entry.owner, Explanation):
                 out.explanations.append(_with_evidence(entry.owner, scores.get(index)))
             else:
                 out.texts.append(_text_result(entry.owner, rows.get(index), scores.get(index)))
-        self.seconds += time.perf_counter() - started
-        return out
+        self._learn(batch)
 
-    def _batch_len(self) -> int:
-        """Entries of the next batch: fewer of long texts, whose tokenization alone takes time."""
-        num_chars = 0
-        for count, entry in enumerate(self._entries[: self.batch]):
-            num_chars += len(entry.text)
-            if num_chars > _BATCH_CHARS and count:
-                return count
-        return min(self.batch, len(self._entries))
+    def _learn(self, batch: _Batch) -> None:
+        """Remember what the batch took; the guess follows within a few batches."""
+        seconds = batch.stopwatch.seconds()
+        self.seconds += seconds
+        if batch.num_tokens and seconds > 0:
+            rate, before = batch.num_tokens / seconds, self._tokens_per_second
+            self._tokens_per_second = rate if before is None else 0.7 * before + 0.3 * rate
 
-    def _compare(self, entries: list[_Entry], rows: dict[int, Tensor]) -> dict[int, Score]:
-        """Scores by entry, of those that have an activation and fit."""
-        indices, activations = [], []
-        for index, entry in enumerate(entries):
-            if index in rows and entry.activation is not None:
-                indices.append(index)
-                activations.append(entry.activation)
-        if not indices:
-            return {}
-        self.num_scored += len(indices)
-        vectors = torch.stack([rows[index] for index in indices])
-        scores = self.scorer.compare(vectors, torch.stack(activations))
-        return dict(zip(indices, scores, strict=True))
+
+_NOBODY = TextResult(request_id="", index=0)
 
 
 def _with_evidence(explanation: Explanation, score: Score | None) -> Explanation:
@@ -160,4 +291,4 @@ def _text_result(result: TextResult, vector: Tensor | None, score: Score | None)
         return replace(result, error=error)
     if score is not None:
         return replace(result, cosine=score.cosine, mse=score.mse, fve=score.fve)
-    return replace(result, reconstruction=vector.cpu().numpy())
+    return replace(result, reconstruction=vector.numpy())

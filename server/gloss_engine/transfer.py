@@ -6,6 +6,7 @@ CPU a tensor is where it is.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
@@ -42,3 +43,31 @@ class Arriving:
         if self._event is not None:
             self._event.synchronize()
         return self._copy
+
+
+class Stopwatch:
+    """The time that work takes on the device, from when this is made to `stop`.
+
+    Args:
+        device: where it runs; on a CPU it has run by the time it is stopped.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._marks: list[torch.cuda.Event] = []
+        self._started = self._stopped = time.perf_counter()
+        if device.type == "cuda":
+            self._marks = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            self._marks[0].record()
+
+    def stop(self) -> None:
+        """The work has been queued."""
+        self._stopped = time.perf_counter()
+        if self._marks:
+            self._marks[1].record()
+
+    def seconds(self) -> float:
+        """What it took; waits for it."""
+        if not self._marks:
+            return self._stopped - self._started
+        self._marks[1].synchronize()
+        return self._marks[0].elapsed_time(self._marks[1]) / 1e3

@@ -7,6 +7,7 @@ value head is the reconstruction. Comparing it with an activation is the scorer'
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from gloss_engine.errors import CheckpointError, RequestError
 from gloss_engine.models.batch import ForwardBatch, Prefix
 from gloss_engine.models.decoder import Decoder
 from gloss_engine.sidecar import Sidecar, read_sidecar
+from gloss_engine.transfer import send
 from gloss_kernels import Operations, PackedPlan
 
 MAX_PROMPT_TOKENS = 4096
@@ -136,16 +138,16 @@ class Reconstructor:
             prefix = self._prefix if shared else None
             start = len(prefix) if prefix is not None else 0
             rows = [prompts[index][start:] for index in chosen]
-            out[torch.tensor(chosen, device=out.device)] = self._run(rows, prefix, start)
+            out[send(chosen, out.device)] = self._run(rows, prefix, start)
         return out
 
     def _run(self, rows: list[list[int]], prefix: Prefix | None, start: int) -> Tensor:
-        """One packed forward; rows are the ids after the prefix, each at least one."""
+        """Queue one packed forward; rows are the ids after the prefix, each at least one."""
         device = self.decoder.device
         lengths = [len(row) for row in rows]
         assert max(lengths) + start <= self.max_prompt_tokens
-        ends = torch.tensor([0, *lengths], device=device).cumsum(0)
-        ids = torch.tensor([token for row in rows for token in row], device=device)
+        ends = send(list(accumulate(lengths, initial=0)), device)
+        ids = send([token for row in rows for token in row], device)
         packed = PackedPlan(ends, num_tokens=ids.shape[0], max_seqlen=max(lengths))
         within = torch.arange(ids.shape[0], device=device) - packed.starts
         batch = ForwardBatch(positions=within + start, packed=packed, prefix=prefix)

@@ -50,21 +50,8 @@ class Scorer:
             )
         self.reconstructor, self.fve_baseline, self._scale = reconstructor, fve_baseline, scale
 
-    @torch.inference_mode()
-    def reconstruct(self, texts: Sequence[str]) -> tuple[Tensor, list[int]]:
-        """Reconstruct the texts that fit.
-
-        Returns:
-            [m, d_model] float32 unnormalised, and the m indices of the texts they belong to; a
-            text whose prompt is too long for the AR is left out.
-        """
-        prompts = self.reconstructor.template.encode(texts)
-        limit = self.reconstructor.max_prompt_tokens
-        fitting = [index for index, prompt in enumerate(prompts) if len(prompt) <= limit]
-        return self.reconstructor.reconstruct_ids([prompts[index] for index in fitting]), fitting
-
     def score(self, texts: Sequence[str], activations: Tensor) -> list[Score | None]:
-        """Score texts[i] against activations[i].
+        """Score texts[i] against activations[i], and wait for it.
 
         Args:
             texts: n explanations.
@@ -73,20 +60,35 @@ class Scorer:
         Returns:
             n scores; None for a text whose prompt is too long for the AR.
         """
-        vectors, fitting = self.reconstruct(texts)
+        prompts = self.reconstructor.template.encode(texts)
+        limit = self.reconstructor.max_prompt_tokens
+        fitting = [index for index, prompt in enumerate(prompts) if len(prompt) <= limit]
+        vectors = self.reconstructor.reconstruct_ids([prompts[index] for index in fitting])
         scores: list[Score | None] = [None] * len(texts)
         for index, score in zip(fitting, self.compare(vectors, activations[fitting]), strict=True):
             scores[index] = score
         return scores
 
-    @torch.inference_mode()
     def compare(self, reconstructions: Tensor, activations: Tensor) -> list[Score]:
-        """Score vectors [n, d_model] against activations [n, d_model]."""
+        """Score vectors [n, d_model] against activations [n, d_model], and wait for it."""
+        return self.scores(self.measure(reconstructions, activations))
+
+    @torch.inference_mode()
+    def measure(self, reconstructions: Tensor, activations: Tensor) -> Tensor:
+        """Mean squared error and cosine, [2, n] float64, on the device.
+
+        Args:
+            reconstructions: [n, d_model].
+            activations: [n, d_model], raw.
+        """
         a = scale_to_norm(reconstructions, self._scale).double()
         b = scale_to_norm(activations.to(a.device), self._scale).double()
-        mse = (a - b).square().mean(dim=-1).tolist()
-        cosine = torch.nn.functional.cosine_similarity(a, b, dim=-1).tolist()
+        mse = (a - b).square().mean(dim=-1)
+        return torch.stack((mse, torch.nn.functional.cosine_similarity(a, b, dim=-1)))
+
+    def scores(self, measured: Tensor) -> list[Score]:
+        """What `measure` returned, as values."""
         return [
             Score(cosine=c, mse=m, fve=None if not self.fve_baseline else 1 - m / self.fve_baseline)
-            for c, m in zip(cosine, mse, strict=True)
+            for m, c in measured.t().tolist()
         ]
