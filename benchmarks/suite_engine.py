@@ -76,7 +76,13 @@ def build(pair: RandomPair, config: EngineConfig) -> Built:
         suffix_len=scheduler.suffix_len,
         max_new_tokens=shape.new_tokens,
     )
-    scores = ScoreQueue(pair.scorer, batch=config.score_batch, wait_steps=config.score_wait_steps)
+    scores = ScoreQueue(
+        pair.scorer,
+        batch=config.score_batch,
+        wait_steps=config.score_wait_steps,
+        budget_seconds=config.resolve_score_budget(),
+        lag=config.resolve_lag(),
+    )
     engine = Engine(runner, scheduler, pair.reader, facts, scores, lag=config.resolve_lag())
     engine.warm_up()
     _synchronize()

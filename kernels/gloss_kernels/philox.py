@@ -25,7 +25,9 @@ _NUM_WARPS = 4
     do_not_specialize=[
         *("num_rows", "width", "seeds_row", "seeds_column", "item_keys_row", "item_keys_column"),
         *("samples_row", "samples_column", "positions_row", "positions_column"),
-    ]
+    ],
+    # The first three may be rows of one tensor, of any length.
+    do_not_specialize_on_alignment=["seeds_ptr", "item_keys_ptr", "samples_ptr"],
 )
 def _philox_kernel(
     seeds_ptr,

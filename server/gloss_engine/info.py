@@ -43,6 +43,8 @@ class ModelInfo:
         num_slots: most sequences that run at once; num_pages: private pages.
         device, dtype: where and in what it runs; quantization: of the linear layers, none or fp8.
         kernels: reference or triton.
+        batch_invariant: whether draws never depend on what else runs; not in the fingerprint,
+            since it changes rounding only.
         tokenizer: the AV's, in the JSON of the tokenizers library, for text as it streams.
     """
 
@@ -66,4 +68,5 @@ class ModelInfo:
     dtype: str
     quantization: str
     kernels: str
+    batch_invariant: bool = False
     tokenizer: str

@@ -200,6 +200,7 @@ def _info(
         dtype=dtype.removeprefix("torch."),
         quantization=config.quantization,
         kernels=verbalizer.decoder.operations.backend,
+        batch_invariant=config.batch_invariant,
         tokenizer=verbalizer.reader.tokenizer.backend_tokenizer.to_str(),
     )
 

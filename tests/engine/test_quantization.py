@@ -286,20 +286,19 @@ def test_an_mlp_too_wide_for_the_gate_is_refused(tmp_path: Path) -> None:
     spec = read_spec(write_target(tmp_path / "m", "llama3"))
     wide = {**vars(spec), "intermediate_size": linear_fp8._MOST_GATED + 16}
     with pytest.raises(CheckpointError, match="intermediate_size: got 32784, expected at most"):
-        linear_fp8.check_fp8(ModelSpec(**wide), Operations("triton"))
-    linear_fp8.check_fp8(ModelSpec(**wide), Operations("reference"))
+        linear_fp8.check_fp8(ModelSpec(**wide), Operations("triton"), torch.device("cpu"))
+    linear_fp8.check_fp8(ModelSpec(**wide), Operations("reference"), torch.device("cpu"))
 
 
 def test_a_gpu_without_fp8_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = read_spec(write_target(tmp_path / "m", "llama3"))
     operations = Operations("triton")
-    monkeypatch.setattr(operations, "interpreted", False)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA A100")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     with pytest.raises(CheckpointError, match=r"got fp8 on NVIDIA A100 .*8\.0.*expected .*8\.9"):
-        linear_fp8.check_fp8(spec, operations)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 9))
-    linear_fp8.check_fp8(spec, operations)
+        linear_fp8.check_fp8(spec, operations, torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    linear_fp8.check_fp8(spec, operations, torch.device("cuda"))
 
 
 def test_an_unknown_quantization_is_refused() -> None:

@@ -217,7 +217,7 @@ class Decoder:
         assert quantization in ("none", "fp8"), quantization
         quantized = quantization == "fp8"
         if quantized:
-            check_fp8(spec, operations)
+            check_fp8(spec, operations, device)
         self.spec, self.operations, self.device, self.dtype = spec, operations, device, dtype
         self.quantization = quantization
         self.embedding = torch.empty(spec.vocab_size, spec.d_model, device=device, dtype=dtype)

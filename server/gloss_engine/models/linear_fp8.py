@@ -97,7 +97,7 @@ def fill(target: Tensor | Fp8Rows, tensor: Tensor) -> None:
         target.scales[chunk].copy_(rows.scales)
 
 
-def check_fp8(spec: ModelSpec, operations: Operations) -> None:
+def check_fp8(spec: ModelSpec, operations: Operations, device: torch.device) -> None:
     """Refuse what the kernels cannot run in 8 bits; the reference runs everything.
 
     Raises:
@@ -106,12 +106,13 @@ def check_fp8(spec: ModelSpec, operations: Operations) -> None:
     """
     if operations.backend == "reference":
         return
-    if not operations.interpreted:
-        major, minor = torch.cuda.get_device_capability()
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
         if (major, minor) < _LEAST_CAPABILITY:
             raise CheckpointError(
                 "quantization",
-                got=f"fp8 on {torch.cuda.get_device_name()} (compute capability {major}.{minor})",
+                got=f"fp8 on {torch.cuda.get_device_name(device)} "
+                f"(compute capability {major}.{minor})",
                 expected="compute capability 8.9 (Ada), 9.0 (Hopper) or later",
                 fix=_FIX,
             )
