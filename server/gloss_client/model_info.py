@@ -75,6 +75,8 @@ class ModelInfo:
         kernels: what computes its inner loop: triton or reference.
         quantization: of the linear layers' weights: none or fp8; empty from a server that is older
             than this field.
+        batch_invariant: whether what a sequence draws never depends on what else runs; False from
+            a server that is older than this field.
         limits: limits of a call.
     """
 
@@ -99,6 +101,7 @@ class ModelInfo:
     dtype: str
     kernels: str
     quantization: str
+    batch_invariant: bool
     limits: Limits
 
     @classmethod
@@ -125,6 +128,7 @@ class ModelInfo:
             device=reply.device,
             kernels=reply.kernels,
             quantization=reply.quantization,
+            batch_invariant=reply.batch_invariant,
             dtype=reply.dtype,
             limits=_limits(reply.limits),
         )

@@ -106,6 +106,7 @@ def verbalize(
     device: kinds.Device = None,
     dtype: kinds.Dtype = None,
     quantization: kinds.Quantization = None,
+    batch_invariant: kinds.BatchInvariant = None,
     injection_mode: kinds.InjectionMode = None,
     fve_baseline: kinds.FveBaseline = None,
     samples: kinds.Samples = 1,
@@ -133,6 +134,7 @@ def verbalize(
             "device": device,
             "dtype": dtype,
             "quantization": quantization,
+            "batch_invariant": batch_invariant,
             "injection_mode": injection_mode,
             "fve_baseline": fve_baseline,
         },
@@ -174,6 +176,9 @@ def serve(
     fve_baseline: kinds.FveBaseline = None,
     model_name: kinds.ModelName = None,
     memory_fraction: kinds.MemoryFraction = None,
+    max_step_tokens: kinds.MaxStepTokens = None,
+    batch_invariant: kinds.BatchInvariant = None,
+    graphs: kinds.Graphs = None,
 ) -> None:
     """Serve explanations over gRPC until SIGTERM or Ctrl-C. A flag goes before the environment
     (GLOSS_ADDRESS), the environment before the file."""
@@ -194,6 +199,9 @@ def serve(
             "fve_baseline": fve_baseline,
             "model_name": model_name,
             "memory_fraction": memory_fraction,
+            "max_step_tokens": max_step_tokens,
+            "batch_invariant": batch_invariant,
+            "graphs": graphs,
         },
         config,
     )

@@ -25,7 +25,8 @@ class LocalExplainer:
 
     Attributes:
         av, ar: checkpoint directories; both None: the embedded pair.
-        device, dtype, quantization, injection_mode, fve_baseline: as in EngineConfig.
+        device, dtype, quantization, batch_invariant, injection_mode, fve_baseline: as in
+            EngineConfig.
     """
 
     av: Path | None = None
@@ -33,6 +34,7 @@ class LocalExplainer:
     device: str = "auto"
     dtype: str = "auto"
     quantization: str = "none"
+    batch_invariant: bool = False
     injection_mode: str = "replace"
     fve_baseline: float | None = None
 
@@ -53,8 +55,9 @@ class LocalExplainer:
             "--ar": None if ar is None else fingerprint(ar),
             "--device": config.resolve_device().type,
             "--dtype": str(config.resolve_dtype()).removeprefix("torch."),
-            # Not set where there is none, as in the runs of versions without the option.
+            # Not set where there is none, as in the runs of versions without these options.
             "--quantization": None if self.quantization == "none" else self.quantization,
+            "--batch-invariant": self.batch_invariant or None,
             "--injection-mode": self.injection_mode,
             "--fve-baseline": self.fve_baseline,
         }
@@ -70,6 +73,8 @@ class LocalExplainer:
         config, (av, ar) = self._config(options), self._checkpoints(options)
         with progress.stage("Loading the checkpoint"):
             engine = load_engine(av, ar, config)
+        with progress.stage("Warming up"):
+            engine.warm_up()
         num_ahead = 3 * config.num_slots + config.score_batch
         return EngineRunner(engine, template, num_ahead, f"the model that {av.name} explains")
 
@@ -93,6 +98,7 @@ class LocalExplainer:
             device=self.device,
             dtype=self.dtype,
             quantization=self.quantization,
+            batch_invariant=self.batch_invariant,
             injection_mode=self.injection_mode,
             max_new_tokens=options.max_new_tokens,
             fve_baseline=self.fve_baseline,

@@ -50,6 +50,14 @@ Quantization = Annotated[
         show_default=False,
     ),
 ]
+BatchInvariant = Annotated[
+    bool | None,
+    Option(
+        "--batch-invariant/--no-batch-invariant",
+        help="What is drawn never depends on what else runs; slower.",
+        show_default=False,
+    ),
+]
 InjectionMode = Annotated[
     str | None,
     Option(
@@ -125,7 +133,23 @@ ModelName = Annotated[
     ),
 ]
 MemoryFraction = Annotated[
-    float | None, Option(help="Share of the device's memory to use, to 1.", show_default=False)
+    float | None,
+    Option(help="Share of a GPU's memory to use, to 1. Without it 0.9.", show_default=False),
+]
+MaxStepTokens = Annotated[
+    int | None,
+    Option(
+        help="Most rows of a step: bounds how long prefills hold up what runs. Without it, on a "
+        "GPU, two for each slot.",
+        show_default=False,
+    ),
+]
+Graphs = Annotated[
+    str | None,
+    Option(
+        help="off: steps without CUDA graphs, slower, to hunt a fault. Default: auto.",
+        show_default=False,
+    ),
 ]
 ServerAddress = Annotated[
     str, Argument(help="HOST:PORT of the server, or unix:PATH.", metavar="ADDRESS")

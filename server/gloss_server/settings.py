@@ -55,7 +55,11 @@ class ServeSettings(BaseSettings):
         admin_address: HOST:PORT of health for probes, never encrypted; None: off.
         device, dtype, quantization, injection_mode, fve_baseline: as in the engine's EngineConfig.
         model_name: what requests may call the model. Default: the name of av's directory.
-        memory_fraction: share of the device's memory to use, above 0 to 1; None: the engine's.
+        memory_fraction: share of a CUDA device's memory that may be in use once pages are made,
+            above 0 to 1; None: the engine's.
+        max_step_tokens: most rows of a step, of decoding and of prefills; None: the engine's.
+        batch_invariant: what a sequence draws never depends on what else runs; slower.
+        graphs: auto: on CUDA a step is one captured graph; off: none is, to hunt a fault.
         num_slots: explanations that run at once; None: the engine's default.
         max_new_tokens: most tokens of an explanation.
         num_threads: CPU threads of the engine; None: torch's default.
@@ -71,7 +75,7 @@ class ServeSettings(BaseSettings):
         drain_seconds: after SIGTERM, how long health says NOT_SERVING while new calls are still
             taken, so that load balancers look elsewhere first.
         heartbeat_timeout_seconds: an engine that is silent for longer is killed.
-        load_timeout_seconds: an engine that loads for longer is killed.
+        load_timeout_seconds: an engine that loads, or warms up, for longer is killed.
         restart_limit, restart_window_seconds: an engine that dies more often than this within the
             window ends the server.
         result_memory_seconds, result_memory_bytes: how long, and how many bytes of, results are
@@ -102,6 +106,9 @@ class ServeSettings(BaseSettings):
         default_factory=_model_name
     )
     memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_step_tokens: Count | None = None
+    batch_invariant: bool = False
+    graphs: Literal["auto", "off"] = "auto"
     num_slots: Count | None = None
     max_new_tokens: Count = 200
     num_threads: Count | None = None
@@ -141,6 +148,13 @@ class ServeSettings(BaseSettings):
     def _beside_av(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None and info.data.get("av") is None:
             raise ValueError("no ar, or the av that it belongs to as well")
+        return value
+
+    @field_validator("graphs")
+    @classmethod
+    def _beside_batch_invariant(cls, value: str, info: ValidationInfo) -> str:
+        if value == "off" and info.data.get("batch_invariant"):
+            raise ValueError("auto beside batch_invariant, whose steps are captured all the same")
         return value
 
     @classmethod

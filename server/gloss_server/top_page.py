@@ -91,7 +91,8 @@ def _header(view: View) -> Table:
     loaded = Text()
     if info is not None:
         quantized = [info.quantization] if info.quantization not in ("", "none") else []
-        words = [info.model, info.device, info.dtype, *quantized, info.fingerprint]
+        invariant = ["batch-invariant"] if info.batch_invariant else []
+        words = [info.model, info.device, info.dtype, *quantized, *invariant, info.fingerprint]
         words.append(f"gloss {info.version}")
         loaded.append("  ".join(_shown(word) for word in words))
     table.add_row(Text(_shown(view.address), style="bold"), _state(stats))

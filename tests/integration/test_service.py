@@ -306,7 +306,7 @@ def test_model_info(embedded: ServerProcess, engine: Engine) -> None:
     assert "{injection_char}" in info.av.template and "{explanation}" in info.ar.template
     assert not info.HasField("target")
     assert (info.device, info.dtype, info.kernels) == ("cpu", "float32", "reference")
-    assert info.quantization == "none"
+    assert info.quantization == "none" and not info.batch_invariant
     assert info.limits.max_reply_bytes < 4 << 20 and info.limits.max_items > 0
 
 

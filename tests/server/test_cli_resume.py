@@ -252,6 +252,7 @@ def test_a_drawn_seed_is_said_and_kept(verbalize: Command, npy: Path, tmp_path: 
         (["--fve-baseline", 0.5], "--fve-baseline was not set, now 0.5"),
         (["--dtype", "bfloat16"], "--dtype was float32, now bfloat16"),
         (["--quantization", "fp8"], "--quantization was not set, now fp8"),
+        (["--batch-invariant"], "--batch-invariant was not set, now True"),
         (["--injection-mode", "add"], "--injection-mode was replace, now add"),
         (["--layer", 3], "--layer was not set, now 3"),
         (["--temperature", 0.5, "--top-k", 5], "--temperature was 1.0, now 0.5; --top-k was"),

@@ -52,10 +52,12 @@ def test_every_flag(gloss: Command, served: list[ServeSettings], tmp_path: Path)
         "fve_baseline": 0.5,
         "model_name": "m",
         "memory_fraction": 0.25,
+        "max_step_tokens": 96,
+        "graphs": "auto",
     }
     arguments = [item for name, value in flags.items() for item in (_flag(name), value)]
-    assert gloss("serve", *arguments).status == 5
-    assert served == [ServeSettings(**flags)]  # type: ignore[arg-type]
+    assert gloss("serve", *arguments, "--batch-invariant").status == 5
+    assert served == [ServeSettings(**flags, batch_invariant=True)]  # type: ignore[arg-type]
 
 
 def _flag(name: str) -> str:
@@ -77,6 +79,15 @@ def test_environment_and_file_show_through(
     assert found == ("127.0.0.1:1", "bfloat16", "cpu")
 
 
+def test_a_switch_is_turned_off_again(
+    gloss: Command, served: list[ServeSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLOSS_BATCH_INVARIANT", "true")
+    for flags, expected in (((), True), (("--no-batch-invariant", "--graphs", "off"), False)):
+        assert gloss("serve", *flags).status == 5
+        assert served.pop().batch_invariant is expected
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
@@ -85,10 +96,16 @@ def test_environment_and_file_show_through(
         (["--address", "here"], "--address: got 'here', expected HOST:PORT"),
         (["--config", "none.toml"], "--config none.toml: No such file"),
         (["--memory-fraction", "much"], "--memory-fraction"),
+        (["--max-step-tokens", 0], "--max-step-tokens: got 0, expected greater than or equal to 1"),
+        (["--graphs", "on"], "--graphs: got 'on', expected 'auto' or 'off'"),
+        (
+            ["--batch-invariant", "--graphs", "off"],
+            "--graphs: got 'off', expected auto beside batch_invariant",
+        ),
     ],
 )
 def test_refusals_start_nothing(
-    gloss: Command, served: list[ServeSettings], flags: list[str], told: str
+    gloss: Command, served: list[ServeSettings], flags: list[object], told: str
 ) -> None:
     ended = gloss("serve", *flags)
     assert ended.status == 2 and told in ended.error and not served

@@ -75,6 +75,23 @@ def test_quantized_weights_are_the_engines(
     assert same["fp8"] >= 20 > same["none"], same
 
 
+def test_batch_invariance_is_the_engines(
+    verbalize: Command, npy: Path, activations: np.ndarray, small_pair: Pair, tmp_path: Path
+) -> None:
+    """Each row is to the last bit what an engine says that has nothing else to run."""
+    out = tmp_path / "out.jsonl"
+    verbalize(npy, out, "--batch-invariant", "--no-score", seed=7)
+    rows = in_order(read_rows(out))
+    engine = load_engine(small_pair.av, None, EngineConfig(batch_invariant=True))
+    sampling = SamplingParams(seed=7, max_new_tokens=6)
+    for row in (6, 12, 29):
+        (alone,) = engine.verbalize(
+            VerbalizeRequest(activations=activations[[row]], sampling=sampling, item_keys=(row,))
+        )
+        assert rows[row]["token_ids"] == list(alone.token_ids)
+        assert rows[row]["logprob"] == alone.logprob
+
+
 def test_the_run_goes_on_past_bad_rows_and_says_where_they_are(
     verbalize: Command, npy: Path, tmp_path: Path
 ) -> None:

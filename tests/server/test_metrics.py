@@ -134,6 +134,8 @@ def test_every_series_of_a_closed_set_is_there_from_the_start(telemetry: Telemet
     for reason in labels.REJECTIONS:
         assert value(telemetry, "gloss_rejected_calls_total", reason=reason) == 0
     assert value(telemetry, "gloss_expired_calls_total", phase="running") == 0
+    for phase in labels.START_PHASES:
+        assert value(telemetry, "gloss_engine_start_seconds", phase=phase) == 0
     assert labels.FINISH_REASONS == ("eos", "closing_tag", "stop", "length", "cancelled", "error")
     assert labels.STATES == ("loading", "serving", "restarting", "draining")
     assert "no_fve_baseline" in labels.FLAGS and "Watch" in labels.METHODS
@@ -210,6 +212,13 @@ def test_counters_of_the_engine_never_go_down(telemetry: Telemetry, clock: FakeC
     response = telemetry.stats_response()
     assert (response.generated_tokens, response.prefix_tokens_reused) == (100, 1000)
     assert response.engine_restarts == 1
+
+
+def test_the_last_start_is_told_by_phase(telemetry: Telemetry) -> None:
+    for load_seconds, warm_up_seconds in ((20.0, 9.0), (4.5, 8.0)):
+        telemetry.engine_started(load_seconds, warm_up_seconds)
+    assert value(telemetry, "gloss_engine_start_seconds", phase="loading") == 4.5
+    assert value(telemetry, "gloss_engine_start_seconds", phase="warm_up") == 8.0
 
 
 def test_a_dead_engine_holds_nothing(telemetry: Telemetry, clock: FakeClock) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from gloss_engine.memory_plan import MEMORY_FRACTION
 from gloss_server.settings import ServeSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "service.md"
@@ -33,3 +34,4 @@ def test_numbers_are_the_defaults() -> None:
     assert (settings.restart_limit, settings.restart_window_seconds) == (5, 60)
     assert (settings.result_memory_seconds, settings.result_memory_bytes) == (60, 64 << 20)
     assert settings.max_request_bytes == 32 << 20
+    assert (settings.memory_fraction, rows["memory_fraction"]) == (None, str(MEMORY_FRACTION))

@@ -77,6 +77,14 @@ def test_quantized_weights_stand_beside_the_type(
     assert ("float32  fp8" in page) is shown and "none" not in page
 
 
+@pytest.mark.parametrize("invariant", [True, False])
+def test_batch_invariance_stands_beside_the_type(
+    gloss: Command, server: StatusServer, invariant: bool
+) -> None:
+    server.info.batch_invariant = invariant
+    assert ("float32  batch-invariant" in gloss("top", server.address).stdout) is invariant
+
+
 def test_a_server_that_loads_and_has_done_nothing(gloss: Command, server: StatusServer) -> None:
     server.info = None
     server.stats = gloss_pb2.GetStatsResponse(state=gloss_pb2.SERVING_STATE_LOADING)

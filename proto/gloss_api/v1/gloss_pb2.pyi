@@ -574,7 +574,7 @@ class Limits(_message.Message):
     def __init__(self, max_items: _Optional[int] = ..., max_samples: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_reply_bytes: _Optional[int] = ..., max_queued_explanations: _Optional[int] = ..., max_queued_tokens: _Optional[int] = ..., default_deadline_seconds: _Optional[float] = ...) -> None: ...
 
 class GetModelInfoResponse(_message.Message):
-    __slots__ = ("model", "version", "fingerprint", "av", "ar", "target", "layer_index", "d_model", "injection_scale", "injection_mode", "mse_scale", "fve_baseline", "fve_baseline_source", "norm_median", "min_position", "prefix_tokens", "suffix_tokens", "device", "dtype", "limits", "kernels", "quantization")
+    __slots__ = ("model", "version", "fingerprint", "av", "ar", "target", "layer_index", "d_model", "injection_scale", "injection_mode", "mse_scale", "fve_baseline", "fve_baseline_source", "norm_median", "min_position", "prefix_tokens", "suffix_tokens", "device", "dtype", "limits", "kernels", "quantization", "batch_invariant")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -597,6 +597,7 @@ class GetModelInfoResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     KERNELS_FIELD_NUMBER: _ClassVar[int]
     QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
+    BATCH_INVARIANT_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     fingerprint: str
@@ -619,7 +620,8 @@ class GetModelInfoResponse(_message.Message):
     limits: Limits
     kernels: str
     quantization: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., fingerprint: _Optional[str] = ..., av: _Optional[_Union[Checkpoint, _Mapping]] = ..., ar: _Optional[_Union[Checkpoint, _Mapping]] = ..., target: _Optional[_Union[Checkpoint, _Mapping]] = ..., layer_index: _Optional[int] = ..., d_model: _Optional[int] = ..., injection_scale: _Optional[float] = ..., injection_mode: _Optional[str] = ..., mse_scale: _Optional[float] = ..., fve_baseline: _Optional[float] = ..., fve_baseline_source: _Optional[_Union[BaselineSource, str]] = ..., norm_median: _Optional[float] = ..., min_position: _Optional[int] = ..., prefix_tokens: _Optional[int] = ..., suffix_tokens: _Optional[int] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., kernels: _Optional[str] = ..., quantization: _Optional[str] = ...) -> None: ...
+    batch_invariant: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., fingerprint: _Optional[str] = ..., av: _Optional[_Union[Checkpoint, _Mapping]] = ..., ar: _Optional[_Union[Checkpoint, _Mapping]] = ..., target: _Optional[_Union[Checkpoint, _Mapping]] = ..., layer_index: _Optional[int] = ..., d_model: _Optional[int] = ..., injection_scale: _Optional[float] = ..., injection_mode: _Optional[str] = ..., mse_scale: _Optional[float] = ..., fve_baseline: _Optional[float] = ..., fve_baseline_source: _Optional[_Union[BaselineSource, str]] = ..., norm_median: _Optional[float] = ..., min_position: _Optional[int] = ..., prefix_tokens: _Optional[int] = ..., suffix_tokens: _Optional[int] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., kernels: _Optional[str] = ..., quantization: _Optional[str] = ..., batch_invariant: bool = ...) -> None: ...
 
 class GetStatsRequest(_message.Message):
     __slots__ = ()

@@ -26,8 +26,9 @@ _MAX_EXPLANATIONS = 64
 _MAX_EXPLANATION_CHARS = 4096
 _EVENTS = {
     "engine_loading": "info",
-    "ready": "info",
+    "engine_warming_up": "info",
     "engine_loaded": "info",
+    "ready": "info",
     "engine_died": "error",
     "engine_failed": "error",
     "engine_refused": "error",

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 
-from gloss_engine.info import ModelInfo
 from gloss_engine.request import TextRequest, VerbalizeRequest
 from gloss_server.front.admission import Admission
 from gloss_server.front.call_error import CallError
@@ -21,7 +20,7 @@ from gloss_server.front.rate_limit import RateLimit
 from gloss_server.front.result_memory import ResultMemory
 from gloss_server.front.run import Run
 from gloss_server.front.telemetry import Telemetry
-from gloss_server.link.messages import StepReport, TokenColumns
+from gloss_server.link.messages import Loaded, StepReport, TokenColumns
 from gloss_server.link.supervisor import Supervisor
 from gloss_server.settings import ServeSettings
 
@@ -68,7 +67,7 @@ class Dispatcher:
         if self._was_loaded:
             message = "the engine is being started again; try again in a few seconds"
         else:
-            message = "the server is still loading its checkpoints; try again in a few seconds"
+            message = "the server is still loading or warming up; try again in a few seconds"
         raise CallError("LOADING", message, retry_after=RETRY_SECONDS)
 
     @contextmanager
@@ -143,18 +142,25 @@ class Dispatcher:
         with self._reading(run):
             yield run
 
-    def engine_loaded(self, info: ModelInfo) -> None:
+    def engine_loaded(self, loaded: Loaded) -> None:
         """See Listener."""
+        info = loaded.info
         self.model = ServedModel.of(self._settings.model_name, info)
         self._admission.num_slots = info.num_slots
         self._admission.forget_rates()
         self._telemetry.model_loaded(self.model)
+        self._telemetry.engine_started(loaded.load_seconds, loaded.warm_up_seconds)
         if self._was_loaded:
             self._telemetry.engine_restarted()
         self._was_loaded = True
         if not self.is_draining:
             self._telemetry.engine_state("serving")
-        self._log.lifecycle("engine_loaded", model=self.model.model, fingerprint=info.fingerprint)
+        self._log.lifecycle(
+            "engine_loaded",
+            model=self.model.model,
+            fingerprint=info.fingerprint,
+            warm_up_seconds=loaded.warm_up_seconds,
+        )
 
     def engine_reported(self, report: StepReport) -> None:
         """See Listener."""

@@ -29,6 +29,7 @@ FINISH_REASONS = _names("FinishReason")
 FLAGS = _names("ExplanationFlag")
 STATES = _names("ServingState")
 PHASES = ("queued", "running")
+START_PHASES = ("loading", "warm_up")
 
 ITEM_ERRORS = ("ZERO_VECTOR", "NON_FINITE_VECTOR", "NON_FINITE_OUTPUT", "TEXT_TOO_LONG")
 CALL_REASONS = tuple(CODES_OF_REASONS)

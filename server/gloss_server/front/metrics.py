@@ -164,6 +164,13 @@ class Metrics:
         self.engine_restarts = self._counter(
             "engine_restarts_total", "Times the engine was started again after it died or hung."
         )
+        start = Gauge(
+            "gloss_engine_start_seconds",
+            "How long the engine's last start took, by phase.",
+            ["phase"],
+            registry=self.registry,
+        )
+        self.engine_start = {phase: start.labels(phase) for phase in labels.START_PHASES}
         self.serving = self._gauge("serving", "1 while calls are served, else 0.")
         state = Gauge(
             "gloss_state", "1 for the state the server is in.", ["state"], registry=self.registry

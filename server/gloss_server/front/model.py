@@ -91,6 +91,7 @@ class ServedModel:
             dtype=info.dtype,
             kernels=info.kernels,
             quantization=info.quantization,
+            batch_invariant=info.batch_invariant,
             limits=pb.Limits(
                 max_items=settings.max_items,
                 max_samples=settings.max_samples,

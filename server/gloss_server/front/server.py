@@ -1,6 +1,6 @@
 """`gloss serve`: the front's process from its first to its last moment.
 
-start    listen, start the engine, say ready when it has loaded
+start    listen, start the engine, say ready when it has loaded and warmed up
 serve    until a signal, or until the engine cannot be kept alive
 drain    health says NOT_SERVING, calls in flight end, then everything closes
 """
@@ -23,7 +23,6 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gloss_api.v1 import gloss_pb2 as pb
-from gloss_engine.info import ModelInfo
 from gloss_server.address import Address
 from gloss_server.command_error import CommandError
 from gloss_server.embedded import embedded_pair
@@ -35,7 +34,7 @@ from gloss_server.front.metrics_server import MetricsServer
 from gloss_server.front.safe_parsing import SafeParsing
 from gloss_server.front.service import GlossService
 from gloss_server.front.telemetry import Telemetry
-from gloss_server.link.messages import Failed, Load, StepReport
+from gloss_server.link.messages import Failed, Load, Loaded, StepReport, WarmingUp
 from gloss_server.link.supervisor import WORKER, Supervisor, SupervisorPolicy
 from gloss_server.settings import ServeSettings
 from gloss_server.terminal import visible
@@ -117,9 +116,13 @@ class Server:
             self._log.close()
         return 0
 
-    def engine_loaded(self, info: ModelInfo) -> None:
+    def engine_warming_up(self, warming_up: WarmingUp) -> None:
         """See Listener."""
-        self._dispatcher.engine_loaded(info)
+        self._log.lifecycle("engine_warming_up", load_seconds=warming_up.load_seconds)
+
+    def engine_loaded(self, loaded: Loaded) -> None:
+        """See Listener."""
+        self._dispatcher.engine_loaded(loaded)
         if not self._signals.is_set():
             self._tell_health(_SERVING)
         if not self._is_ready:
@@ -258,9 +261,8 @@ def _order(settings: ServeSettings) -> Load:
     Raises:
         CommandError: settings that this version does not know what to do with.
     """
-    for name in ("target", "memory_fraction"):
-        if getattr(settings, name) is not None:
-            raise CommandError(f"{name}: this version does not use it yet; leave it out")
+    if settings.target is not None:
+        raise CommandError("target: this version does not use it yet; leave it out")
     config = {
         "device": settings.device,
         "dtype": settings.dtype,
@@ -269,9 +271,13 @@ def _order(settings: ServeSettings) -> Load:
         "max_new_tokens": settings.max_new_tokens,
         "fve_baseline": settings.fve_baseline,
         "num_threads": settings.num_threads,
+        "max_step_tokens": settings.max_step_tokens,
+        "batch_invariant": settings.batch_invariant,
+        "graphs": settings.graphs,
     }
-    if settings.num_slots is not None:
-        config["num_slots"] = settings.num_slots
+    for name in ("num_slots", "memory_fraction"):
+        if getattr(settings, name) is not None:
+            config[name] = getattr(settings, name)
     if settings.av is None:
         pair = embedded_pair()
         return Load(av=str(pair.av), ar=str(pair.ar), config=config)

@@ -187,6 +187,11 @@ class Telemetry:
         if state == "restarting":
             self._engine_gone()
 
+    def engine_started(self, load_seconds: float, warm_up_seconds: float) -> None:
+        """An engine is ready, after so long."""
+        self.metrics.engine_start["loading"].set(load_seconds)
+        self.metrics.engine_start["warm_up"].set(warm_up_seconds)
+
     def engine_restarted(self) -> None:
         """A new engine process was started in place of one that died or hung."""
         self.metrics.engine_restarts.inc()

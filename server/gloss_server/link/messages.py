@@ -30,11 +30,29 @@ class Load:
     config: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmingUp:
+    """Engine to front: the checkpoints are loaded, and what steps will run is being prepared.
+
+    Attributes:
+        load_seconds: how long loading took.
+    """
+
+    load_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """Engine to front: requests may come."""
+    """Engine to front: loaded and warm; requests may come.
+
+    Attributes:
+        info: what is loaded.
+        load_seconds, warm_up_seconds: how long each took.
+    """
 
     info: ModelInfo
+    load_seconds: float
+    warm_up_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,4 +147,4 @@ class Alive:
 
 
 ToEngine = Load | Commands
-FromEngine = Loaded | Failed | StepReport | Alive
+FromEngine = WarmingUp | Loaded | Failed | StepReport | Alive

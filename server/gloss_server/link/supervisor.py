@@ -17,11 +17,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gloss_engine.info import ModelInfo
 from gloss_engine.request import TextRequest, VerbalizeRequest
 from gloss_server.command_error import CommandError
 from gloss_server.link.channel import Closed, encode, read_message
-from gloss_server.link.messages import Commands, Failed, Load, Loaded, StepReport, Submit
+from gloss_server.link.messages import (
+    Commands,
+    Failed,
+    Load,
+    Loaded,
+    StepReport,
+    Submit,
+    WarmingUp,
+)
 
 WORKER = (sys.executable, "-m", "gloss_server.link.worker")
 _FIRST_BACKOFF_SECONDS = 0.1
@@ -40,7 +47,10 @@ class EngineLost(CommandError):
 class Listener(Protocol):
     """Who hears what happens to the engine, in the event loop's thread."""
 
-    def engine_loaded(self, info: ModelInfo) -> None:
+    def engine_warming_up(self, warming_up: WarmingUp) -> None:
+        """Its checkpoints are loaded; it is not ready yet."""
+
+    def engine_loaded(self, loaded: Loaded) -> None:
         """Requests may come."""
 
     def engine_reported(self, report: StepReport) -> None:
@@ -59,7 +69,7 @@ class SupervisorPolicy:
 
     Attributes:
         heartbeat_timeout: silence, in seconds, after which it is killed.
-        load_timeout: the same while it loads.
+        load_timeout: the same while it loads, and while it warms up.
         restart_limit: deaths within `restart_window` seconds that are borne.
     """
 
@@ -204,7 +214,9 @@ class Supervisor:
                 self._listener.engine_reported(message)
             elif isinstance(message, Loaded):
                 self._writer, self._was_loaded = writer, True
-                self._listener.engine_loaded(message.info)
+                self._listener.engine_loaded(message)
+            elif isinstance(message, WarmingUp):
+                self._listener.engine_warming_up(message)
             elif isinstance(message, Failed):
                 if message.is_refusal or not self._was_loaded:
                     raise EngineLost(message.message)

@@ -1,4 +1,4 @@
-"""The engine process: takes commands, steps the engine, reports every step.
+"""The engine process: loads, warms up, takes commands, steps the engine, reports every step.
 
     python -m gloss_server.link.worker FD
 
@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from traceback import format_exception
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from gloss_server.link.messages import (
     Refusal,
     StepReport,
     TokenColumns,
+    WarmingUp,
 )
 
 HEARTBEAT_SECONDS = 1.0
@@ -65,6 +66,14 @@ class WorkerEngine(Protocol):
 
     def stats(self) -> EngineStats:
         """Counters and gauges."""
+
+
+@runtime_checkable
+class NeedsWarmUp(Protocol):
+    """An engine with work to do once, before its first request; others have none."""
+
+    def warm_up(self) -> float:
+        """Do it; the seconds it took."""
 
 
 class Worker:
@@ -167,10 +176,7 @@ def run_worker(load_engine: Callable[[Load], WorkerEngine] = load) -> int:
         try:
             order = channel.receive(None)[0]
             assert isinstance(order, Load)
-            engine = load_engine(order)
-            assert engine.info is not None
-            channel.send(Loaded(engine.info))
-            Worker(engine, channel).run()
+            Worker(_start(order, load_engine, channel), channel).run()
         except Closed:
             raise
         except GlossError as error:
@@ -184,6 +190,22 @@ def run_worker(load_engine: Callable[[Load], WorkerEngine] = load) -> int:
     except Closed:
         return 0
     return 1
+
+
+def _start(
+    order: Load, load_engine: Callable[[Load], WorkerEngine], channel: EngineChannel
+) -> WorkerEngine:
+    """Load an engine and warm it up; the front hears of both."""
+    began = time.monotonic()
+    engine = load_engine(order)
+    assert engine.info is not None
+    load_seconds = time.monotonic() - began
+    channel.send(WarmingUp(load_seconds=load_seconds))
+    warm_up_seconds = engine.warm_up() if isinstance(engine, NeedsWarmUp) else 0.0
+    channel.send(
+        Loaded(info=engine.info, load_seconds=load_seconds, warm_up_seconds=warm_up_seconds)
+    )
+    return engine
 
 
 def _die_with_parent() -> None:
