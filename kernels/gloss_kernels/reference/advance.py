@@ -70,13 +70,14 @@ def advance(
         word = (tokens // 32).unsqueeze(1)
         bit = running.to(torch.int32) << (tokens % 32).to(torch.int32)
         presence.scatter_(1, word, presence.gather(1, word) | bit.unsqueeze(1))
-    last_tokens.copy_(torch.where(running, tokens, last_tokens))
+    torch.where(running, tokens, last_tokens, out=last_tokens)
     num_generated += running
-    stop_states.copy_(torch.where(running, stop_table[stop_states, tokens].long(), stop_states))
+    after = stop_table[stop_states, tokens].long()
+    torch.where(running, after, stop_states, out=stop_states)
     new = torch.where(num_generated >= limits, int(Finish.LENGTH), int(Finish.RUNNING))
     final = stop_table.shape[0] - 1
     new = new.masked_fill_(stop_states == final, int(Finish.CLOSING_TAG))
     new = new.masked_fill_(is_eos[tokens], int(Finish.EOS))
     new = new.masked_fill_(~finite, int(Finish.ERROR))
-    codes.copy_(torch.where(running, new, codes))
+    torch.where(running, new, codes, out=codes)
     report[0], report[1], report[2] = tokens, logprobs.view(torch.int32), codes
