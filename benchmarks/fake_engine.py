@@ -85,6 +85,10 @@ class FakeEngine:
         """Whether another step would bring anything."""
         return bool(self._num_open)
 
+    def warm_up(self) -> float:
+        """Nothing to do."""
+        return 0.0
+
     def submit(self, request: VerbalizeRequest, request_id: str | None = None) -> str:
         """Queue activations."""
         assert request_id is not None and request.sampling.seed is not None
@@ -271,6 +275,7 @@ def load_fake(order: Load, step_seconds: float, num_tokens: int) -> FakeEngine:
         dtype="none",
         quantization="none",
         kernels="none",
+        batch_invariant=False,
         tokenizer=tokenizer.to_str(),
     )
     return FakeEngine(info, write_scripts(tokenizer, texts, num_tokens), step_seconds)

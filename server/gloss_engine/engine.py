@@ -16,18 +16,18 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 import torch
-from torch import Tensor
 
-from gloss_engine.av.flags import activation_flags, text_flags
 from gloss_engine.av.verbalizer import ExplanationReader
-from gloss_engine.errors import ItemError, RequestError
+from gloss_engine.errors import RequestError
 from gloss_engine.facts import ModelFacts
 from gloss_engine.info import ModelInfo
+from gloss_engine.open_requests import OpenRequest, OpenRequests
 from gloss_engine.open_texts import OpenTexts
 from gloss_engine.request import (
     Explanation,
     StepOutput,
     TextRequest,
+    TextResult,
     TokenDelta,
     VerbalizeRequest,
 )
@@ -38,24 +38,6 @@ from gloss_engine.sequence import Item, Sequence
 from gloss_engine.stats import EngineStats
 from gloss_engine.validation import item_errors, validate, validate_texts
 from gloss_kernels import FINISH_NAMES, Finish
-
-_NON_FINITE_OUTPUT = ItemError(
-    code="INTERNAL",
-    reason="NON_FINITE_OUTPUT",
-    message="the model's logits were NaN or infinite for this activation; the others went on",
-)
-
-
-@dataclass(eq=False, kw_only=True)
-class _InFlight:
-    """A request until its last explanation is out."""
-
-    request: VerbalizeRequest
-    activations: Tensor
-    norms: list[float]
-    seed: int
-    num_open: int
-    scored: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +74,8 @@ class Engine:
         self.runner, self.scheduler, self.reader = runner, scheduler, reader
         self.facts, self.scores, self.info, self.lag = facts, scores, info, lag
         self._launched: deque[_Launched] = deque()
-        self._requests: dict[str, _InFlight] = {}
+        self._requests = OpenRequests(reader, facts)
         self._texts = OpenTexts()
-        self._ready: list[Explanation] = []
         self._cancelled: list[str] = []
         self._held = StepOutput()
         self._num_requests = 0
@@ -143,7 +124,7 @@ class Engine:
         seed = secrets.randbits(64) if seed is None else seed
         n, samples = activations.shape[0], int(request.num_samples)
         norms = torch.linalg.vector_norm(activations, dim=-1).tolist()
-        self._requests[request_id] = _InFlight(
+        opened = OpenRequest(
             request=request,
             activations=activations,
             norms=norms,
@@ -151,11 +132,12 @@ class Engine:
             num_open=n * samples,
             scored=request.score is not False and self.scores is not None,
         )
+        self._requests.add(request_id, opened)
         errors = item_errors(norms)
         for index in range(n):
             if index in errors:
                 for sample in range(samples):
-                    self._fail(request_id, index, sample, seed, errors[index])
+                    self._requests.fail(request_id, index, sample, errors[index])
                 continue
             key = index if request.item_keys is None else int(request.item_keys[index])
             self.scheduler.add(
@@ -228,14 +210,13 @@ class Engine:
             self._read(launched.rows, launched.step.result(), out)
         if self.scores is not None:
             scored = self.scores.run(self._stats.num_steps, idle=not self.scheduler.has_work)
-            self._ready += scored.explanations
+            self._requests.ready += scored.explanations
             self._texts.ready += scored.texts
-        for explanation in self._ready:
-            self._close(explanation, out)
-        self._ready.clear()
-        for result in self._texts.ready:
-            if result.error is not None:
-                self._count_error(result.error)
+        for explanation in self._requests.ready:
+            self._count(explanation)
+        for text_result in self._texts.ready:
+            self._count(text_result)
+        self._requests.hand_out(out)
         self._texts.hand_out(out)
         self._stats.step_seconds += time.perf_counter() - started
         return out
@@ -285,13 +266,13 @@ class Engine:
         stats.num_steps += 1
         stats.prefill_tokens += len(plan.prefills) * self.facts.suffix_len
         stats.prefix_tokens_reused += len(plan.prefills) * self.facts.prefix_len
-        stats.decode_tokens += len(rows)
 
     def _read(self, rows: list[tuple[Sequence, int]], result: StepResult, out: StepOutput) -> None:
         """Take in what a step drew, and the departures it causes."""
         for sequence, slot in rows:
             if sequence.ended:
                 continue
+            self._stats.decode_tokens += 1
             code = result.codes[slot]
             request = self._requests[sequence.item.request_id].request
             reason = None if code == Finish.RUNNING else FINISH_NAMES[Finish(code)]
@@ -320,88 +301,33 @@ class Engine:
         """Make a sequence's result of what was read of it, and free what it holds."""
         sequence.ended = True
         self.scheduler.retire([sequence])
-        item = sequence.item
-        flight = self._requests[item.request_id]
-        if reason == "error":
-            self._fail(
-                item.request_id, item.index, sequence.sample, flight.seed, _NON_FINITE_OUTPUT
-            )
+        explanation = self._requests.explain(sequence, reason)
+        if explanation is None:
             return
-        raw_text, extracted = self.reader.read(sequence.token_ids)
-        flags = text_flags(extracted) + self._activation_flags(flight, item.index)
-        explanation = Explanation(
-            request_id=item.request_id,
-            index=item.index,
-            sample=sequence.sample,
-            seed=flight.seed,
-            explanation=extracted.text,
-            raw_text=raw_text,
-            token_ids=tuple(sequence.token_ids),
-            logprob=sequence.logprob,
-            finish_reason=reason,
-            flags=tuple(flags),
-        )
-        if self.scores is not None and flight.scored and reason != "cancelled":
-            activation = flight.activations[item.index]
+        opened = self._requests[explanation.request_id]
+        if self.scores is not None and opened.scored and reason != "cancelled":
+            activation = opened.activations[explanation.index]
             self.scores.add(explanation, activation, self._stats.num_steps)
         else:
-            self._ready.append(explanation)
-
-    def _activation_flags(self, flight: _InFlight, index: int) -> list[str]:
-        request, facts = flight.request, self.facts
-        return activation_flags(
-            flight.norms[index],
-            facts.norm_median,
-            None if request.positions is None else request.positions[index],
-            facts.min_position,
-            None if request.token_ids is None else request.token_ids[index],
-            facts.special_ids,
-            facts.unknown_id,
-        )
-
-    def _fail(self, request_id: str, index: int, sample: int, seed: int, error: ItemError) -> None:
-        self._ready.append(
-            Explanation(request_id=request_id, index=index, sample=sample, seed=seed, error=error)
-        )
+            self._requests.ready.append(explanation)
 
     def _leave(self, request_id: str) -> None:
         """Cancel what a request still has in flight."""
         if self.scores is not None:
             dropped = self.scores.drop(request_id)
-            self._ready += dropped.explanations
+            self._requests.ready += dropped.explanations
             self._texts.ready += dropped.texts
-        flight = self._requests.get(request_id)
-        if flight is None:
-            return
-        dropped_items, leaving = self.scheduler.cancel(request_id)
-        for item in dropped_items:
-            for sample in range(item.num_forked, item.num_samples):
-                self._ready.append(
-                    Explanation(
-                        request_id=request_id,
-                        index=item.index,
-                        sample=sample,
-                        seed=flight.seed,
-                        finish_reason="cancelled",
-                    )
-                )
+        items, leaving = self.scheduler.cancel(request_id)
+        self._requests.drop(items)
         for sequence in leaving:
             self._finish(sequence, "cancelled")
 
-    def _close(self, explanation: Explanation, out: StepOutput) -> None:
-        """Hand an explanation out, count it, and close its request after the last."""
-        out.explanations.append(explanation)
-        if explanation.error is None:
-            counts, reason = self._stats.explanations, explanation.finish_reason
-            counts[reason] = counts.get(reason, 0) + 1
+    def _count(self, result: Explanation | TextResult) -> None:
+        """Count a result: explanations by reason, errors by theirs."""
+        if result.error is not None:
+            counts, reason = self._stats.item_errors, result.error.reason
+        elif isinstance(result, Explanation):
+            counts, reason = self._stats.explanations, result.finish_reason
         else:
-            self._count_error(explanation.error)
-        flight = self._requests[explanation.request_id]
-        flight.num_open -= 1
-        if flight.num_open == 0:
-            del self._requests[explanation.request_id]
-            out.finished.append(explanation.request_id)
-
-    def _count_error(self, error: ItemError) -> None:
-        counts = self._stats.item_errors
-        counts[error.reason] = counts.get(error.reason, 0) + 1
+            return
+        counts[reason] = counts.get(reason, 0) + 1

@@ -68,5 +68,5 @@ class ModelInfo:
     dtype: str
     quantization: str
     kernels: str
-    batch_invariant: bool = False
+    batch_invariant: bool
     tokenizer: str

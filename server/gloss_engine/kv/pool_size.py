@@ -11,6 +11,7 @@ import torch
 
 from gloss_engine import memory_sizes as sizes
 from gloss_engine.config import ConfigError, EngineConfig
+from gloss_engine.floor import AR_TAIL_TOKENS
 from gloss_engine.models.decoder import Decoder
 
 _GIB = 2**30
@@ -49,7 +50,9 @@ def num_pages(decoder: Decoder, config: EngineConfig, suffix_len: int) -> int:
 def pages_in(free: int, total: int, decoder: Decoder, config: EngineConfig, suffix_len: int) -> int:
     """Pages that `free` bytes of a device of `total` bytes have room for."""
     spec, size = decoder.spec, decoder.dtype.itemsize
-    rows = max(config.num_slots + config.max_prefill_tokens, config.resolve_max_step_tokens() or 0)
+    # An AR is as wide as its AV; its largest batch runs from idle, when nothing decodes.
+    texts = config.score_batch * (config.max_new_tokens + AR_TAIL_TOKENS)
+    rows = max(config.num_slots + config.max_prefill_tokens, texts)
     workspace = sizes.activation_bytes(spec, rows, size)
     workspace += sizes.logits_bytes(spec, config.num_slots, size)
     usable = free - workspace - round((1 - config.memory_fraction) * total)

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from traceback import format_exception
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 
@@ -67,13 +67,8 @@ class WorkerEngine(Protocol):
     def stats(self) -> EngineStats:
         """Counters and gauges."""
 
-
-@runtime_checkable
-class NeedsWarmUp(Protocol):
-    """An engine with work to do once, before its first request; others have none."""
-
     def warm_up(self) -> float:
-        """Do it; the seconds it took."""
+        """Do what is done once, before the first request; the seconds it took."""
 
 
 class Worker:
@@ -201,9 +196,8 @@ def _start(
     assert engine.info is not None
     load_seconds = time.monotonic() - began
     channel.send(WarmingUp(load_seconds=load_seconds))
-    warm_up_seconds = engine.warm_up() if isinstance(engine, NeedsWarmUp) else 0.0
     channel.send(
-        Loaded(info=engine.info, load_seconds=load_seconds, warm_up_seconds=warm_up_seconds)
+        Loaded(info=engine.info, load_seconds=load_seconds, warm_up_seconds=engine.warm_up())
     )
     return engine
 

@@ -62,6 +62,7 @@ INFO = ModelInfo(
     dtype="float32",
     quantization="none",
     kernels="reference",
+    batch_invariant=False,
     tokenizer="",
 )
 
