@@ -84,11 +84,12 @@ class Step:
             cache=self.cache,
             slot_mapping=torch.cat(places, dim=1),
             injection=injection,
+            wanted=slice(0, n) if m else None,
         )
         hidden_states = self.decoder.forward(hidden_states, batch)
         if n:
             slots.private_lens[:n] += running
-            self._sample(self.decoder.logits(hidden_states[:n]), shape.parts)
+            self._sample(self.decoder.logits(hidden_states), shape.parts)
 
     def _decode_plan(self, table: Tensor, lens: Tensor, max_private_len: int) -> DecodePlan:
         return DecodePlan(

@@ -150,11 +150,12 @@ class Reconstructor:
         ids = send([token for row in rows for token in row], device)
         packed = PackedPlan(ends, num_tokens=ids.shape[0], max_seqlen=max(lengths))
         within = torch.arange(ids.shape[0], device=device) - packed.starts
-        batch = ForwardBatch(positions=within + start, packed=packed, prefix=prefix)
-        hidden_states = self.decoder.forward(self.decoder.embed(ids), batch)
+        batch = ForwardBatch(
+            positions=within + start, packed=packed, prefix=prefix, wanted=ends[1:] - 1
+        )
+        last = self.decoder.forward(self.decoder.embed(ids), batch)
         self.num_tokens += ids.shape[0]
-        last = hidden_states.index_select(0, ends[1:] - 1).float()
-        return torch.nn.functional.linear(last, self._weight, self._bias)
+        return torch.nn.functional.linear(last.float(), self._weight, self._bias)
 
 
 def check_ar(directory: Path, sidecar: Sidecar, hidden_size: int, num_layers: int) -> None:

@@ -71,6 +71,8 @@ class ForwardBatch:
         cache: where keys and values are stored, or None to store none.
         slot_mapping: [2, num_tokens] int64 page and offset; needed with a cache.
         injection: vectors to add on the way, or None.
+        wanted: rows whose result is asked for, as a slice or [m] int64; None: all. Others end
+            with the last block's keys and values.
     """
 
     positions: Tensor
@@ -80,3 +82,4 @@ class ForwardBatch:
     cache: PagedCache | None = None
     slot_mapping: Tensor | None = None
     injection: Injection | None = None
+    wanted: slice | Tensor | None = None

@@ -125,14 +125,20 @@ class Block:
         )
 
     def attention(
-        self, hidden_states: Tensor | Fp8Rows, batch: ForwardBatch, index: int, cos_sin: Tensor
+        self,
+        hidden_states: Tensor | Fp8Rows,
+        batch: ForwardBatch,
+        index: int,
+        cos_sin: Tensor,
+        wanted: slice | Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Attention of the normed rows; also their keys and values.
+        """Attention of the normed rows, as far as wanted; also the keys and values of all.
 
         Args:
             hidden_states: [num_tokens, d_model] from `norm_for_linear`.
             index: the block's index, which selects its cache and prefix.
             cos_sin: [num_tokens, 2, head_dim] rows of the block's rotary table.
+            wanted: rows to project, None for all.
         """
         spec, cache = self.spec, batch.cache
         queries, keys, values = self.operations.qkv_rope_store(
@@ -177,7 +183,7 @@ class Block:
                 out=None if mixed is None else mixed[num_decode:],
             )
         mixed = attended if mixed is None else mixed
-        return self.output(mixed.flatten(1)), keys, values
+        return self.output(_chosen(mixed, wanted).flatten(1)), keys, values
 
     def mlp(self, hidden_states: Tensor | Fp8Rows) -> Tensor:
         """The gated MLP of the rows from `norm_for_linear`."""
@@ -285,9 +291,12 @@ class Decoder:
             collect: receives every block's keys and values, [num_tokens, num_kv_heads, head_dim].
 
         Returns:
-            [num_tokens, d_model] the residual stream after the last block, not normed.
+            [num_tokens, d_model] the residual stream after the last block, not normed; of the
+            wanted rows, in their order, where the batch names some.
         """
         residual, pending = hidden_states, None
+        wanted = batch.wanted
+        injected = None if batch.injection is None else batch.injection.layer_index
         rotations = [table.index_select(0, batch.positions) for table in self.rope_tables]
         for index, block in enumerate(self.blocks):
             cos_sin = rotations[block.layer.rope_index]
@@ -295,7 +304,11 @@ class Decoder:
                 normed = block.norm_for_linear(residual, block.input_norm, None)
             else:
                 normed = block.norm_for_linear(pending, block.input_norm, residual)
-            attended, keys, values = block.attention(normed, batch, index, cos_sin)
+            is_last = index == len(self.blocks) - 1 and injected != index
+            now = wanted if is_last else None
+            attended, keys, values = block.attention(normed, batch, index, cos_sin, now)
+            if is_last:
+                residual, wanted = _chosen(residual, wanted), None
             if collect is not None:
                 collect.append((keys, values))
             if block.post_attention_norm is not None:
@@ -303,9 +316,9 @@ class Decoder:
             pending = block.mlp(block.norm_for_linear(attended, block.mlp_norm, residual))
             if block.post_mlp_norm is not None:
                 pending = block.norm(pending, block.post_mlp_norm, None)
-            if batch.injection is not None and batch.injection.layer_index == index:
+            if batch.injection is not None and injected == index:
                 residual, pending = _inject(residual.add_(pending), batch.injection), None
-        return residual if pending is None else residual.add_(pending)
+        return _chosen(residual if pending is None else residual.add_(pending), wanted)
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """Final norm and head: [n, d_model] residual rows to [n, vocab_size], the model's type.
@@ -339,6 +352,13 @@ class Decoder:
         keys = torch.stack([pair[0].transpose(0, 1) for pair in collected])
         values = torch.stack([pair[1].transpose(0, 1) for pair in collected])
         return Prefix(keys=keys.contiguous(), values=values.contiguous())
+
+
+def _chosen(rows: Tensor, wanted: slice | Tensor | None) -> Tensor:
+    """The wanted ones of some rows."""
+    if wanted is None:
+        return rows
+    return rows[wanted] if isinstance(wanted, slice) else rows.index_select(0, wanted)
 
 
 def _inject(residual: Tensor, injection: Injection) -> Tensor:
