@@ -123,7 +123,7 @@ class Slots:
         return self.presence
 
     def _vacate(self, slots: list[int]) -> None:
-        self.codes[send(slots, self.device)] = IDLE
+        self.codes.index_fill_(0, send(slots, self.device), IDLE)
         for slot in slots:
             self._in_use.subtract(self._parts_of.pop(slot))
 
@@ -132,7 +132,7 @@ class Slots:
         source, destination = send(list(zip(*moves, strict=True)), self.device)
         for tensor in self._columns():
             tensor[destination] = tensor[source]
-        self.codes[source] = IDLE
+        self.codes.index_fill_(0, source, IDLE)
         for old, new in moves:
             self._parts_of[new] = self._parts_of.pop(old)
 
@@ -161,18 +161,18 @@ class Slots:
         self.block_table[rows] = whole[:, 3:]
         self.temperatures[rows], self.top_ps[rows] = real[:, 0], real[:, 1]
         self.min_ps[rows], self.penalties[rows] = real[:, 2], real[:, 3]
-        self.codes[rows] = int(Finish.RUNNING)
+        self.codes.index_fill_(0, rows, int(Finish.RUNNING))
         self.tokens[rows] = first_token
-        self.private_lens[rows] = private_len
-        self.num_generated[rows] = 0
-        self.stop_states[rows] = 0
+        self.private_lens.index_fill_(0, rows, private_len)
+        self.num_generated.index_fill_(0, rows, 0)
+        self.stop_states.index_fill_(0, rows, 0)
         for sequence, sampling in zip(sequences, settings, strict=True):
             self._parts_of[sequence.slot] = _parts(sampling)
             self._in_use.update(self._parts_of[sequence.slot])
         if any(s.temperature > 0 for s in settings):
             self._draw(rows, sequences)
         if self._in_use["penalty"] or self.presence is not None:
-            self.require_presence()[rows] = 0
+            self.require_presence().index_fill_(0, rows, 0)
 
     def _draw(self, rows: Tensor, sequences: list[Sequence]) -> None:
         """Fill the draws of rows: positions count generated tokens from 0."""

@@ -61,10 +61,10 @@ class Step:
         decode = packed = None
         if n:
             running = slots.codes[:n] == int(Finish.RUNNING)
-            stored = torch.where(running, slots.private_lens[:n], 0)
-            table = torch.where(running.unsqueeze(1), slots.block_table[:n], 0)
+            stored = slots.private_lens[:n] * running
+            table = slots.block_table[:n] * running.unsqueeze(1)
             page = table.gather(1, (stored // self.page_size).unsqueeze(1)).squeeze(1)
-            ids.append(torch.where(running, slots.tokens[:n], 0))
+            ids.append(slots.tokens[:n] * running)
             positions.append(stored + self.program.prefix_len)
             places.append(torch.stack((page, stored % self.page_size)))
             decode = self._decode_plan(table, stored + 1, shape.max_private_len)

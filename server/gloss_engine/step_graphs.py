@@ -61,3 +61,5 @@ class StepGraphs:
                     graph.capture_end()
                 self._graphs[shape] = graph
         torch.cuda.current_stream().wait_stream(stream)
+        # What the first runs took on that stream is of no use to another.
+        torch.cuda.empty_cache()

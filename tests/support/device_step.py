@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import Qwen2Config
 
 from gloss_engine.config import EngineConfig
@@ -27,11 +30,41 @@ from gloss_engine.runner import ModelRunner
 from gloss_engine.sampling import SamplingParams
 from gloss_engine.scheduler import Scheduler
 from gloss_engine.sequence import Item
+from gloss_engine.step import Step
+from gloss_engine.step_shape import StepShape
 from gloss_kernels import Operations
 from support.aot import recorded
 
 META = torch.device("meta")
 PREFIX_LEN, SUFFIX_LEN, NUM_SLOTS = 100, 25, 160
+
+
+class NoCopies(TorchDispatchMode):
+    """Refuses operations between host and device tensors: on a GPU each would wait for it.
+
+    A copy from pageable memory, which is what a CPU scalar in `torch.where` becomes, cannot even be
+    captured.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, torch.Tensor)]
+        devices = {tensor.device.type for tensor in tensors}
+        assert len(devices) <= 1, f"{func} mixes {devices}"
+        return out
+
+
+def _checked(step: Step) -> Callable[[StepShape], None]:
+    """The step's run, under the eyes of `NoCopies`, which inference mode would shut half."""
+    plain = Step.run.__wrapped__  # type: ignore[attr-defined]
+
+    def run(shape: StepShape) -> None:
+        with torch.inference_mode(False), torch.no_grad(), NoCopies():
+            plain(step, shape)
+
+    return run
 
 
 def _machinery(quantization: str) -> tuple[ModelRunner, Scheduler]:
@@ -112,6 +145,8 @@ def main(quantization: str) -> None:
     """Warm up, then serve; print what each compiled."""
     with recorded() as compiled:
         runner, scheduler = _machinery(quantization)
+        step: Any = runner.step
+        step.run = _checked(step)
         runner.warm_up()
         first = {kernel.hash: kernel.metadata.name for kernel in compiled}
         launches = len(compiled)
