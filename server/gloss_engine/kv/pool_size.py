@@ -32,6 +32,8 @@ def num_pages(decoder: Decoder, config: EngineConfig, suffix_len: int) -> int:
     )
     if decoder.device.type != "cuda":
         return wanted
+    # What loading freed is the allocator's, not the device's, until it is given back.
+    torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(decoder.device)
     fitting = pages_in(free, total, decoder, config, suffix_len)
     least = 1 + sizes.sequence_pages(suffix_len, config.max_new_tokens, page_size)
