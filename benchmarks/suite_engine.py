@@ -79,6 +79,7 @@ def build(pair: RandomPair, config: EngineConfig) -> Built:
     scores = ScoreQueue(
         pair.scorer,
         batch=config.score_batch,
+        max_tokens=config.max_score_tokens,
         wait_steps=config.score_wait_steps,
         budget_seconds=config.resolve_score_budget(),
         lag=config.resolve_lag(),

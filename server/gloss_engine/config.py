@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import torch
 
 from gloss_engine.errors import GlossError
+from gloss_engine.floor import AR_TAIL_TOKENS
 from gloss_engine.step_shape import StepSizes
 from gloss_kernels import BACKENDS, Operations
 
@@ -103,11 +104,16 @@ class EngineConfig:
         _one_of("kernels", self.kernels, ("auto", *BACKENDS))
         _one_of("injection_mode", self.injection_mode, INJECTION_MODES)
         _one_of("graphs", self.graphs, ("auto", "on", "off"))
-        if self.lag not in (None, 0, 1):
-            raise ConfigError(f"lag: got {self.lag!r}, expected 0, 1 or none")
-        if not 0 < self.memory_fraction <= 1:
+        if self.batch_invariant and self.graphs == "off":
             raise ConfigError(
-                f"memory_fraction: got {self.memory_fraction}, expected more than 0, at most 1"
+                "graphs: got off beside batch_invariant, whose steps have one size and so a graph; "
+                "expected auto or on"
+            )
+        if self.lag not in (None, 0, 1) or isinstance(self.lag, bool):
+            raise ConfigError(f"lag: got {self.lag!r}, expected 0, 1 or none")
+        if not (_is_number(self.memory_fraction) and 0 < self.memory_fraction <= 1):
+            raise ConfigError(
+                f"memory_fraction: got {self.memory_fraction!r}, expected more than 0, at most 1"
             )
         for name, least in _LEAST.items():
             value = getattr(self, name)
@@ -116,14 +122,10 @@ class EngineConfig:
                 raise ConfigError(
                     f"{name}: got {value!r}, expected a whole number, {least} or more"
                 )
-        if self.score_budget_ms is not None and not 0 < self.score_budget_ms < math.inf:
-            raise ConfigError(
-                f"score_budget_ms: got {self.score_budget_ms}, expected more than 0 and finite"
-            )
-        if self.fve_baseline is not None and not 0 < self.fve_baseline < math.inf:
-            raise ConfigError(
-                f"fve_baseline: got {self.fve_baseline}, expected more than 0 and finite"
-            )
+        for name in ("score_budget_ms", "fve_baseline"):
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value) and 0 < value < math.inf):
+                raise ConfigError(f"{name}: got {value!r}, expected more than 0 and finite")
 
     def resolve_device(self) -> torch.device:
         """The device to run on.
@@ -172,6 +174,11 @@ class EngineConfig:
             return self.lag
         return int(self.resolve_device().type == "cuda")
 
+    @property
+    def max_score_tokens(self) -> int:
+        """Most tokens the AR runs at once, but for a single longer text: a full batch's."""
+        return self.score_batch * (self.max_new_tokens + AR_TAIL_TOKENS)
+
     def resolve_score_budget(self) -> float | None:
         """Seconds that the AR may run between two decode steps, or None."""
         if self.score_budget_ms is not None:
@@ -204,6 +211,10 @@ class EngineConfig:
             return self.page_size
         whole = suffix_len + self.max_new_tokens - 1
         return whole if self.resolve_device().type == "cpu" else 16
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _one_of(name: str, got: str, expected: tuple[str, ...]) -> None:

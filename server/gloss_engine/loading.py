@@ -59,6 +59,7 @@ def load_engine(
         scores = ScoreQueue(
             Scorer(reconstructor, fve_baseline(verbalizer, reconstructor, config)[0]),
             batch=config.score_batch,
+            max_tokens=config.max_score_tokens,
             wait_steps=config.score_wait_steps,
             budget_seconds=config.resolve_score_budget(),
             lag=config.resolve_lag(),

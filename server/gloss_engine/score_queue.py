@@ -82,6 +82,7 @@ class ScoreQueue:
     Args:
         scorer: the AR's side.
         batch: texts run at once, and the most between two steps.
+        max_tokens: most tokens run at once, but for a single longer text; it bounds memory.
         wait_steps: steps a text waits at most for a batch to fill.
         budget_seconds: what a batch beside decoding may take; None: no bound but `batch`.
         lag: batches that are started before the oldest is read: 0 or 1.
@@ -96,11 +97,13 @@ class ScoreQueue:
         scorer: Scorer,
         *,
         batch: int,
+        max_tokens: int,
         wait_steps: int,
         budget_seconds: float | None = None,
         lag: int = 0,
     ) -> None:
         self.scorer, self.batch, self.wait_steps = scorer, batch, wait_steps
+        self.max_tokens = max_tokens
         self.budget_seconds, self.lag = budget_seconds, lag
         self.num_scored, self.seconds = 0, 0.0
         self._entries: list[_Entry] = []
@@ -197,14 +200,15 @@ class ScoreQueue:
                 break
             count += 1
         self._encode(self._entries[:count])
+        budget: float = self.max_tokens
         if not idle and self.budget_seconds is not None and self._tokens_per_second is not None:
-            budget = self.budget_seconds * self._tokens_per_second
-            num_tokens = 0
-            for within, entry in enumerate(self._entries[:count]):
-                num_tokens += len(entry.prompt)
-                if num_tokens > budget and within:
-                    count = within
-                    break
+            budget = min(budget, self.budget_seconds * self._tokens_per_second)
+        num_tokens = 0
+        for within, entry in enumerate(self._entries[:count]):
+            num_tokens += len(entry.prompt)
+            if num_tokens > budget and within:
+                count = within
+                break
         return count, count < len(self._entries) or count == self.batch
 
     @torch.inference_mode()

@@ -6,6 +6,10 @@ the slots' state. Without capture (on a CPU) a step just runs.
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from gloss_engine.step import Step
@@ -49,7 +53,7 @@ class StepGraphs:
             return
         pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), _no_collection():
             for shape in self.sizes.shapes():
                 self.step.run(shape)
                 stream.synchronize()
@@ -63,3 +67,16 @@ class StepGraphs:
         torch.cuda.current_stream().wait_stream(stream)
         # What the first runs took on that stream is of no use to another.
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Garbage is collected before, not during: no old graph may go while one is captured."""
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

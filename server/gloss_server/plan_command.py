@@ -31,6 +31,7 @@ from gloss_engine.memory_plan import (
     remedies,
 )
 from gloss_engine.memory_sizes import Precision
+from gloss_engine.models.linear_fp8 import check_fp8_widths
 from gloss_engine.models.spec import ModelSpec
 from gloss_engine.released import RELEASED_PAIRS, ReleasedPair, pair_called
 from gloss_engine.released_spec import released_spec
@@ -96,7 +97,8 @@ def make_plan(options: PlanOptions) -> Report:
 
     Raises:
         CommandError: options that make no plan.
-        CheckpointError: directories that do not hold together, or no such pair.
+        CheckpointError: directories that do not hold together, no such pair, or widths that fp8
+            does not take.
         ConfigError: a dtype that the AV cannot run in.
     """
     dtype = _check(options)
@@ -113,6 +115,10 @@ def make_plan(options: PlanOptions) -> Report:
     models = _directories(options, setup, dtype) if pair is None else _released(pair, setup)
     setup = models.setup
     _check_length(setup)
+    if options.quantization == "fp8":
+        for spec in (setup.av, setup.ar):
+            if spec is not None:
+                check_fp8_widths(spec)
     num_sequences = options.batch or max(1, min(USUAL_BATCH, most_sequences(setup)))
     plan = plan_memory(setup, num_sequences)
     return Report(
@@ -251,6 +257,11 @@ def _assumed_template(setup: Setup, why: str) -> str:
 
 def _check_length(setup: Setup) -> None:
     room = setup.av.max_positions - setup.prompt_len
+    if room < 1:
+        raise CommandError(
+            f"config.json: got max_position_embeddings {setup.av.max_positions}, expected room for "
+            f"the prompt's {setup.prompt_len} tokens and those to generate"
+        )
     if setup.max_new_tokens > room:
         raise CommandError(
             f"--max-new-tokens: got {setup.max_new_tokens}, but the model has "

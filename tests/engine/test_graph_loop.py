@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from gloss_engine.config import ConfigError, EngineConfig
 from gloss_engine.engine import Engine
 from gloss_engine.request import Explanation
 from gloss_engine.step_shape import DRAW_ONLY, EVERY_PART, StepShape, StepSizes
@@ -183,6 +184,21 @@ def test_a_step_beside_running_rows_is_bounded(
     assert seen[0].num_prefills * length > bound
     busy = [shape.num_rows + shape.num_prefills * length for shape in seen[1:]]
     assert max(busy) <= max(bound, 8 + length) and sum(s.num_prefills for s in seen) > 20
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    ({"graphs": "yes"}, "graphs: got 'yes', expected one of auto, on, off"),
+    ({"graphs": "off", "batch_invariant": True}, "graphs: got off beside batch_invariant"),
+    ({"lag": 2}, "lag: got 2"),
+    ({"lag": True}, "lag: got True"),
+    ({"max_step_tokens": 0}, "max_step_tokens: got 0"),
+    ({"memory_fraction": 0.0}, "memory_fraction: got 0.0"),
+    ({"memory_fraction": "x"}, "memory_fraction: got 'x'"),
+    ({"score_budget_ms": 0}, "score_budget_ms: got 0, expected more than 0"),
+])  # fmt: skip
+def test_settings_that_make_no_loop(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        EngineConfig(**settings)
 
 
 def test_sizes() -> None:

@@ -121,3 +121,18 @@ def test_cancelled_while_the_ar_runs(pairs: dict[str, Pair]) -> None:
     assert len(kept) == 2 and all(e.cosine is not None for e in kept)
     assert len(drain(engine)) == 2
     assert_idle(engine)
+
+
+def test_idle_batches_are_bounded_in_tokens(
+    pairs: dict[str, Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is reserved for a full batch of explanations; a longer text still runs, alone."""
+    engine = _engine(pairs, max_new_tokens=30, score_batch=4)
+    assert engine.scores is not None and engine.scores.max_tokens == 4 * 40
+    seen = _batches(engine, monkeypatch)
+    texts = ("a b c d " * 25, *("e f g h " * 10,) * 6)
+    engine.submit_texts(TextRequest(texts=texts), "texts")
+    while engine.has_work:
+        assert all(result.error is None for result in engine.step().texts)
+    assert sum(count for count, _, _ in seen) == 7 and seen[0][:1] == (1,) and seen[0][1] > 160
+    assert all(tokens <= 160 for _, tokens, _ in seen[1:])

@@ -192,6 +192,19 @@ def test_directories_that_do_not_hold_together(
     assert ended.status == 2 and "layer K" in ended.error
 
 
+def test_what_the_engine_would_refuse_is_no_plan(
+    gloss: Command, small_pair: Pair, tmp_path: Path
+) -> None:
+    """Widths that fp8 products do not take; a model shorter than its prompt."""
+    ended = gloss("plan", "--av", small_pair.av, "--quantization", "fp8")
+    assert ended.status == 2
+    assert "hidden_size: got 72, expected a multiple of 16" in ended.error
+    short = without_weights(small_pair.av, tmp_path / "short", *CONFIGURATION)
+    edit_json(short / "config.json", lambda config: config.update(max_position_embeddings=100))
+    ended = gloss("plan", "--av", short)
+    assert ended.status == 2 and "got max_position_embeddings 100, expected room" in ended.error
+
+
 def test_options_and_arithmetic_need_no_torch() -> None:
     program = "import sys, gloss_server.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -11,7 +11,6 @@ import torch
 
 from gloss_engine import memory_sizes as sizes
 from gloss_engine.config import ConfigError, EngineConfig
-from gloss_engine.floor import AR_TAIL_TOKENS
 from gloss_engine.models.decoder import Decoder
 
 _GIB = 2**30
@@ -53,8 +52,7 @@ def pages_in(free: int, total: int, decoder: Decoder, config: EngineConfig, suff
     """Pages that `free` bytes of a device of `total` bytes have room for."""
     spec, size = decoder.spec, decoder.dtype.itemsize
     # An AR is as wide as its AV; its largest batch runs from idle, when nothing decodes.
-    texts = config.score_batch * (config.max_new_tokens + AR_TAIL_TOKENS)
-    rows = max(config.num_slots + config.max_prefill_tokens, texts)
+    rows = max(config.num_slots + config.max_prefill_tokens, config.max_score_tokens)
     workspace = sizes.activation_bytes(spec, rows, size)
     workspace += sizes.logits_bytes(spec, config.num_slots, size)
     usable = free - workspace - round((1 - config.memory_fraction) * total)

@@ -116,6 +116,11 @@ def check_fp8(spec: ModelSpec, operations: Operations, device: torch.device) -> 
                 expected="compute capability 8.9 (Ada), 9.0 (Hopper) or later",
                 fix=_FIX,
             )
+    check_fp8_widths(spec)
+
+
+def check_fp8_widths(spec: ModelSpec) -> None:
+    """Refuse shapes that no fp8 kernel runs; see `check_fp8`."""
     query_width = spec.num_heads * spec.head_dim
     widths = {
         "hidden_size": spec.d_model,
