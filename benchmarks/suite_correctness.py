@@ -39,7 +39,6 @@ MOST_FP8 = 0.5
 ITEMS = 32
 _ITEMS_AT_ONCE = 8
 _PAGE_SIZE = 16
-TRANSFORMERS = "transformers forward"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +49,14 @@ class Forced:
         activations: [n, d_model] float32.
         token_ids: [n, num_forced] int64.
         logits: [n, suffix_len + num_forced, vocab_size] float32.
-        errors: of transformers in the model's own type, over prompt rows and generated ones.
+        peer: transformers in the model's own type, with the attention that ran.
+        errors: of that peer, over prompt rows and generated ones.
     """
 
     activations: Tensor
     token_ids: Tensor
     logits: Tensor
+    peer: str
     errors: tuple[float, float]
 
 
@@ -71,7 +72,13 @@ def forced(pair: RandomPair, model: Any, reference: Any) -> Forced:
     logits = transformers_logits(reference, pair, activations, token_ids)
     theirs = transformers_logits(model, pair, activations, token_ids)
     errors = relative_errors(theirs, logits, pair.program.suffix_ids.shape[0])
-    return Forced(activations=activations, token_ids=token_ids, logits=logits, errors=errors)
+    return Forced(
+        activations=activations,
+        token_ids=token_ids,
+        logits=logits,
+        peer=_label(model),
+        errors=errors,
+    )
 
 
 def check_logits(pair: RandomPair, config: EngineConfig, given: Forced) -> Iterator[Row]:
@@ -86,10 +93,10 @@ def check_logits(pair: RandomPair, config: EngineConfig, given: Forced) -> Itera
             unit="relative",
             batch=ITEMS,
             dtype=dtype_label(config),
-            peer=TRANSFORMERS,
+            peer=given.peer,
             ratio=error / peer,
             activations=ITEMS,
-            note=f"{TRANSFORMERS}: {peer:.2e}",
+            note=f"{given.peer}: {peer:.2e}",
         )
         limit = MOST_FP8 if quantized else MOST_OF_TRANSFORMERS * peer
         yield _held(row, error, limit)
@@ -117,12 +124,16 @@ def check_logprobs(
         unit="nats a token",
         batch=ITEMS,
         dtype=dtype_label(config),
-        peer=TRANSFORMERS,
+        peer=_label(model),
         ratio=error / peer,
         activations=ITEMS,
-        note=f"{TRANSFORMERS}: {peer:.2e}; mean |error| of an explanation over {count} tokens",
+        note=f"{_label(model)}: {peer:.2e}; mean |error| of an explanation over {count} tokens",
     )
     yield _held(row, error, MOST_OF_LOGPROBS * peer)
+
+
+def _label(model: Any) -> str:
+    return f"transformers forward, {model.config._attn_implementation}"
 
 
 def _held(row: Row, error: float, limit: float) -> Row:

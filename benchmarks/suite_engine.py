@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -196,8 +196,25 @@ def single(pair: RandomPair, config: EngineConfig, ceilings: Ceilings) -> Iterat
     yield replace(common, figure="first_token_ms", value=first * 1e3, unit="ms")
 
 
+def cold_start_up(pair: Callable[[], RandomPair], config: EngineConfig, kernels: str) -> Row:
+    """Start-up of the first engine of a process, to which the prefix belongs: it compiles kernels.
+
+    Args:
+        pair: made in it; its weights are made before.
+        config: the engine's.
+        kernels: what of them was there, for the note.
+    """
+    _synchronize()
+    started = time.perf_counter()
+    build(pair(), config)
+    row = Row(figure="start_up_seconds", value=time.perf_counter() - started, unit="s")
+    note = f"first engine of the process, {config.num_slots} in flight: prefix, pages, state and "
+    note += f"warm-up; {kernels}; weights and libraries were loaded"
+    return replace(row, batch=config.num_slots, dtype=dtype_label(config), note=note)
+
+
 def _start_up(common: Row, built: Built) -> Row:
-    note = "pages, state and warm-up; weights and libraries were loaded"
+    note = "pages, state and warm-up; weights were loaded, kernels of earlier parts compiled before"
     row = replace(common, figure="start_up_seconds", value=built.start_up_seconds, unit="s")
     return replace(row, activations=None, note=note)
 

@@ -127,9 +127,12 @@ def generate_batch(
         rows = torch.cat((table, vectors.to(table.device, table.dtype)))
         embedding.weight = torch.nn.Parameter(rows, requires_grad=False)
         model.set_attn_implementation(prefix + chosen)
-        warm = _seconds(lambda: run(prompts[:batch]))
-        done = min(count, batch * max(1, int(seconds / warm)))
-        taken = _seconds(lambda: run(prompts[:done]))
+        # The first call sets up and captures; the second says what the time suffices for.
+        run(prompts[:batch])
+        done, taken = batch, _seconds(lambda: run(prompts[:batch]))
+        affordable = min(count, batch * int(seconds / taken))
+        if affordable > done:
+            done, taken = affordable, _seconds(lambda: run(prompts[:affordable]))
     finally:
         model.destroy_cached_continuous_batching_manager()
         model.set_attn_implementation(attention)

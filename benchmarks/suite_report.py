@@ -68,19 +68,31 @@ class Report:
 
     Args:
         command: how the suite was started.
-        minutes: from now until no further part is begun, and whatever still runs is given up.
-        path: JSON to write after every row, or None.
+        minutes: until no further part is begun, and whatever still runs is given up.
+        path: JSON to write after every row, or None. Its folder is created.
         commit: of the source tree, where git cannot say.
+        started: when the time began, by `time.monotonic`; now where None.
+
+    Raises:
+        OSError: `path` cannot be written.
     """
 
     def __init__(
-        self, command: str, minutes: float, path: Path | None = None, commit: str | None = None
+        self,
+        command: str,
+        minutes: float,
+        path: Path | None = None,
+        commit: str | None = None,
+        *,
+        started: float | None = None,
     ) -> None:
+        if path is not None:
+            _refuse_unwritable(path)
         self.rows: list[Row] = []
         self._command, self._path, self._machine = command, path, machine()
         if commit is not None:
             self._machine["commit"] = commit
-        self._started = time.monotonic()
+        self._started = time.monotonic() if started is None else started
         self._until = self._started + 60 * minutes
         self._running: str | None = None
         self._lock = threading.Lock()
@@ -123,16 +135,27 @@ class Report:
             self.rows = with_ratios([*self.rows, row])
             self._write()
 
-    def give_up_in_time(self, grace: float = 10.0) -> None:
-        """End the process `grace` seconds after the time is up, table printed, if it still runs."""
+    def stop(self, reason: str) -> None:
+        """Say why the part that runs, or the suite between two, ends early; print the table."""
+        self.add(Row(figure=self._running or "suite", error=reason, failed=True))
+        self.print()
+
+    def give_up_in_time(
+        self, clean_up: Callable[[], None] = lambda: None, grace: float = 10.0
+    ) -> None:
+        """End the process `grace` seconds after the time is up, table printed, if it still runs.
+
+        Args:
+            clean_up: called before; nothing else that waits for the end of the process is.
+            grace: seconds.
+        """
 
         def give_up() -> None:
-            reason = "given up: still running when the time was up"
-            self.add(Row(figure=self._running or "suite", error=reason, failed=True))
-            self.print()
+            self.stop("given up: still running when the time was up")
+            clean_up()
             os._exit(1)
 
-        timer = threading.Timer(self.remaining + grace, give_up)
+        timer = threading.Timer(max(0.0, self.remaining) + grace, give_up)
         timer.daemon = True
         timer.start()
 
@@ -159,16 +182,32 @@ class Report:
     def _write(self) -> None:
         if self._path is None:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         result = {
             "command": self._command,
             "machine": self._machine,
             "seconds": round(time.monotonic() - self._started, 1),
             "rows": [asdict(row) for row in self.rows],
         }
-        beside = self._path.with_name(f"{self._path.name}.part")
+        beside = _beside(self._path)
         beside.write_text(json.dumps(result, indent=2) + "\n")
         beside.replace(self._path)
+
+
+def _beside(path: Path) -> Path:
+    """What is written before it takes the place of `path`."""
+    return path.with_name(f"{path.name}.part")
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """OSError where `path` is no plain file, or its folder takes none."""
+    if path.exists() and not path.is_file():
+        raise OSError(f"output: got {path}, which is no file; expected one to write or replace")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _beside(path).open("a").close()
+    except OSError as error:
+        raise OSError(f"output: {path} cannot be written: {error}; name another") from error
+    _beside(path).unlink()
 
 
 def with_ratios(rows: list[Row]) -> list[Row]:

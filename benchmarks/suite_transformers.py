@@ -6,6 +6,7 @@ with plain attention, whose products are float32 throughout.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -21,10 +22,11 @@ def on_weights(config: Qwen2Config, weights: dict[str, Tensor], attention: str =
     """A model whose parameters are these tensors.
 
     Args:
-        config: of the shape the weights have.
+        config: of the shape the weights have; the model gets a copy, which names its attention.
         weights: by Hugging Face name, all of them, of one type and device.
         attention: transformers' name of the attention to use.
     """
+    config = deepcopy(config)
     config._attn_implementation = attention
     with torch.device("meta"):
         model = Qwen2ForCausalLM(config)

@@ -1,5 +1,6 @@
-"""The GPU suite runs all its parts small on a CPU, its rows hold together, and it fails where
-something is wrong: a part that raises, a part that hangs, a forward pass that is off."""
+"""The GPU suite runs all its parts small on a CPU, its rows hold together, its parts fit into its
+time, and it fails where something is wrong: a part that raises, a part that hangs, a forward pass
+that is off, a command that means nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +81,9 @@ def test_every_figure_is_there(smoke: dict[str, Any]) -> None:
     assert set(_values(rows, "single_explanation_ms")) == {cell for cell in cells if cell[0] == 1}
     for figure in ("first_token_ms", "start_up_seconds"):
         assert set(_values(rows, figure)) == {(*cell[:2], None) for cell in cells}
+    cold, *later = [row["note"] for row in rows if row["figure"] == "start_up_seconds"]
+    assert "first engine of the process" in cold and "no kernels on a CPU" in cold
+    assert len(later) == 8 and all("compiled before" in note for note in later)
     assert len([row for row in rows if row["figure"].startswith("ceiling")]) == 3
     assert len([row for row in rows if row["figure"].startswith("logit_error")]) == 4
     assert len([row for row in rows if row["figure"] == "logprob_error"]) == 1
@@ -106,6 +111,9 @@ def test_ratios_are_to_the_fastest_peer(smoke: dict[str, Any]) -> None:
     rows = smoke["rows"]
     peers = [row for row in rows if row["figure"] == "peer_explanations_per_second"]
     paths = [row["peer"] for row in peers]
+    checks = [row["peer"] for row in rows if row["figure"].endswith(("_prompt", "_generated"))]
+    checks += [row["peer"] for row in rows if row["figure"] == "logprob_error"]
+    assert checks == ["transformers forward, sdpa"] * 5
     for path in ("generate, static", "generate, dynamic", "generate_batch, paged sdpa"):
         assert any(path in name for name in paths), paths
     compared = 0
@@ -130,10 +138,61 @@ def test_without_a_gpu_nothing_is_measured() -> None:
     assert done.returncode == 1 and "no GPU" in done.stderr
 
 
+@pytest.mark.parametrize("minutes", ["nan", "inf", "0", "-1", "nine"])
+def test_minutes_that_are_no_time_are_refused(minutes: str) -> None:
+    done = _run("benchmarks/gpu_suite.py", "--smoke", "--minutes", minutes)
+    assert done.returncode == 2 and "--minutes" in done.stderr and minutes in done.stderr
+
+
 @pytest.fixture
-def suite_report(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module, from the benchmarks' folder."""
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmarks' folder can be imported from."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_a_part_that_is_none_is_refused_with_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpu_suite import main
+
+    monkeypatch.setattr(sys, "argv", ["gpu_suite.py", "--smoke", "--only", "ceil", "nosuchpart"])
+    with pytest.raises(SystemExit, match="'nosuchpart'.*cold start-up.*generate dynamic 4"):
+        main()
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_what_is_required_fits_into_nine_minutes() -> None:
+    from suite_parts import FULL, Suite, optional, parts, required
+
+    from gloss_engine import EngineConfig
+
+    suite = Suite(FULL, EngineConfig(device="cpu", dtype="bfloat16"), fresh_cache=True)
+    # Thirty seconds for what no part is: Python, torch, what a part takes beyond its estimate.
+    assert sum(part.seconds for part in required(suite)) < 540 - 30
+    names = [part.name for part in parts(suite, None)]
+    assert names == [part.name for part in (*required(suite), *optional(suite))]
+    assert {f"engine {d} {b}" for d in ("bf16", "fp8") for b in (64, 256, 512)} <= set(names)
+    assert names.index("cold start-up") == 2
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_the_cache_is_a_folder_of_the_run_unless_the_caller_set_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gpu_suite import kernel_cache
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", "theirs")
+    with kernel_cache() as folder:
+        assert folder is None and os.environ["TRITON_CACHE_DIR"] == "theirs"
+    monkeypatch.setenv("TRITON_CACHE_DIR", "")
+    with kernel_cache() as folder:
+        assert folder is not None and os.environ["TRITON_CACHE_DIR"] == str(folder)
+        assert not list(folder.iterdir())
+    assert not folder.exists()
+
+
+@pytest.fixture
+def suite_report(benchmarks: None) -> Any:
+    """The module, from the benchmarks' folder."""
     import suite_report
 
     return suite_report
@@ -167,6 +226,40 @@ def test_a_part_that_the_time_does_not_suffice_for_is_not_begun(suite_report: An
     assert row.value is None and row.error.startswith("not run") and not report.failed
 
 
+def test_an_output_that_cannot_be_written_is_refused(suite_report: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "out.json", Path("/dev/null")):
+        with pytest.raises(OSError, match=f"output: .*{path}"):
+            suite_report.Report("test", 1.0, path)
+    suite_report.Report("test", 1.0, tmp_path / "new" / "out.json")
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_the_time_counts_from_where_the_process_began(suite_report: Any) -> None:
+    report = suite_report.Report("test", 1.0, started=time.monotonic() - 50)
+    assert 5 < report.remaining <= 10
+
+
+def test_an_interrupt_prints_what_there_is(
+    suite_report: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gpu_suite import run
+    from suite_parts import Part
+
+    def interrupted() -> Iterator[Any]:
+        yield suite_report.Row(figure="first", value=1.0, unit="s")
+        raise KeyboardInterrupt
+
+    report = suite_report.Report("test", 1.0, tmp_path / "out.json")
+    unreached = Part("unreached", 0, lambda: pytest.fail("was begun"))
+    assert run(report, [Part("long", 0, interrupted), unreached], timed=True) == 130
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert [row["figure"] for row in rows] == ["first", "long"]
+    assert rows[1]["error"] == "interrupted"
+    table = capsys.readouterr().out.splitlines()[-2:]
+    assert [line.split()[0] for line in table] == ["first", "long"]
+
+
 def test_a_part_that_hangs_is_given_up(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     program = (
@@ -184,10 +277,47 @@ def test_a_part_that_hangs_is_given_up(tmp_path: Path) -> None:
     assert "hangs" in done.stdout.splitlines()[-1]
 
 
+@pytest.mark.usefixtures("benchmarks")
+def test_a_float32_reference_leaves_the_peer_its_attention() -> None:
+    from suite_shape import SMOKE, plain_targets, random_decoder
+    from suite_transformers import on_weights
+
+    from gloss_engine import EngineConfig
+
+    weights = plain_targets(random_decoder(SMOKE, EngineConfig(device="cpu", dtype="bfloat16")))
+    model = on_weights(SMOKE.config, weights)
+    upcast = {name: weight.float() for name, weight in weights.items()}
+    reference = on_weights(SMOKE.config, upcast, attention="eager")
+    assert model.config._attn_implementation == "sdpa"
+    assert reference.config._attn_implementation == "eager"
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_setting_up_generate_batch_does_not_shorten_its_run() -> None:
+    from suite_peers import generate_batch
+    from suite_shape import SMOKE, plain_targets, random_decoder, random_pair
+    from suite_transformers import on_weights
+
+    from gloss_engine import EngineConfig
+
+    pair = random_pair(SMOKE, random_decoder(SMOKE, EngineConfig(device="cpu", dtype="bfloat16")))
+    model = on_weights(SMOKE.config, plain_targets(pair.decoder))
+    plain, calls = model.generate_batch, []
+
+    def slow_to_set_up(requests: list[list[int]], **options: Any) -> Any:
+        if not calls:
+            time.sleep(2.0)
+        calls.append(len(requests))
+        return plain(requests, **options)
+
+    model.generate_batch = slow_to_set_up
+    (row,) = generate_batch(model, pair, batch=1, count=3, seconds=2.0)
+    assert calls[:2] == [1, 1] and row.activations == calls[-1] > 1
+
+
 @pytest.fixture
-def checks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[bool]]:
+def checks(benchmarks: None) -> Callable[[Any], list[bool]]:
     """Which rows of the logit check fail, once something has been done to the small pair."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     from suite_correctness import check_logits, forced
     from suite_shape import SMOKE, plain_targets, random_decoder, random_pair
     from suite_transformers import on_weights
