@@ -203,9 +203,10 @@ class ScoreQueue:
         budget: float = self.max_tokens
         if not idle and self.budget_seconds is not None and self._tokens_per_second is not None:
             budget = min(budget, self.budget_seconds * self._tokens_per_second)
-        num_tokens = 0
+        num_tokens, longest = 0, self.scorer.reconstructor.max_prompt_tokens
         for within, entry in enumerate(self._entries[:count]):
-            num_tokens += len(entry.prompt)
+            # A longer prompt is refused, not run.
+            num_tokens += len(entry.prompt) if len(entry.prompt) <= longest else 0
             if num_tokens > budget and within:
                 count = within
                 break
