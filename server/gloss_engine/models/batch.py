@@ -83,3 +83,10 @@ class ForwardBatch:
     slot_mapping: Tensor | None = None
     injection: Injection | None = None
     wanted: slice | Tensor | None = None
+
+
+def chosen_rows(rows: Tensor, wanted: slice | Tensor | None) -> Tensor:
+    """The wanted ones of some rows."""
+    if wanted is None:
+        return rows
+    return rows[wanted] if isinstance(wanted, slice) else rows.index_select(0, wanted)
