@@ -31,8 +31,8 @@ def paged_decode_attention(
     Args:
         queries: [n, num_heads, head_dim].
         key_cache, value_cache: [num_pages, num_kv_heads, page_size, head_dim]; the current
-            token's key and value are already stored. Pages that nobody holds must be finite
-            (the kernel reads none of them).
+            token's key and value are already stored. Pages that the table names must be finite
+            past a sequence's length too (the kernel reads nothing there).
         plan: the step's tables and lengths, for the same n and cache shape.
         prefix: shared keys and values, each [num_kv_heads, prefix_len, head_dim], or None.
         scale: factor on the scores.
