@@ -1,4 +1,7 @@
-"""What goes into the engine and what comes out, as values."""
+"""What goes into the engine and what comes out, as values.
+
+What concerns texts, which a target reads first, is in `text_request.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,15 @@ import numpy as np
 
 from gloss_engine.errors import ItemError
 from gloss_engine.sampling import SamplingParams
+from gloss_engine.text_request import (
+    CapturedToken,
+    OpenedText,
+    Reading,
+    SkippedToken,
+    TargetEnd,
+    TargetToken,
+    TokenPlace,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +76,9 @@ class Explanation:
         cosine, mse, fve: the AR's evidence; None where not scored (fve also without a baseline).
         flags: see `av.flags`.
         error: why there is no explanation, or None.
+        place: where the activation stands, where the target read it itself; else None.
+        lag_seconds: from the moment its token was there until the explanation was finished; Watch
+            only.
     """
 
     request_id: str
@@ -80,6 +95,8 @@ class Explanation:
     fve: float | None = None
     flags: tuple[str, ...] = ()
     error: ItemError | None = None
+    place: TokenPlace | None = None
+    lag_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +153,11 @@ class StepOutput:
         tokens: new tokens of requests that stream.
         explanations: finished explanations, in no particular order.
         texts: what the AR made of texts.
+        opened: texts and prompts that were encoded and will be read.
+        captured: activations that the target read and that will be explained.
+        target_tokens, target_ends: what the target generated, and where it has ended.
+        skipped: generated tokens that will not be explained.
+        readings: texts of capture requests that were read, or why they could not be.
         finished: ids of requests whose last result is among them.
     """
 
@@ -144,4 +166,10 @@ class StepOutput:
     tokens: list[TokenDelta] = field(default_factory=list)
     explanations: list[Explanation] = field(default_factory=list)
     texts: list[TextResult] = field(default_factory=list)
+    opened: list[OpenedText] = field(default_factory=list)
+    captured: list[CapturedToken] = field(default_factory=list)
+    target_tokens: list[TargetToken] = field(default_factory=list)
+    target_ends: list[TargetEnd] = field(default_factory=list)
+    skipped: list[SkippedToken] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)

@@ -38,6 +38,13 @@ class ExplanationFlag(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EXPLANATION_FLAG_LOW_FIDELITY: _ClassVar[ExplanationFlag]
     EXPLANATION_FLAG_NO_FVE_BASELINE: _ClassVar[ExplanationFlag]
 
+class SkipReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SKIP_REASON_UNSPECIFIED: _ClassVar[SkipReason]
+    SKIP_REASON_EVERY: _ClassVar[SkipReason]
+    SKIP_REASON_MAX_PENDING: _ClassVar[SkipReason]
+    SKIP_REASON_TARGET_ENDED: _ClassVar[SkipReason]
+
 class BaselineSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     BASELINE_SOURCE_UNSPECIFIED: _ClassVar[BaselineSource]
@@ -73,6 +80,10 @@ EXPLANATION_FLAG_UNKNOWN_TOKEN: ExplanationFlag
 EXPLANATION_FLAG_SUSPECT_SCRIPT: ExplanationFlag
 EXPLANATION_FLAG_LOW_FIDELITY: ExplanationFlag
 EXPLANATION_FLAG_NO_FVE_BASELINE: ExplanationFlag
+SKIP_REASON_UNSPECIFIED: SkipReason
+SKIP_REASON_EVERY: SkipReason
+SKIP_REASON_MAX_PENDING: SkipReason
+SKIP_REASON_TARGET_ENDED: SkipReason
 BASELINE_SOURCE_UNSPECIFIED: BaselineSource
 BASELINE_SOURCE_SIDECAR: BaselineSource
 BASELINE_SOURCE_SETTING: BaselineSource
@@ -184,7 +195,7 @@ class TokenPosition(_message.Message):
     def __init__(self, position: _Optional[int] = ..., token_id: _Optional[int] = ..., token: _Optional[str] = ..., norm: _Optional[float] = ..., layer_index: _Optional[int] = ...) -> None: ...
 
 class Explanation(_message.Message):
-    __slots__ = ("item_index", "sample_index", "error", "explanation", "raw_text", "token_ids", "logprob", "finish_reason", "evidence", "token_position")
+    __slots__ = ("item_index", "sample_index", "error", "explanation", "raw_text", "token_ids", "logprob", "finish_reason", "evidence", "token_position", "lag_seconds")
     ITEM_INDEX_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_INDEX_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
@@ -195,6 +206,7 @@ class Explanation(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_POSITION_FIELD_NUMBER: _ClassVar[int]
+    LAG_SECONDS_FIELD_NUMBER: _ClassVar[int]
     item_index: int
     sample_index: int
     error: _status_pb2.Status
@@ -205,7 +217,8 @@ class Explanation(_message.Message):
     finish_reason: FinishReason
     evidence: Evidence
     token_position: TokenPosition
-    def __init__(self, item_index: _Optional[int] = ..., sample_index: _Optional[int] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., explanation: _Optional[str] = ..., raw_text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprob: _Optional[float] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., evidence: _Optional[_Union[Evidence, _Mapping]] = ..., token_position: _Optional[_Union[TokenPosition, _Mapping]] = ...) -> None: ...
+    lag_seconds: float
+    def __init__(self, item_index: _Optional[int] = ..., sample_index: _Optional[int] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., explanation: _Optional[str] = ..., raw_text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprob: _Optional[float] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., evidence: _Optional[_Union[Evidence, _Mapping]] = ..., token_position: _Optional[_Union[TokenPosition, _Mapping]] = ..., lag_seconds: _Optional[float] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("prefill_tokens", "prefix_tokens_reused", "generated_tokens")
@@ -370,21 +383,23 @@ class ExplainRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., input: _Optional[_Union[TextInput, _Mapping]] = ..., positions: _Optional[_Union[PositionSelection, _Mapping]] = ..., options: _Optional[_Union[GenerationOptions, _Mapping]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("start", "input_ids", "deltas", "explanations", "end")
+    __slots__ = ("start", "input_ids", "deltas", "explanations", "end", "captured")
     START_FIELD_NUMBER: _ClassVar[int]
     INPUT_IDS_FIELD_NUMBER: _ClassVar[int]
     DELTAS_FIELD_NUMBER: _ClassVar[int]
     EXPLANATIONS_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
+    CAPTURED_FIELD_NUMBER: _ClassVar[int]
     start: StreamStart
     input_ids: _containers.RepeatedScalarFieldContainer[int]
     deltas: _containers.RepeatedCompositeFieldContainer[TextDelta]
     explanations: _containers.RepeatedCompositeFieldContainer[Explanation]
     end: StreamEnd
-    def __init__(self, start: _Optional[_Union[StreamStart, _Mapping]] = ..., input_ids: _Optional[_Iterable[int]] = ..., deltas: _Optional[_Iterable[_Union[TextDelta, _Mapping]]] = ..., explanations: _Optional[_Iterable[_Union[Explanation, _Mapping]]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ...) -> None: ...
+    captured: _containers.RepeatedCompositeFieldContainer[TokenPosition]
+    def __init__(self, start: _Optional[_Union[StreamStart, _Mapping]] = ..., input_ids: _Optional[_Iterable[int]] = ..., deltas: _Optional[_Iterable[_Union[TextDelta, _Mapping]]] = ..., explanations: _Optional[_Iterable[_Union[Explanation, _Mapping]]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., captured: _Optional[_Iterable[_Union[TokenPosition, _Mapping]]] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
-    __slots__ = ("request_id", "model", "prompt", "target_options", "options", "every", "prompt_positions")
+    __slots__ = ("request_id", "model", "prompt", "target_options", "options", "every", "prompt_positions", "max_pending", "tokens_per_second")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -392,6 +407,8 @@ class WatchRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     EVERY_FIELD_NUMBER: _ClassVar[int]
     PROMPT_POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_PENDING_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     prompt: TextInput
@@ -399,7 +416,25 @@ class WatchRequest(_message.Message):
     options: GenerationOptions
     every: int
     prompt_positions: PositionSelection
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[_Union[TextInput, _Mapping]] = ..., target_options: _Optional[_Union[GenerationOptions, _Mapping]] = ..., options: _Optional[_Union[GenerationOptions, _Mapping]] = ..., every: _Optional[int] = ..., prompt_positions: _Optional[_Union[PositionSelection, _Mapping]] = ...) -> None: ...
+    max_pending: int
+    tokens_per_second: float
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[_Union[TextInput, _Mapping]] = ..., target_options: _Optional[_Union[GenerationOptions, _Mapping]] = ..., options: _Optional[_Union[GenerationOptions, _Mapping]] = ..., every: _Optional[int] = ..., prompt_positions: _Optional[_Union[PositionSelection, _Mapping]] = ..., max_pending: _Optional[int] = ..., tokens_per_second: _Optional[float] = ...) -> None: ...
+
+class SkippedToken(_message.Message):
+    __slots__ = ("position", "reason")
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    position: int
+    reason: SkipReason
+    def __init__(self, position: _Optional[int] = ..., reason: _Optional[_Union[SkipReason, str]] = ...) -> None: ...
+
+class SkipCount(_message.Message):
+    __slots__ = ("reason", "count")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    reason: SkipReason
+    count: int
+    def __init__(self, reason: _Optional[_Union[SkipReason, str]] = ..., count: _Optional[int] = ...) -> None: ...
 
 class TargetToken(_message.Message):
     __slots__ = ("position", "token_id", "text")
@@ -412,7 +447,7 @@ class TargetToken(_message.Message):
     def __init__(self, position: _Optional[int] = ..., token_id: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
 
 class WatchResponse(_message.Message):
-    __slots__ = ("start", "prompt_ids", "target_tokens", "deltas", "explanations", "target_finish_reason", "end")
+    __slots__ = ("start", "prompt_ids", "target_tokens", "deltas", "explanations", "target_finish_reason", "end", "captured", "skipped", "skip_counts")
     START_FIELD_NUMBER: _ClassVar[int]
     PROMPT_IDS_FIELD_NUMBER: _ClassVar[int]
     TARGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -420,6 +455,9 @@ class WatchResponse(_message.Message):
     EXPLANATIONS_FIELD_NUMBER: _ClassVar[int]
     TARGET_FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
+    CAPTURED_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    SKIP_COUNTS_FIELD_NUMBER: _ClassVar[int]
     start: StreamStart
     prompt_ids: _containers.RepeatedScalarFieldContainer[int]
     target_tokens: _containers.RepeatedCompositeFieldContainer[TargetToken]
@@ -427,7 +465,10 @@ class WatchResponse(_message.Message):
     explanations: _containers.RepeatedCompositeFieldContainer[Explanation]
     target_finish_reason: FinishReason
     end: StreamEnd
-    def __init__(self, start: _Optional[_Union[StreamStart, _Mapping]] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., target_tokens: _Optional[_Iterable[_Union[TargetToken, _Mapping]]] = ..., deltas: _Optional[_Iterable[_Union[TextDelta, _Mapping]]] = ..., explanations: _Optional[_Iterable[_Union[Explanation, _Mapping]]] = ..., target_finish_reason: _Optional[_Union[FinishReason, str]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ...) -> None: ...
+    captured: _containers.RepeatedCompositeFieldContainer[TokenPosition]
+    skipped: _containers.RepeatedCompositeFieldContainer[SkippedToken]
+    skip_counts: _containers.RepeatedCompositeFieldContainer[SkipCount]
+    def __init__(self, start: _Optional[_Union[StreamStart, _Mapping]] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., target_tokens: _Optional[_Iterable[_Union[TargetToken, _Mapping]]] = ..., deltas: _Optional[_Iterable[_Union[TextDelta, _Mapping]]] = ..., explanations: _Optional[_Iterable[_Union[Explanation, _Mapping]]] = ..., target_finish_reason: _Optional[_Union[FinishReason, str]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., captured: _Optional[_Iterable[_Union[TokenPosition, _Mapping]]] = ..., skipped: _Optional[_Iterable[_Union[SkippedToken, _Mapping]]] = ..., skip_counts: _Optional[_Iterable[_Union[SkipCount, _Mapping]]] = ...) -> None: ...
 
 class CaptureInput(_message.Message):
     __slots__ = ("doc_id", "input")
@@ -554,7 +595,7 @@ class Checkpoint(_message.Message):
     def __init__(self, architecture: _Optional[str] = ..., num_layers: _Optional[int] = ..., d_model: _Optional[int] = ..., vocab_size: _Optional[int] = ..., fingerprint: _Optional[str] = ..., template: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_items", "max_samples", "max_new_tokens", "max_request_bytes", "max_reply_bytes", "max_queued_explanations", "max_queued_tokens", "default_deadline_seconds")
+    __slots__ = ("max_items", "max_samples", "max_new_tokens", "max_request_bytes", "max_reply_bytes", "max_queued_explanations", "max_queued_tokens", "default_deadline_seconds", "max_text_tokens", "max_watch_tokens", "watch_max_pending", "watch_deadline_seconds")
     MAX_ITEMS_FIELD_NUMBER: _ClassVar[int]
     MAX_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -563,6 +604,10 @@ class Limits(_message.Message):
     MAX_QUEUED_EXPLANATIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_WATCH_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    WATCH_MAX_PENDING_FIELD_NUMBER: _ClassVar[int]
+    WATCH_DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     max_items: int
     max_samples: int
     max_new_tokens: int
@@ -571,10 +616,14 @@ class Limits(_message.Message):
     max_queued_explanations: int
     max_queued_tokens: int
     default_deadline_seconds: float
-    def __init__(self, max_items: _Optional[int] = ..., max_samples: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_reply_bytes: _Optional[int] = ..., max_queued_explanations: _Optional[int] = ..., max_queued_tokens: _Optional[int] = ..., default_deadline_seconds: _Optional[float] = ...) -> None: ...
+    max_text_tokens: int
+    max_watch_tokens: int
+    watch_max_pending: int
+    watch_deadline_seconds: float
+    def __init__(self, max_items: _Optional[int] = ..., max_samples: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_reply_bytes: _Optional[int] = ..., max_queued_explanations: _Optional[int] = ..., max_queued_tokens: _Optional[int] = ..., default_deadline_seconds: _Optional[float] = ..., max_text_tokens: _Optional[int] = ..., max_watch_tokens: _Optional[int] = ..., watch_max_pending: _Optional[int] = ..., watch_deadline_seconds: _Optional[float] = ...) -> None: ...
 
 class GetModelInfoResponse(_message.Message):
-    __slots__ = ("model", "version", "fingerprint", "av", "ar", "target", "layer_index", "d_model", "injection_scale", "injection_mode", "mse_scale", "fve_baseline", "fve_baseline_source", "norm_median", "min_position", "prefix_tokens", "suffix_tokens", "device", "dtype", "limits", "kernels", "quantization", "batch_invariant")
+    __slots__ = ("model", "version", "fingerprint", "av", "ar", "target", "layer_index", "d_model", "injection_scale", "injection_mode", "mse_scale", "fve_baseline", "fve_baseline_source", "norm_median", "min_position", "prefix_tokens", "suffix_tokens", "device", "dtype", "limits", "kernels", "quantization", "batch_invariant", "target_generates")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -598,6 +647,7 @@ class GetModelInfoResponse(_message.Message):
     KERNELS_FIELD_NUMBER: _ClassVar[int]
     QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
     BATCH_INVARIANT_FIELD_NUMBER: _ClassVar[int]
+    TARGET_GENERATES_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     fingerprint: str
@@ -621,7 +671,8 @@ class GetModelInfoResponse(_message.Message):
     kernels: str
     quantization: str
     batch_invariant: bool
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., fingerprint: _Optional[str] = ..., av: _Optional[_Union[Checkpoint, _Mapping]] = ..., ar: _Optional[_Union[Checkpoint, _Mapping]] = ..., target: _Optional[_Union[Checkpoint, _Mapping]] = ..., layer_index: _Optional[int] = ..., d_model: _Optional[int] = ..., injection_scale: _Optional[float] = ..., injection_mode: _Optional[str] = ..., mse_scale: _Optional[float] = ..., fve_baseline: _Optional[float] = ..., fve_baseline_source: _Optional[_Union[BaselineSource, str]] = ..., norm_median: _Optional[float] = ..., min_position: _Optional[int] = ..., prefix_tokens: _Optional[int] = ..., suffix_tokens: _Optional[int] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., kernels: _Optional[str] = ..., quantization: _Optional[str] = ..., batch_invariant: bool = ...) -> None: ...
+    target_generates: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., fingerprint: _Optional[str] = ..., av: _Optional[_Union[Checkpoint, _Mapping]] = ..., ar: _Optional[_Union[Checkpoint, _Mapping]] = ..., target: _Optional[_Union[Checkpoint, _Mapping]] = ..., layer_index: _Optional[int] = ..., d_model: _Optional[int] = ..., injection_scale: _Optional[float] = ..., injection_mode: _Optional[str] = ..., mse_scale: _Optional[float] = ..., fve_baseline: _Optional[float] = ..., fve_baseline_source: _Optional[_Union[BaselineSource, str]] = ..., norm_median: _Optional[float] = ..., min_position: _Optional[int] = ..., prefix_tokens: _Optional[int] = ..., suffix_tokens: _Optional[int] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., kernels: _Optional[str] = ..., quantization: _Optional[str] = ..., batch_invariant: bool = ..., target_generates: bool = ...) -> None: ...
 
 class GetStatsRequest(_message.Message):
     __slots__ = ()
@@ -652,7 +703,7 @@ class NamedCount(_message.Message):
     def __init__(self, name: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("state", "uptime_seconds", "calls_in_flight", "running", "waiting", "waiting_to_score", "num_slots", "kv_pages_used", "kv_pages_total", "tokens_per_second", "explanations_per_second", "latencies", "explanations", "item_errors", "rejections", "generated_tokens", "prefix_tokens_reused", "scored", "mean_mse", "engine_restarts")
+    __slots__ = ("state", "uptime_seconds", "calls_in_flight", "running", "waiting", "waiting_to_score", "num_slots", "kv_pages_used", "kv_pages_total", "tokens_per_second", "explanations_per_second", "latencies", "explanations", "item_errors", "rejections", "generated_tokens", "prefix_tokens_reused", "scored", "mean_mse", "engine_restarts", "reading", "watching", "target_tokens_read", "target_tokens_generated", "captured", "skipped")
     STATE_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
     CALLS_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -673,6 +724,12 @@ class GetStatsResponse(_message.Message):
     SCORED_FIELD_NUMBER: _ClassVar[int]
     MEAN_MSE_FIELD_NUMBER: _ClassVar[int]
     ENGINE_RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    READING_FIELD_NUMBER: _ClassVar[int]
+    WATCHING_FIELD_NUMBER: _ClassVar[int]
+    TARGET_TOKENS_READ_FIELD_NUMBER: _ClassVar[int]
+    TARGET_TOKENS_GENERATED_FIELD_NUMBER: _ClassVar[int]
+    CAPTURED_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
     state: ServingState
     uptime_seconds: float
     calls_in_flight: int
@@ -693,4 +750,10 @@ class GetStatsResponse(_message.Message):
     scored: int
     mean_mse: float
     engine_restarts: int
-    def __init__(self, state: _Optional[_Union[ServingState, str]] = ..., uptime_seconds: _Optional[float] = ..., calls_in_flight: _Optional[int] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., waiting_to_score: _Optional[int] = ..., num_slots: _Optional[int] = ..., kv_pages_used: _Optional[int] = ..., kv_pages_total: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., explanations_per_second: _Optional[float] = ..., latencies: _Optional[_Iterable[_Union[LatencyQuantiles, _Mapping]]] = ..., explanations: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., item_errors: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., rejections: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., generated_tokens: _Optional[int] = ..., prefix_tokens_reused: _Optional[int] = ..., scored: _Optional[int] = ..., mean_mse: _Optional[float] = ..., engine_restarts: _Optional[int] = ...) -> None: ...
+    reading: int
+    watching: int
+    target_tokens_read: int
+    target_tokens_generated: int
+    captured: int
+    skipped: _containers.RepeatedCompositeFieldContainer[NamedCount]
+    def __init__(self, state: _Optional[_Union[ServingState, str]] = ..., uptime_seconds: _Optional[float] = ..., calls_in_flight: _Optional[int] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., waiting_to_score: _Optional[int] = ..., num_slots: _Optional[int] = ..., kv_pages_used: _Optional[int] = ..., kv_pages_total: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., explanations_per_second: _Optional[float] = ..., latencies: _Optional[_Iterable[_Union[LatencyQuantiles, _Mapping]]] = ..., explanations: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., item_errors: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., rejections: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., generated_tokens: _Optional[int] = ..., prefix_tokens_reused: _Optional[int] = ..., scored: _Optional[int] = ..., mean_mse: _Optional[float] = ..., engine_restarts: _Optional[int] = ..., reading: _Optional[int] = ..., watching: _Optional[int] = ..., target_tokens_read: _Optional[int] = ..., target_tokens_generated: _Optional[int] = ..., captured: _Optional[int] = ..., skipped: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ...) -> None: ...
