@@ -113,10 +113,6 @@ class Positions:
         return tuple(sorted({index % length for index in self.indices}))
 
 
-LAST = Positions(indices=(-1,))
-"""The last position only."""
-
-
 def _whole(value: object, what: str) -> int:
     try:
         if isinstance(value, bool):
@@ -128,3 +124,7 @@ def _whole(value: object, what: str) -> int:
 
 def _refused(message: str) -> RequestError:
     return RequestError("INVALID_POSITIONS", "positions", f"positions: {message}")
+
+
+LAST = Positions(indices=(-1,))
+"""The last position only."""
