@@ -58,13 +58,21 @@ def hook_gather(
     buffer: Tensor | None = None,
     buffer_rows: Tensor | None = None,
     injection_scale: float = 1.0,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """See `gloss_kernels.reference.hook_gather`; indices out of range are not looked for."""
     num_rows, width, device = rows.shape[0], hidden_states.shape[1], hidden_states.device
     assert hidden_states.ndim == 2 and hidden_states.is_floating_point()
     _check_indices(rows, num_rows, device)
-    raw = torch.empty(num_rows, width, dtype=torch.float32, device=device)
-    norms = torch.empty(num_rows, dtype=torch.float32, device=device)
+    if out is None:
+        raw = torch.empty(num_rows, width, dtype=torch.float32, device=device)
+        norms = torch.empty(num_rows, dtype=torch.float32, device=device)
+    else:
+        raw, norms = out
+        assert raw.shape == (num_rows, width) and norms.shape == (num_rows,)
+        for result in out:
+            assert result.dtype == torch.float32 and result.device == device
+            assert result.is_contiguous()
     target, target_rows = raw, rows
     if buffer is not None:
         assert buffer_rows is not None

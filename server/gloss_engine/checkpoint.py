@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,26 @@ def read_spec(directory: Path) -> ModelSpec:
     return spec_from_config(read_config(directory))
 
 
-def stream_weights(directory: Path, targets: Mapping[str, torch.Tensor | Fp8Rows]) -> None:
+def stored_tensors(directory: Path) -> dict[str, tuple[Path, str]]:
+    """Every language-model tensor of a directory: canonical name to file and name in the file.
+
+    Raises:
+        CheckpointError: missing or damaged files.
+    """
+    found = {}
+    for path in weight_files(directory):
+        with open_safetensors(path) as handle:
+            names = list(handle.keys())
+        found.update({_canonical(n): (path, n) for n in names if not _VISION.match(n)})
+    return found
+
+
+def stream_weights(
+    directory: Path,
+    targets: Mapping[str, torch.Tensor | Fp8Rows],
+    *,
+    elsewhere: Container[str] = (),
+) -> None:
     """Fill `targets` in place from the directory's safetensors files.
 
     Names are checked before the first byte is read. Vision weights, rotary buffers, an `lm_head`
@@ -77,13 +96,14 @@ def stream_weights(directory: Path, targets: Mapping[str, torch.Tensor | Fp8Rows
         targets: canonical name (`model.layers.0.self_attn.q_proj.weight`, ...) to destination;
             any float dtype and device, views into packed tensors included; `Fp8Rows` are
             quantised row by row from the stored values.
+        elsewhere: canonical names that another model holds already; passed over.
 
     Raises:
         CheckpointError: missing, unexpected or doubled tensors, wrong shapes, damaged files,
             NaN or Inf, values beyond the destination's range.
     """
     paths = weight_files(directory)
-    plan = {path: _wanted(path, targets, _depth(directory)) for path in paths}
+    plan = {path: _wanted(path, targets, elsewhere, _depth(directory)) for path in paths}
     found = [canonical for wanted in plan.values() for canonical in wanted.values()]
     if len(found) != len(set(found)):
         doubled = sorted({name for name in found if found.count(name) > 1})
@@ -238,7 +258,9 @@ def _canonical(name: str) -> str:
     return name
 
 
-def _wanted(path: Path, targets: Mapping[str, object], depth: int) -> dict[str, str]:
+def _wanted(
+    path: Path, targets: Mapping[str, object], elsewhere: Container[str], depth: int
+) -> dict[str, str]:
     """The file's tensors that have a target: stored name to canonical name."""
     deepest = max((_layer_index(name) for name in targets), default=-1)
     wanted, unexpected = {}, []
@@ -251,6 +273,7 @@ def _wanted(path: Path, targets: Mapping[str, object], depth: int) -> dict[str, 
         elif not (
             _VISION.match(name)
             or canonical in _OPTIONAL
+            or canonical in elsewhere
             or canonical.endswith(".rotary_emb.inv_freq")
             or deepest < _layer_index(canonical) < depth
         ):

@@ -30,6 +30,11 @@ _LEAST = {
     "score_batch": 1,
     "score_wait_steps": 0,
     "num_threads": 1,
+    "max_text_tokens": 1,
+    "max_read_tokens": 1,
+    "num_watches": 1,
+    "max_watch_tokens": 1,
+    "watch_max_pending": 1,
 }
 
 _CUDA_SCORE_BUDGET = 0.015
@@ -74,6 +79,14 @@ class EngineConfig:
             elsewhere a whole batch goes.
         fve_baseline: used where the AR's and AV's sidecars name none.
         num_threads: CPU threads; None leaves torch's setting.
+        target_generates: whether a target is loaded whole, as Watch needs it, or up to block K.
+        target_share: share of step time that the target gets while explanations run, between 0 and
+            1. It bounds how long either waits for the other.
+        max_text_tokens: most tokens of a text that the target reads.
+        max_read_tokens: most tokens the target reads in one pass; a longer text takes several.
+        num_watches: most sequences the target generates at once.
+        max_watch_tokens: most tokens of one of them.
+        watch_max_pending: most unfinished activations of a Watch that states no bound.
     """
 
     device: str = "auto"
@@ -96,6 +109,13 @@ class EngineConfig:
     score_budget_ms: float | None = None
     fve_baseline: float | None = None
     num_threads: int | None = None
+    target_generates: bool = True
+    target_share: float = 0.5
+    max_text_tokens: int = 4096
+    max_read_tokens: int = 2048
+    num_watches: int = 8
+    max_watch_tokens: int = 1024
+    watch_max_pending: int = 64
 
     def __post_init__(self) -> None:
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
@@ -114,6 +134,10 @@ class EngineConfig:
         if not (_is_number(self.memory_fraction) and 0 < self.memory_fraction <= 1):
             raise ConfigError(
                 f"memory_fraction: got {self.memory_fraction!r}, expected more than 0, at most 1"
+            )
+        if not (_is_number(self.target_share) and 0 < self.target_share < 1):
+            raise ConfigError(
+                f"target_share: got {self.target_share!r}, expected more than 0, less than 1"
             )
         for name, least in _LEAST.items():
             value = getattr(self, name)

@@ -20,6 +20,7 @@ def hook_gather(
     buffer: Tensor | None = None,
     buffer_rows: Tensor | None = None,
     injection_scale: float = 1.0,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Copy out the rows that a hook wants, and optionally inject them at their norm.
 
@@ -32,14 +33,17 @@ def hook_gather(
         rows: [n] int64 indices into `hidden_states`, in any order, with repetitions if wanted.
         buffer: [m, d_model] prefill buffer in a type of its own, rows contiguous; updated in
             place.
-        buffer_rows: [n] int64 indices into `buffer`, all different.
+        buffer_rows: [n] int64 indices into `buffer`, all different but for a row that nobody reads.
         injection_scale: the L2 norm of a row written to `buffer`.
+        out: contiguous memory for both results; None makes some.
 
     Returns:
         raw [n, d_model] float32, exact for every type up to 32 bits; norms [n] float32.
     """
     raw = hidden_states.index_select(0, rows).float()
     norms = torch.linalg.vector_norm(raw, dim=-1)
+    if out is not None:
+        raw, norms = out[0].copy_(raw), out[1].copy_(norms)
     if buffer is not None:
         assert buffer_rows is not None
         factors = injection_scale / norms.clamp_min(1e-12)

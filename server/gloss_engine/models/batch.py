@@ -60,6 +60,28 @@ class Injection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Capture:
+    """Rows of the residual stream to copy out after a block: see `hook_gather`.
+
+    Attributes:
+        layer_index: the block whose output they are.
+        rows: [n] int64 rows of the batch.
+        raw, norms: [n, d_model] and [n] float32, written.
+        buffer: [m, d_model] prefill buffer of an AV, written too, or None.
+        buffer_rows: [n] int64 rows of it.
+        injection_scale: L2 norm of what is written there.
+    """
+
+    layer_index: int
+    rows: Tensor
+    raw: Tensor
+    norms: Tensor
+    buffer: Tensor | None = None
+    buffer_rows: Tensor | None = None
+    injection_scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ForwardBatch:
     """One forward pass.
 
@@ -73,6 +95,8 @@ class ForwardBatch:
         injection: vectors to add on the way, or None.
         wanted: rows whose result is asked for, as a slice or [m] int64; None: all. Others end
             with the last block's keys and values.
+        num_blocks: run the first blocks only; None: all.
+        capture: rows to copy out on the way, or None.
     """
 
     positions: Tensor
@@ -83,6 +107,8 @@ class ForwardBatch:
     slot_mapping: Tensor | None = None
     injection: Injection | None = None
     wanted: slice | Tensor | None = None
+    num_blocks: int | None = None
+    capture: Capture | None = None
 
 
 def chosen_rows(rows: Tensor, wanted: slice | Tensor | None) -> Tensor:
