@@ -46,6 +46,13 @@ class ModelInfo:
         batch_invariant: whether draws never depend on what else runs; not in the fingerprint,
             since it changes rounding only.
         tokenizer: the AV's, in the JSON of the tokenizers library, for text as it streams.
+        target: the explained model; None where none is loaded.
+        target_tokenizer: its tokenizer, as `tokenizer`; None without a target.
+        target_special_ids: its special tokens.
+        target_generates: whether it is loaded whole, as Watch needs it.
+        max_text_tokens: most tokens of a text it reads; 0 without a target.
+        max_watch_tokens: most tokens it generates in a Watch; 0 where it does not.
+        watch_max_pending: most unfinished activations of a Watch that states no bound.
     """
 
     fingerprint: str
@@ -70,3 +77,10 @@ class ModelInfo:
     kernels: str
     batch_invariant: bool
     tokenizer: str
+    target: CheckpointInfo | None = None
+    target_tokenizer: str | None = None
+    target_special_ids: tuple[int, ...] = ()
+    target_generates: bool = False
+    max_text_tokens: int = 0
+    max_watch_tokens: int = 0
+    watch_max_pending: int = 0

@@ -23,6 +23,11 @@ class EngineStats:
         num_running, num_waiting: sequences in slots, items that wait.
         num_to_score: finished texts that wait for the AR.
         pages_used, pages_total: private pages.
+        num_reading: texts and prompts that the target reads or that wait for it.
+        num_watching: watches whose target generates.
+        target_tokens_read, target_tokens_generated: tokens the target ran of texts, and made.
+        captured: activations read; capture_seconds: time the target's passes took.
+        skipped: generated tokens that were not explained, by reason.
     """
 
     num_steps: int = 0
@@ -41,3 +46,10 @@ class EngineStats:
     num_to_score: int = 0
     pages_used: int = 0
     pages_total: int = 0
+    num_reading: int = 0
+    num_watching: int = 0
+    target_tokens_read: int = 0
+    target_tokens_generated: int = 0
+    captured: int = 0
+    capture_seconds: float = 0.0
+    skipped: dict[str, int] = field(default_factory=dict)
