@@ -1,4 +1,4 @@
-"""The prefill buffer at the shapes of the released pairs: `batch` suffixes of 25 tokens.
+"""Where a prefill starts, at the shapes of the released pairs: `batch` suffixes of 25 tokens.
 
 python benchmarks/bench_embed_inject.py [--smoke] [--output FILE]
 """
@@ -22,12 +22,13 @@ interpret_without_gpu()
 
 
 def cases(shape: ReleasedPair, batch: int, device: torch.device) -> Iterator[Case]:
-    """Every sequence has the template's tokens and one activation of its own."""
+    """Every sequence has the template's tokens and a row of the prefill buffer."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     table = torch.randn(shape.vocab_size, shape.d_model, device=device, dtype=dtype)
     ids = torch.randint(shape.vocab_size, (SUFFIX_TOKENS,), device=device).repeat(batch)
     injected = torch.arange(batch, device=device) * SUFFIX_TOKENS + MARKER_POSITION
-    activations = torch.randn(batch, shape.d_model, device=device)
+    buffer = torch.randn(1 + batch, shape.d_model, device=device, dtype=dtype)
+    buffer_rows = torch.arange(batch, device=device) + 1
     scale = math.sqrt(shape.d_model) if shape.activation == "gelu_tanh" else 1.0
 
     def embed(operations: Operations) -> torch.Tensor:
@@ -36,8 +37,8 @@ def cases(shape: ReleasedPair, batch: int, device: torch.device) -> Iterator[Cas
             ids,
             embed_scale=scale,
             injected_rows=injected,
-            activations=activations,
-            injection_scale=shape.injection_scale,
+            buffer=buffer,
+            buffer_rows=buffer_rows,
         )
 
     kernel, plain = Operations("triton"), Operations("reference")
@@ -46,9 +47,8 @@ def cases(shape: ReleasedPair, batch: int, device: torch.device) -> Iterator[Cas
         name="suffixes",
         runs=[lambda: embed(kernel)],
         reference=lambda: embed(plain),
-        moved_bytes=(SUFFIX_TOKENS - 1 + ids.numel()) * row_bytes
-        + activations.numel() * 4
-        + (ids.numel() + batch) * 8,
+        moved_bytes=(SUFFIX_TOKENS - 1 + batch + ids.numel()) * row_bytes
+        + (ids.numel() + 2 * batch) * 8,
     )
 
 

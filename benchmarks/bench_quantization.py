@@ -33,6 +33,7 @@ from gloss_engine.ar.reconstructor import Reconstructor
 from gloss_engine.ar.scorer import Scorer
 from gloss_engine.av.verbalizer import Verbalizer
 from gloss_engine.models.batch import ForwardBatch
+from gloss_engine.prefill_buffer import PrefillBuffer
 from gloss_kernels import PackedPlan
 
 _ITEMS_AT_ONCE = 16
@@ -103,8 +104,10 @@ def forced_logits(pair: Pair, config: EngineConfig, tokens: list[tuple[int, ...]
         packed = PackedPlan(ends, num_tokens=len(ids), max_seqlen=max(lengths))
         within = torch.arange(len(ids), device=device) - packed.starts
         batch = ForwardBatch(positions=within + start, packed=packed, prefix=program.prefix)
-        injected = pair.activations[first : first + len(given)].to(device)
-        hidden_states = decoder.embed(ids, ends[:-1], injected, program.injection_scale)
+        buffer = PrefillBuffer(decoder, program, max_prefills=len(given))
+        places = torch.arange(len(given), device=device) + 1
+        buffer.write(pair.activations[first : first + len(given)].to(device), places)
+        hidden_states = decoder.embed(ids, ends[:-1], buffer.rows, places)
         hidden_states = decoder.forward(hidden_states, batch)[within >= len(suffix) - 1]
         rows.append(decoder.logits(hidden_states).float().cpu())
     return torch.cat(rows)

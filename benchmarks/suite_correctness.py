@@ -26,6 +26,7 @@ from torch import Tensor
 from gloss_engine import EngineConfig
 from gloss_engine.kv.pool import allocate_pool
 from gloss_engine.models.batch import ForwardBatch
+from gloss_engine.prefill_buffer import PrefillBuffer
 from gloss_kernels import DecodePlan, PackedPlan
 
 MOST_OF_TRANSFORMERS = 1.25
@@ -179,9 +180,10 @@ def paged_logits(pair: RandomPair, activations: Tensor, token_ids: Tensor) -> Te
 
     at = torch.arange(suffix_len, device=device)
     starts = torch.arange(n + 1, device=device) * suffix_len
-    hidden_states = decoder.embed(
-        program.suffix_ids.repeat(n), starts[:-1], activations.to(device), program.injection_scale
-    )
+    buffer = PrefillBuffer(decoder, program, max_prefills=n)
+    places = torch.arange(n, device=device) + 1
+    buffer.write(activations.to(device), places)
+    hidden_states = decoder.embed(program.suffix_ids.repeat(n), starts[:-1], buffer.rows, places)
     batch = ForwardBatch(
         positions=(at + prefix_len).repeat(n),
         packed=PackedPlan(starts, num_tokens=n * suffix_len, max_seqlen=suffix_len),

@@ -11,7 +11,7 @@ from gloss_kernels.operations import BACKENDS, Operations
 from gloss_kernels.packed_plan import PackedPlan
 from gloss_kernels.reference.advance import FINISH_NAMES, Finish
 from gloss_kernels.reference.decode_plan import DecodePlan
-from gloss_kernels.reference.embed_inject import scale_to_norm
+from gloss_kernels.scale_to_norm import scale_to_norm
 
 __all__ = [
     "BACKENDS",

@@ -1,13 +1,13 @@
-"""The prefill buffer on a GPU: embedding rows, some replaced by activations at their norm.
+"""The rows a forward pass starts from, on a GPU: embedding rows, buffer rows over some of them.
 
-    out_t = embed_scale * table[ids_t]                                 for an ordinary row
-    out_t = h_n * injection_scale / max(||h_n||_2, 1e-12)              for the row of activation n
+    out_t = embed_scale * table[ids_t]           for an ordinary row
+    out_t = buffer[buffer_rows_i]                where t = injected_rows_i, an exact copy
 
-Reads one table row or one activation per output row and writes the output once. One launch, one
-program an output row. Whether its row is injected a program finds by comparing its index with all
-of `injected_rows`, so an embedding and an activation never race for one row; the few kilobytes of
-indices come from cache. The table row is asked for before the answer is known: on an ordinary row
-both reads overlap, and an injected row, one in about 25, throws its table row away.
+Reads one row of the table or of the buffer per output row and writes the output once. One launch,
+one program an output row. Whether its row is injected a program finds by comparing its index with
+all of `injected_rows`, so an embedding and a buffer row never race for one row; the few kilobytes
+of indices come from cache. The table row is asked for before the answer is known: on an ordinary
+row both reads overlap, and an injected row, one in about 25, throws its table row away.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gloss_kernels.launch import row_warps
-from gloss_kernels.rows import length_factor, row_block, row_norm, write_scaled
+from gloss_kernels.rows import check_indices, row_block, write_scaled
 
 INDEX_BLOCK = 1024
 """Entries of `injected_rows` compared at once: all of them up to the largest batch planned for."""
@@ -31,15 +31,14 @@ def _embed_inject_kernel(
     table_ptr,
     ids_ptr,
     injected_ptr,
-    activations_ptr,
+    buffer_ptr,
+    buffer_rows_ptr,
     out_ptr,
     table_stride,
-    activation_stride,
-    column_stride,
+    buffer_stride,
     num_injected,
     vocab_size,
     embed_scale,
-    injection_scale,
     INDEX_BLOCKS: tl.constexpr,
     INDEX_BLOCK: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -58,14 +57,12 @@ def _embed_inject_kernel(
         index = start + tl.arange(0, INDEX_BLOCK)
         injected = tl.load(injected_ptr + index, mask=index < num_injected, other=-1)
         found = tl.where(injected == row, index, found)
-    activation = tl.max(found, axis=0).to(tl.int64)
+    injection = tl.max(found, axis=0).to(tl.int64)
     target_ptr = out_ptr + row * WIDTH
-    if activation >= 0:
-        source_ptr = activations_ptr + activation * activation_stride
-        value = tl.load(source_ptr + column * column_stride, mask=inside, other=0.0).to(tl.float32)
-        norm = row_norm(value, source_ptr, column_stride, WIDTH, BLOCK)
-        factor = length_factor(norm, injection_scale)
-        write_scaled(value, factor, source_ptr, column_stride, target_ptr, WIDTH, BLOCK)
+    if injection >= 0:
+        source_ptr = buffer_ptr + tl.load(buffer_rows_ptr + injection) * buffer_stride
+        value = tl.load(source_ptr + column, mask=inside, other=0.0).to(tl.float32)
+        write_scaled(value, 1.0, source_ptr, 1, target_ptr, WIDTH, BLOCK)
     else:
         factor = tl.where(known, embed_scale, float("nan"))
         write_scaled(first.to(tl.float32), factor, table_row_ptr, 1, target_ptr, WIDTH, BLOCK)
@@ -77,27 +74,28 @@ def embed_inject(
     *,
     embed_scale: float = 1.0,
     injected_rows: Tensor | None = None,
-    activations: Tensor | None = None,
-    injection_scale: float = 1.0,
+    buffer: Tensor | None = None,
+    buffer_rows: Tensor | None = None,
 ) -> Tensor:
     """See `gloss_kernels.reference.embed_inject`; embedding rows must be contiguous.
 
-    An id out of range gives a row of NaN, where the reference raises.
+    A token id out of range gives a row of NaN, where the reference raises; rows out of range are
+    not looked for.
     """
     num_tokens, (vocab_size, width) = input_ids.shape[0], embedding.shape
     device, dtype = embedding.device, embedding.dtype
     assert dtype in (torch.float32, torch.bfloat16, torch.float16)
     assert embedding.stride(1) == 1 or width == 1
-    assert input_ids.shape == (num_tokens,) and input_ids.dtype == torch.int64
-    assert input_ids.is_contiguous() and input_ids.device == device
-    num_injected, indices, sources = 0, input_ids, embedding
+    check_indices(input_ids, num_tokens, device)
+    num_injected, indices, source, source_rows = 0, input_ids, embedding, input_ids
     if injected_rows is not None:
-        assert activations is not None
-        num_injected, indices, sources = injected_rows.shape[0], injected_rows, activations
-        assert indices.shape == (num_injected,) and indices.dtype == torch.int64
-        assert indices.is_contiguous() and indices.device == device
-        assert sources.shape == (num_injected, width) and sources.device == device
-        assert sources.is_floating_point()
+        assert buffer is not None and buffer_rows is not None
+        num_injected, indices = injected_rows.shape[0], injected_rows
+        source, source_rows = buffer, buffer_rows
+        check_indices(indices, num_injected, device)
+        check_indices(source_rows, num_injected, device)
+        assert source.ndim == 2 and source.shape[1] == width and source.device == device
+        assert source.dtype == dtype and (source.stride(1) == 1 or width == 1)
     out = torch.empty(num_tokens, width, dtype=dtype, device=device)
     if num_tokens == 0:
         return out
@@ -106,15 +104,14 @@ def embed_inject(
         embedding,
         input_ids,
         indices,
-        sources,
+        source,
+        source_rows,
         out,
         embedding.stride(0),
-        sources.stride(0),
-        sources.stride(1),
+        source.stride(0),
         num_injected,
         vocab_size,
         _rounded(embed_scale, dtype),
-        injection_scale,
         INDEX_BLOCKS=triton.cdiv(num_injected, INDEX_BLOCK),
         INDEX_BLOCK=INDEX_BLOCK,
         WIDTH=width,

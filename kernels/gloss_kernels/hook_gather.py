@@ -18,7 +18,24 @@ import triton.language as tl
 from torch import Tensor
 
 from gloss_kernels.launch import row_warps
-from gloss_kernels.rows import length_factor, row_block, row_norm, write_scaled
+from gloss_kernels.rows import check_indices, row_block, write_scaled
+
+
+@triton.jit
+def _row_norm(first, row_ptr, column_stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """The L2 norm of a row whose first block, in float32, is `first`; float32 throughout."""
+    squares = first * first
+    for start in range(BLOCK, WIDTH, BLOCK):
+        column = start + tl.arange(0, BLOCK).to(tl.int64)
+        value = tl.load(row_ptr + column * column_stride, mask=column < WIDTH, other=0.0)
+        squares += value.to(tl.float32) * value.to(tl.float32)
+    return tl.sqrt(tl.sum(squares, axis=0))
+
+
+@triton.jit
+def _length_factor(norm, length):
+    """What brings a row to an L2 norm of `length`; a comparison, because tl.maximum drops a NaN."""
+    return length / tl.where(norm < 1e-12, 1e-12, norm)
 
 
 @triton.jit
@@ -43,11 +60,11 @@ def _hook_gather_kernel(
     inside = column < WIDTH
     first = tl.load(source_ptr + column * column_stride, mask=inside, other=0.0).to(tl.float32)
     write_scaled(first, 1.0, source_ptr, column_stride, raw_ptr + row * WIDTH, WIDTH, BLOCK)
-    norm = row_norm(first, source_ptr, column_stride, WIDTH, BLOCK)
+    norm = _row_norm(first, source_ptr, column_stride, WIDTH, BLOCK)
     tl.store(norms_ptr + row, norm)
     if HAS_BUFFER:
         target_ptr = buffer_ptr + tl.load(buffer_rows_ptr + row) * buffer_stride
-        factor = length_factor(norm, injection_scale)
+        factor = _length_factor(norm, injection_scale)
         write_scaled(first, factor, source_ptr, column_stride, target_ptr, WIDTH, BLOCK)
 
 
@@ -63,7 +80,7 @@ def hook_gather(
     """See `gloss_kernels.reference.hook_gather`; indices out of range are not looked for."""
     num_rows, width, device = rows.shape[0], hidden_states.shape[1], hidden_states.device
     assert hidden_states.ndim == 2 and hidden_states.is_floating_point()
-    _check_indices(rows, num_rows, device)
+    check_indices(rows, num_rows, device)
     if out is None:
         raw = torch.empty(num_rows, width, dtype=torch.float32, device=device)
         norms = torch.empty(num_rows, dtype=torch.float32, device=device)
@@ -76,7 +93,7 @@ def hook_gather(
     target, target_rows = raw, rows
     if buffer is not None:
         assert buffer_rows is not None
-        _check_indices(buffer_rows, num_rows, device)
+        check_indices(buffer_rows, num_rows, device)
         assert buffer.ndim == 2 and buffer.shape[1] == width and buffer.device == device
         assert buffer.is_floating_point() and (buffer.stride(1) == 1 or width == 1)
         target, target_rows = buffer, buffer_rows
@@ -100,8 +117,3 @@ def hook_gather(
         num_warps=row_warps(block),
     )
     return raw, norms
-
-
-def _check_indices(indices: Tensor, count: int, device: torch.device) -> None:
-    assert indices.shape == (count,) and indices.dtype == torch.int64
-    assert indices.is_contiguous() and indices.device == device

@@ -1,6 +1,6 @@
-"""What kernels of one program a row share: the row's block, its L2 norm, and writing it rescaled.
+"""What kernels of one program a row share: the row's block, writing it rescaled, row indices.
 
-    norm = sqrt(sum_i h_i^2)          out_i = h_i * factor,   factor = length / max(norm, 1e-12)
+    out_i = h_i * factor
 
 A row of up to 16,384 elements is one block that stays in registers from its only load to its
 stores. Of a wider row the first block stays and the others are read again for the second pass, by
@@ -10,8 +10,10 @@ thus a constant of the kernel: where there is one block, no loop is compiled.
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from gloss_kernels.launch import next_power_of_2
 
@@ -28,21 +30,10 @@ def row_block(width: int) -> int:
     return next_power_of_2(width) if width <= HELD_COLUMNS else LOOPED_COLUMNS
 
 
-@triton.jit
-def row_norm(first, row_ptr, column_stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """The L2 norm of a row whose first block, in float32, is `first`; float32 throughout."""
-    squares = first * first
-    for start in range(BLOCK, WIDTH, BLOCK):
-        column = start + tl.arange(0, BLOCK).to(tl.int64)
-        value = tl.load(row_ptr + column * column_stride, mask=column < WIDTH, other=0.0)
-        squares += value.to(tl.float32) * value.to(tl.float32)
-    return tl.sqrt(tl.sum(squares, axis=0))
-
-
-@triton.jit
-def length_factor(norm, length):
-    """What brings a row to an L2 norm of `length`; a comparison, because tl.maximum drops a NaN."""
-    return length / tl.where(norm < 1e-12, 1e-12, norm)
+def check_indices(indices: Tensor, count: int, device: torch.device) -> None:
+    """Assert that these are `count` indices as kernels read them, whatever their values."""
+    assert indices.shape == (count,) and indices.dtype == torch.int64
+    assert indices.is_contiguous() and indices.device == device
 
 
 @triton.jit

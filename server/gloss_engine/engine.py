@@ -318,6 +318,7 @@ class Engine:
             self._requests.ready += dropped.explanations
             self._texts.ready += dropped.texts
         items, leaving = self.scheduler.cancel(request_id)
+        self.runner.release(items)
         self._requests.drop(items)
         for sequence in leaving:
             self._finish(sequence, "cancelled")

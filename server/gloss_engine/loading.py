@@ -21,6 +21,7 @@ from gloss_engine.kv.pool import allocate_pool
 from gloss_engine.kv.pool_size import num_pages
 from gloss_engine.models.decoder import Decoder
 from gloss_engine.models.spec import ModelSpec
+from gloss_engine.prefill_buffer import PrefillBuffer
 from gloss_engine.program import AvProgram
 from gloss_engine.released import released_baseline
 from gloss_engine.runner import ModelRunner
@@ -207,9 +208,15 @@ def _info(
 
 
 def machinery(
-    decoder: Decoder, program: AvProgram, config: EngineConfig
+    decoder: Decoder, program: AvProgram, config: EngineConfig, num_places: int = 0
 ) -> tuple[ModelRunner, Scheduler]:
     """Pages and slots for a loaded AV, with what runs and what schedules them.
+
+    Args:
+        decoder: the AV.
+        program: its prompt, prefix and stops.
+        config: the settings.
+        num_places: rows of the prefill buffer for captures that wait for their prefill.
 
     Raises:
         ConfigError: pages that do not fit the device's memory.
@@ -218,6 +225,11 @@ def machinery(
     max_private_len = suffix_len + config.max_new_tokens - 1
     page_size = config.resolve_page_size(suffix_len)
     max_pages = -(-max_private_len // page_size)
+    max_prefills = min(config.num_slots, max(1, config.max_prefill_tokens // (suffix_len - 1)))
+    # Before the pages, which take what memory is left.
+    prefill_buffer = PrefillBuffer(
+        decoder, program, max_prefills=max_prefills, num_places=num_places
+    )
     size = num_pages(decoder, config, suffix_len)
     cache = allocate_pool(decoder.spec, size, page_size, decoder.device, decoder.dtype)
     limits = SlotLimits(
@@ -226,15 +238,14 @@ def machinery(
         max_pages=max_pages,
         vocab_size=decoder.spec.vocab_size,
     )
-    max_prefills = min(config.num_slots, max(1, config.max_prefill_tokens // (suffix_len - 1)))
     sizes = config.step_sizes(max_prefills, max_private_len)
     runner = ModelRunner(
         decoder,
         program,
         cache,
         Slots(limits, decoder.operations, decoder.device),
+        prefill_buffer,
         sizes=sizes,
-        max_prefills=max_prefills,
         batch_invariant=config.batch_invariant,
     )
     scheduler = Scheduler(

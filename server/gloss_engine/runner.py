@@ -7,6 +7,7 @@ means (av).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,8 +17,10 @@ from torch import Tensor
 from gloss_engine.kv.pool import clear_pages, copy_pages
 from gloss_engine.models.batch import PagedCache
 from gloss_engine.models.decoder import Decoder
+from gloss_engine.prefill_buffer import PrefillBuffer
 from gloss_engine.program import AvProgram
 from gloss_engine.scheduler import Prefill, StepPlan
+from gloss_engine.sequence import Item
 from gloss_engine.slots import Slots
 from gloss_engine.step import Step
 from gloss_engine.step_graphs import StepGraphs
@@ -53,6 +56,9 @@ class Runner(Protocol):
     def launch(self, plan: StepPlan) -> LaunchedStep:
         """Queue a step that has work; its rows are the plan's slots."""
 
+    def release(self, items: Iterable[Item]) -> None:
+        """Give back what it holds of items that need no prefill, or no more."""
+
     def warm_up(self) -> None:
         """Do all that is done once, so that no step has to; nothing may be running."""
 
@@ -81,8 +87,8 @@ class ModelRunner:
         program: its prompt, prefix and stops.
         cache: the pages.
         slots: the state.
+        prefill_buffer: the rows that prefills inject.
         sizes: the shapes of its steps.
-        max_prefills: most suffixes of one step.
         batch_invariant: prefill one suffix at a time, apart from the decode rows.
     """
 
@@ -92,13 +98,14 @@ class ModelRunner:
         program: AvProgram,
         cache: PagedCache,
         slots: Slots,
+        prefill_buffer: PrefillBuffer,
         *,
         sizes: StepSizes,
-        max_prefills: int,
         batch_invariant: bool = False,
     ) -> None:
         self.decoder, self.program, self.cache, self.slots = decoder, program, cache, slots
-        self.step = Step(decoder, program, cache, slots, max_prefills)
+        self.prefill_buffer = prefill_buffer
+        self.step = Step(decoder, program, cache, slots, prefill_buffer)
         self.sizes, self.batch_invariant = sizes, batch_invariant
         self.graphs = StepGraphs(self.step, sizes)
 
@@ -109,7 +116,15 @@ class ModelRunner:
         for shape, prefills in self._shapes(plan):
             self._set_prefills(prefills)
             self.graphs.run(shape)
+            # Whoever gets their places writes them behind this step, on its stream.
+            self.release(prefill.item for prefill in prefills)
         return _Launched(self.slots.report)
+
+    def release(self, items: Iterable[Item]) -> None:
+        """See `Runner`."""
+        for item in items:
+            self.prefill_buffer.release([item.place])
+            item.place = 0
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -117,8 +132,9 @@ class ModelRunner:
         if self.sizes.rows is None:
             return
         self.slots.warm_up()
+        self.prefill_buffer.warm_up()
         # Steps of many prefills have no graph, but a kernel of their own.
-        most = self.step.activations.shape[0]
+        most = self.prefill_buffer.max_prefills
         self.graphs.run(self.sizes.shape(0, 1 if self.batch_invariant else most, DRAW_ONLY, 0))
         self.graphs.warm_up()
 
@@ -150,9 +166,13 @@ class ModelRunner:
         """The pages and activations of the suffixes that come next."""
         if not prefills:
             return
-        m, device = len(prefills), self.decoder.device
-        self.step.prefill_pages[:m] = send([prefill.pages for prefill in prefills], device)
-        activations = torch.stack([prefill.item.activation for prefill in prefills])
-        if activations.device != device:
-            activations = send(activations, device, torch.float32)
-        self.step.activations[:m] = activations
+        items, m = [prefill.item for prefill in prefills], len(prefills)
+        starting = iter(
+            self.prefill_buffer.write_starting([i.activation for i in items if not i.place])
+        )
+        rows = [item.place or next(starting) for item in items]
+        sent = send(
+            [(*prefill.pages, row) for prefill, row in zip(prefills, rows, strict=True)],
+            self.decoder.device,
+        )
+        self.step.prefill_pages[:m], self.step.prefill_rows[:m] = sent[:, :-1], sent[:, -1]

@@ -23,6 +23,8 @@ class Item:
         sampling: the request's.
         num_samples: sequences to fork from it.
         activation: [d_model] float32, for the runner; the scheduler never looks at it.
+        place: its row of the prefill buffer, where it has been written; 0: it has none yet and
+            `activation` is written when its prefill starts.
         num_forked: sequences that have started.
         suffix_pages: pages of its prefilled suffix, between the prefill and the last fork.
     """
@@ -34,6 +36,7 @@ class Item:
     sampling: SamplingParams
     num_samples: int
     activation: Tensor
+    place: int = 0
     num_forked: int = 0
     suffix_pages: list[int] = field(default_factory=list)
 

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from gloss_engine.models.batch import ForwardBatch, Injection, PagedCache
 from gloss_engine.models.decoder import Decoder
+from gloss_engine.prefill_buffer import PrefillBuffer
 from gloss_engine.program import ADD_LAYER_INDEX, AvProgram
 from gloss_engine.slots import Slots
 from gloss_engine.step_shape import StepShape
-from gloss_kernels import DecodePlan, Finish, PackedPlan, scale_to_norm
+from gloss_kernels import DecodePlan, Finish, PackedPlan
 
 
 class Step:
@@ -29,11 +30,11 @@ class Step:
         program: its prompt, prefix and stops.
         cache: the pages.
         slots: the state.
-        max_prefills: most suffixes of one step.
+        prefill_buffer: the rows that prefills inject.
 
     Attributes:
         prefill_pages: [max_prefills, pages of a suffix] int64, where the suffixes go.
-        activations: [max_prefills, d_model] float32, what is injected into them.
+        prefill_rows: [max_prefills] int64, the rows of the buffer that are injected into them.
         prefill_len: tokens of a suffix that are prefilled: all but the last.
     """
 
@@ -43,15 +44,16 @@ class Step:
         program: AvProgram,
         cache: PagedCache,
         slots: Slots,
-        max_prefills: int,
+        prefill_buffer: PrefillBuffer,
     ) -> None:
         self.decoder, self.program, self.cache, self.slots = decoder, program, cache, slots
+        self.prefill_buffer = prefill_buffer
         self.page_size = cache.keys.shape[3]
         self.prefill_len = program.suffix_ids.shape[0] - 1
         num_pages = -(-self.prefill_len // self.page_size)
-        device = decoder.device
+        max_prefills, device = prefill_buffer.max_prefills, decoder.device
         self.prefill_pages = torch.zeros(max_prefills, num_pages, dtype=torch.int64, device=device)
-        self.activations = torch.ones(max_prefills, decoder.spec.d_model, device=device)
+        self.prefill_rows = torch.zeros(max_prefills, dtype=torch.int64, device=device)
 
     @torch.inference_mode()
     def run(self, shape: StepShape) -> None:
@@ -114,10 +116,10 @@ class Step:
         if num_prefills == 0:
             return self.decoder.embed(ids), None
         rows = torch.arange(num_prefills, device=ids.device) * self.prefill_len + num_rows
-        activations = self.activations[:num_prefills]
+        buffer, buffer_rows = self.prefill_buffer.rows, self.prefill_rows[:num_prefills]
         if self.program.injection_mode == "replace":
-            return self.decoder.embed(ids, rows, activations, self.program.injection_scale), None
-        directions = scale_to_norm(activations, 1.0)
+            return self.decoder.embed(ids, rows, buffer, buffer_rows), None
+        directions = buffer.index_select(0, buffer_rows)
         injection = Injection(layer_index=ADD_LAYER_INDEX, rows=rows, directions=directions)
         return self.decoder.embed(ids), injection
 

@@ -27,5 +27,6 @@ def test_serving_reads_no_tensor_and_compiles_no_kernel(quantization: str) -> No
     found = json.loads(done.stdout)
     assert found["later"] == []
     assert found["shapes"] == 120 and found["steps"] > 120 and found["launched"] > 1000
+    assert "_hook_gather_kernel" in found["kernels"]
     # A few variants of some fifteen kernels; a start-up compiles each once.
     assert 20 <= len(found["kernels"]) <= 35

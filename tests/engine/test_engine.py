@@ -14,6 +14,7 @@ from gloss_engine.engine import Engine
 from gloss_engine.errors import RequestError
 from gloss_engine.request import Explanation, VerbalizeRequest
 from gloss_engine.sampling import SamplingParams
+from gloss_kernels import scale_to_norm
 from support.checkpoints import LAYER_INDEX, Pair
 from support.edits import edit_sidecar
 from support.engine_runs import activations, assert_idle, drain, request, small_engine
@@ -175,6 +176,7 @@ def test_non_finite_logits_fail_one_row(pairs: dict[str, Pair], at_token: int) -
     clean = {(e.index, e.sample): e.token_ids for e in engine.verbalize(sent)}
     decoder, runner = engine.runner.decoder, engine.runner
     embed = decoder.embed
+    own = scale_to_norm(rows[1], runner.program.injection_scale)
     poisoned: list[int] = []
 
     def poison(ids: torch.Tensor, *args: Any) -> torch.Tensor:
@@ -185,8 +187,9 @@ def test_non_finite_logits_fail_one_row(pairs: dict[str, Pair], at_token: int) -
                 hidden[slot] = torch.nan
                 poisoned.append(slot)
         if args and at_token == 0:
-            for row, given in zip(args[0].tolist(), args[1], strict=True):
-                if torch.equal(given, rows[1]):
+            injected, buffer, buffer_rows = args
+            for row, given in zip(injected.tolist(), buffer[buffer_rows], strict=True):
+                if torch.allclose(given, own):
                     hidden[row] = torch.nan
                     poisoned.append(row)
         return hidden

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from gloss_engine.request import FINISH_REASONS, Explanation, VerbalizeRequest
 from gloss_engine.runner import Runner, StepResult
 from gloss_engine.sampling import SamplingParams
 from gloss_engine.scheduler import Scheduler, StepPlan
-from gloss_engine.sequence import Sequence
+from gloss_engine.sequence import Item, Sequence
 from gloss_engine.step_shape import StepSizes
 from gloss_kernels import Finish
 from support.slot_rows import SlotRows
@@ -46,6 +47,7 @@ class FakeRunner:
 
     def __init__(self, seed: int, slots: SlotRows) -> None:
         self.random, self.slots = random.Random(seed), slots
+        self.released: set[Item] = set()
         self.counts: dict[Sequence, int] = {}
         self.codes: dict[Sequence, Finish] = {}
 
@@ -54,6 +56,7 @@ class FakeRunner:
         for prefill in plan.prefills:
             row = prefill.item.activation
             assert row.isfinite().all() and row.any(), "a failed row was run"
+            assert prefill.item not in self.released, "what was dropped was run"
         n = plan.num_rows
         result = StepResult(tokens=[-1] * n, logprobs=[9.0] * n, codes=[-1] * n)
         for slot, sequence in self.slots.rows.items():
@@ -61,6 +64,9 @@ class FakeRunner:
             result.tokens[slot], result.logprobs[slot] = self.random.randrange(26), -0.5
             result.codes[slot] = self.codes[sequence]
         return Drawn(result)
+
+    def release(self, items: Iterable[Item]) -> None:
+        self.released.update(items)
 
     def warm_up(self) -> None:
         """Nothing to do."""
@@ -114,6 +120,10 @@ def _engine(
 def _ones(n: int) -> VerbalizeRequest:
     sampling = SamplingParams(max_new_tokens=8)
     return VerbalizeRequest(activations=torch.ones(n, D_MODEL), sampling=sampling)
+
+
+def _sound(rows: torch.Tensor) -> torch.Tensor:
+    return rows.isfinite().all(1) & rows.any(1)
 
 
 @st.composite
@@ -248,6 +258,8 @@ def test_everything_comes_out_once(
     assert counted == len(ledger.results)
     assert (stats.pages_used, stats.num_running, stats.num_waiting) == (0, 0, 0)
     assert len(runner.slots.prefilled) == len(set(runner.slots.prefilled))
+    sound = sum(int(_sound(request.activations).sum()) for request in ledger.requests.values())
+    assert len(runner.released.union(runner.slots.prefilled)) == sound, "held for ever"
     assert len(runner.slots.started) == len(set(runner.slots.started))
 
 

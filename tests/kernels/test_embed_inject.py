@@ -1,4 +1,4 @@
-"""The prefill buffer, reference and kernel: embeddings scaled, activations brought to a norm."""
+"""Where a pass starts, reference and kernel: embeddings scaled, a buffer's rows over some."""
 
 from __future__ import annotations
 
@@ -8,19 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gloss_kernels import scale_to_norm
-from support.backends import BACKEND_DTYPES, BACKENDS, DTYPES, REFERENCE, TRITON, Backend
-
-# One rounding to the table's type; float32 carries the norm and two products.
-TOLERANCES = {torch.float32: 1e-6, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-10}
-WIDE_DTYPES = [
-    pytest.param(backend, dtype, id=f"{backend.name}-{str(dtype).removeprefix('torch.')}")
-    for backend in (REFERENCE, TRITON)
-    for dtype in DTYPES[backend.name]
-    if dtype != torch.float16
-]
-# Triton's interpreter computes with numpy, which warns where a GPU gives an infinity or NaN.
-NUMPY_SPEAKS = pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")
+from support.backends import BACKEND_DTYPES, BACKENDS, REFERENCE, TRITON, Backend
 
 
 def _drawn(*shape: int, seed: int) -> Tensor:
@@ -37,30 +25,22 @@ def _ids(backend: Backend, *ids: int) -> Tensor:
     return torch.tensor(ids, dtype=torch.int64, device=backend.device)
 
 
-def _at_norm(activations: Tensor, norm: float) -> Tensor:
-    rows = activations.double().cpu()
-    return rows / rows.norm(dim=-1, keepdim=True) * norm
-
-
 @pytest.mark.parametrize(("backend", "dtype"), BACKEND_DTYPES)
 def test_only_the_injected_rows_are_replaced(backend: Backend, dtype: torch.dtype) -> None:
     table = _table(dtype, backend)
-    before = table.clone()
-    activations = (_drawn(2, 7, seed=1) * 40).to(backend.device)
+    buffer = (_drawn(6, 7, seed=1) * 80000).clamp(-6e4, 6e4).to(dtype).to(backend.device)
+    before, held = table.clone(), buffer.clone()
     out = backend.ops.embed_inject(
         table,
         _ids(backend, 3, 10, 0, 3, 9),
         injected_rows=_ids(backend, 4, 1),
-        activations=activations,
-        injection_scale=12.5,
+        buffer=buffer,
+        buffer_rows=_ids(backend, 5, 2),
     )
-    expected = _at_norm(activations, 12.5)
     assert out.dtype == dtype
     assert torch.equal(out[[0, 2, 3]], table[[3, 0, 3]])
-    torch.testing.assert_close(
-        out[[4, 1]].double().cpu(), expected, rtol=TOLERANCES[dtype], atol=1e-6
-    )
-    assert torch.equal(table, before), "the table was written to"
+    assert torch.equal(out[[4, 1]], buffer[[5, 2]])
+    assert torch.equal(table, before) and torch.equal(buffer, held), "an input was written to"
 
 
 @pytest.mark.parametrize(("backend", "dtype"), BACKEND_DTYPES)
@@ -80,115 +60,57 @@ def test_gemmas_embedding_scale_is_rounded_to_the_tables_type(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_injected_rows_do_not_get_the_embedding_scale(backend: Backend) -> None:
-    table = _table(torch.float32, backend)
+    table, buffer = _table(torch.float32, backend), _drawn(1, 7, seed=2).to(backend.device)
     out = backend.ops.embed_inject(
         table,
         _ids(backend, 1, 1),
         embed_scale=61.97,
         injected_rows=_ids(backend, 0),
-        activations=torch.tensor([[3.0, 4.0, 0, 0, 0, 0, 0]], device=backend.device),
-        injection_scale=10.0,
+        buffer=buffer,
+        buffer_rows=_ids(backend, 0),
     )
-    torch.testing.assert_close(out[0, :2].cpu(), torch.tensor([6.0, 8.0]))
+    assert torch.equal(out[0], buffer[0])
     torch.testing.assert_close(out[1], table[1] * 61.97)
 
 
-@pytest.mark.parametrize(("backend", "dtype"), WIDE_DTYPES)
-def test_a_scale_beyond_half_precision(backend: Backend, dtype: torch.dtype) -> None:
-    # 80000 does not fit float16; in bfloat16 the rescaling happens in float32 and is cast last.
-    width = 3840
-    activations = (_drawn(3, width, seed=2) * 100).to(backend.device)
+@pytest.mark.parametrize(("backend", "dtype"), BACKEND_DTYPES)
+def test_every_value_is_copied_exactly(backend: Backend, dtype: torch.dtype) -> None:
+    """The largest and the smallest, zeros of both signs, infinity and NaN, to the last bit."""
+    info = torch.finfo(dtype)
+    values = [info.max, info.min, info.tiny, -info.smallest_normal / 4, 0.0, -0.0, torch.inf]
+    buffer = torch.tensor([values, [torch.nan] * 7], dtype=dtype, device=backend.device)
+    rows = _ids(backend, 0, 2)
     out = backend.ops.embed_inject(
-        torch.zeros(2, width, dtype=dtype, device=backend.device),
-        _ids(backend, 0, 1, 0),
-        injected_rows=_ids(backend, 0, 1, 2),
-        activations=activations,
-        injection_scale=80000.0,
-    )
-    # The cast alone: half a unit in the last place of bfloat16; float32 sums 3840 squares.
-    tolerance = 2.0**-8 * 1.001 if dtype == torch.bfloat16 else 2e-6
-    exact = _at_norm(activations, 80000)
-    torch.testing.assert_close(out.double().cpu(), exact, rtol=tolerance, atol=0)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
-def test_activations_of_any_type_are_rescaled_in_float32(dtype: torch.dtype) -> None:
-    activations = (_drawn(4, 65, seed=7)).to(dtype) * 200
-    out = scale_to_norm(activations, 150.0)
-    assert out.dtype == torch.float32
-    torch.testing.assert_close(out.norm(dim=-1), torch.full((4,), 150.0), rtol=1e-6, atol=0)
-    cosine = torch.nn.functional.cosine_similarity(out.double(), activations.double(), dim=-1)
-    torch.testing.assert_close(cosine, torch.ones(4).double(), rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
-def test_activations_of_any_type_are_injected(backend: Backend, dtype: torch.dtype) -> None:
-    activations = (_drawn(2, 65, seed=7) * 200).to(dtype).to(backend.device)
-    out = backend.ops.embed_inject(
-        _table(torch.float32, backend, width=65),
-        _ids(backend, 1, 2),
-        injected_rows=_ids(backend, 1, 0),
-        activations=activations,
-        injection_scale=150.0,
-    )
-    expected = _at_norm(activations, 150)[[1, 0]]
-    torch.testing.assert_close(out.double().cpu(), expected, rtol=1e-6, atol=0)
-
-
-def test_the_norm_is_clamped_and_zero_stays_zero() -> None:
-    tiny = torch.zeros(2, 5)
-    tiny[1, 2] = 1e-15
-    out = scale_to_norm(tiny, 30.0)
-    assert torch.equal(out[0], torch.zeros(5))
-    # Below the clamp a row is multiplied by norm / 1e-12, not brought to the norm.
-    torch.testing.assert_close(out[1, 2].item(), 0.03, rtol=1e-6, atol=0)
-    assert scale_to_norm(torch.empty(0, 5), 1.0).shape == (0, 5)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_an_injected_row_is_clamped_like_scale_to_norm(backend: Backend) -> None:
-    tiny = torch.zeros(2, 7)
-    tiny[1, 2] = 1e-15
-    out = backend.ops.embed_inject(
-        _table(torch.float32, backend),
-        _ids(backend, 1, 2),
-        injected_rows=_ids(backend, 0, 1),
-        activations=tiny.to(backend.device),
-        injection_scale=30.0,
-    )
-    torch.testing.assert_close(out.cpu(), scale_to_norm(tiny, 30.0), rtol=1e-6, atol=0)
-
-
-@NUMPY_SPEAKS
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
-def test_a_poisoned_activation_stays_alone(backend: Backend, poison: float) -> None:
-    activations = torch.ones(2, 7, device=backend.device)
-    activations[0, 3] = poison
-    out = backend.ops.embed_inject(
-        _table(torch.float32, backend),
+        _table(dtype, backend),
         _ids(backend, 1, 2, 3),
-        injected_rows=_ids(backend, 0, 2),
-        activations=activations,
+        injected_rows=rows,
+        buffer=buffer,
+        buffer_rows=_ids(backend, 0, 1),
     )
-    assert out[0, 3].isnan() and (out[0].isnan().all() or poison == torch.inf)
-    assert out[1:].isfinite().all()
+    bits = torch.int32 if dtype == torch.float32 else torch.int16
+    assert torch.equal(out[0].view(bits), buffer[0].view(bits))
+    assert out[2].isnan().all() and out[1].isfinite().all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_strided_activations(backend: Backend) -> None:
-    stored = _drawn(14, 9, seed=8).to(backend.device)
+def test_a_row_of_the_buffer_may_be_injected_twice(backend: Backend) -> None:
+    table, buffer = _table(torch.float32, backend), _drawn(3, 7, seed=3).to(backend.device)
+    rows, chosen = _ids(backend, 3, 0, 2), _ids(backend, 1, 2, 1)
+    out = backend.ops.embed_inject(
+        table, _ids(backend, 1, 2, 3, 4), injected_rows=rows, buffer=buffer, buffer_rows=chosen
+    )
+    assert torch.equal(out[rows], buffer[chosen]) and torch.equal(out[1], table[2])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rows_of_a_wider_buffer(backend: Backend) -> None:
+    stored = _drawn(14, 19, seed=8).to(backend.device)
     table, rows = _table(torch.float32, backend), _ids(backend, 0, 1, 2)
-    for activations in (stored[:7, :3].t(), stored[::2].t()[::3], stored[4:7, 1:8]):
-        assert not activations.is_contiguous()
-        got, same = (
-            backend.ops.embed_inject(
-                table, rows, injected_rows=rows, activations=each, injection_scale=3.0
-            )
-            for each in (activations, activations.contiguous())
+    for buffer in (stored[:, 5:12], stored[::4, :7], stored[1:5, 12:]):
+        out = backend.ops.embed_inject(
+            table, rows, injected_rows=rows, buffer=buffer, buffer_rows=_ids(backend, 3, 0, 1)
         )
-        torch.testing.assert_close(got, same, rtol=1e-6, atol=1e-7)
+        assert torch.equal(out, buffer[[3, 0, 1]])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -201,11 +123,11 @@ def test_rows_of_a_wider_table(backend: Backend) -> None:
 def test_the_id_at_an_injected_row_need_not_exist(backend: Backend) -> None:
     table, ids = _table(torch.float32, backend), _ids(backend, 4, -1, 11, 2**40, 10)
     before = ids.clone()
-    injected, activations = _ids(backend, 3, 1, 2), torch.eye(3, 7, device=backend.device)
+    injected, buffer = _ids(backend, 3, 1, 2), torch.eye(3, 7, device=backend.device)
     out = backend.ops.embed_inject(
-        table, ids, injected_rows=injected, activations=activations, injection_scale=2.0
+        table, ids, injected_rows=injected, buffer=buffer, buffer_rows=_ids(backend, 0, 1, 2)
     )
-    torch.testing.assert_close(out[injected], activations * 2)
+    assert torch.equal(out[injected], buffer)
     assert torch.equal(out[[0, 4]], table[[4, 10]]) and torch.equal(ids, before)
 
 
@@ -218,19 +140,19 @@ def test_the_kernel_answers_an_unknown_id_with_nan(backend: Backend) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("count", [1, 4, 5, 11])
-def test_more_activations_than_one_comparison_holds(
+def test_more_injected_rows_than_one_comparison_holds(
     backend: Backend, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gloss_kernels.embed_inject.INDEX_BLOCK", 4)
     table, ids = _table(torch.float32, backend), _ids(backend, *range(11), 0)
     order = torch.randperm(12, generator=torch.Generator().manual_seed(3))
     injected = order[:count].to(backend.device)
-    activations = _drawn(count, 7, seed=4).to(backend.device)
+    buffer = _drawn(12, 7, seed=4).to(backend.device)
+    chosen = order.flip(0)[:count].contiguous().to(backend.device)
     out = backend.ops.embed_inject(
-        table, ids, injected_rows=injected, activations=activations, injection_scale=5.0
+        table, ids, injected_rows=injected, buffer=buffer, buffer_rows=chosen
     )
-    expected = _at_norm(activations, 5.0)
-    torch.testing.assert_close(out[injected].double().cpu(), expected, rtol=1e-6, atol=0)
+    assert torch.equal(out[injected], buffer[chosen])
     rest = order[count:].to(backend.device)
     assert torch.equal(out[rest], table[ids[rest]])
 
@@ -239,29 +161,27 @@ def test_more_activations_than_one_comparison_holds(
 @pytest.mark.parametrize("width", [1, 130, 16384, 20001])
 def test_widths_of_one_block_and_of_several(backend: Backend, width: int) -> None:
     table = _table(torch.float16, backend, vocab_size=3, width=width)
-    activations = _drawn(1, width, seed=9).to(backend.device)
-    activations[:, 8192:] *= 3
+    buffer = _drawn(2, width, seed=9).to(torch.float16).to(backend.device)
     out = backend.ops.embed_inject(
         table,
         _ids(backend, 2, 0),
         embed_scale=3.0,
         injected_rows=_ids(backend, 1),
-        activations=activations,
-        injection_scale=400.0,
+        buffer=buffer,
+        buffer_rows=_ids(backend, 1),
     )
-    assert torch.equal(out[0], table[2] * 3)
-    expected = _at_norm(activations, 400)
-    # 2^-25: half a step of float16 where it has no smaller ones.
-    torch.testing.assert_close(out[1:].double().cpu(), expected, rtol=2.0**-10, atol=2.0**-25)
+    assert torch.equal(out[0], table[2] * 3) and torch.equal(out[1], buffer[1])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_nothing_to_embed_and_nothing_to_inject(backend: Backend) -> None:
     table, none = _table(torch.float32, backend), _ids(backend)
-    activations = torch.zeros(0, 7, device=backend.device)
-    empty = backend.ops.embed_inject(table, none, injected_rows=none, activations=activations)
+    buffer = torch.zeros(0, 7, device=backend.device)
+    empty = backend.ops.embed_inject(
+        table, none, injected_rows=none, buffer=buffer, buffer_rows=none
+    )
     assert empty.shape == (0, 7)
     out = backend.ops.embed_inject(
-        table, _ids(backend, 5, 6), injected_rows=none, activations=activations
+        table, _ids(backend, 5, 6), injected_rows=none, buffer=buffer, buffer_rows=none
     )
     assert torch.equal(out, table[5:7])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from support.backends import BACKEND_DTYPES, BACKENDS, Backend
+from support.backends import BACKEND_DTYPES, BACKENDS, DTYPES, REFERENCE, TRITON, Backend
 
 # Adding up thousands of float32 squares in a tree, a root, a division and two products.
 FLOAT32 = 2e-6
@@ -16,7 +16,12 @@ TOLERANCES = {
     torch.bfloat16: 1.01 * 2.0**-8,
     torch.float16: 1.01 * 2.0**-11,
 }
-
+WIDE_DTYPES = [
+    pytest.param(backend, dtype, id=f"{backend.name}-{str(dtype).removeprefix('torch.')}")
+    for backend in (REFERENCE, TRITON)
+    for dtype in DTYPES[backend.name]
+    if dtype != torch.float16
+]
 # Triton's interpreter computes with numpy, which warns where a GPU gives an infinity or NaN.
 NUMPY_SPEAKS = pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")
 
@@ -68,23 +73,34 @@ def test_the_buffer_takes_rows_at_their_norm(
     assert torch.equal(buffer[others], before[others]), "a row nobody named was written"
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_captured_and_injected_later_is_the_same_as_at_once(backend: Backend) -> None:
-    hidden = _drawn(3, 33, seed=8).to(backend.device)
-    rows = torch.tensor([2, 0], device=backend.device)
-    places = torch.tensor([1, 3], device=backend.device)
-    buffer = torch.zeros(4, 33, device=backend.device)
-    raw, _ = backend.ops.hook_gather(
-        hidden, rows, buffer=buffer, buffer_rows=places, injection_scale=80.0
+@pytest.mark.parametrize(("backend", "dtype"), BACKEND_DTYPES)
+def test_captured_and_injected_later_is_the_same_as_at_once(
+    backend: Backend, dtype: torch.dtype
+) -> None:
+    """A raw row that a caller sends back stands in the buffer as one that was captured into it."""
+    hidden = _drawn(3, 33, seed=8, dtype=dtype).to(backend.device)
+    rows, places = (torch.tensor(each, device=backend.device) for each in ([2, 0], [1, 3]))
+    at_once, later = (torch.zeros(4, 33, dtype=dtype, device=backend.device) for _ in range(2))
+    raw, norms = backend.ops.hook_gather(
+        hidden, rows, buffer=at_once, buffer_rows=places, injection_scale=80.0
     )
-    later = backend.ops.embed_inject(
-        torch.zeros(1, 33, device=backend.device),
-        torch.zeros(4, dtype=torch.int64, device=backend.device),
-        injected_rows=places,
-        activations=raw,
+    again = backend.ops.hook_gather(
+        raw, torch.arange(2, device=backend.device), buffer=later, buffer_rows=places,
         injection_scale=80.0,
-    )
-    torch.testing.assert_close(buffer, later, rtol=FLOAT32, atol=0)
+    )  # fmt: skip
+    assert torch.equal(later, at_once) and at_once[places].any(1).all()
+    assert torch.equal(again[0], raw) and torch.equal(again[1], norms)
+
+
+@pytest.mark.parametrize(("backend", "dtype"), WIDE_DTYPES)
+def test_a_scale_beyond_half_precision(backend: Backend, dtype: torch.dtype) -> None:
+    # 80000 does not fit float16; in bfloat16 the rescaling happens in float32 and is cast last.
+    hidden = _drawn(3, 3840, seed=2).to(backend.device)
+    rows = torch.arange(3, device=backend.device)
+    buffer = torch.zeros(3, 3840, dtype=dtype, device=backend.device)
+    backend.ops.hook_gather(hidden, rows, buffer=buffer, buffer_rows=rows, injection_scale=80000.0)
+    exact = hidden.double().cpu() / _norms(hidden)[:, None] * 80000
+    torch.testing.assert_close(buffer.double().cpu(), exact, rtol=TOLERANCES[dtype], atol=0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

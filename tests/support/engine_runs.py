@@ -70,11 +70,12 @@ def run_in_waves(
 
 
 def assert_idle(engine: Engine) -> None:
-    """Nothing is left behind: no page, slot, item, step or text."""
+    """Nothing is left behind: no page, slot, item, step, text or place for an activation."""
     stats = engine.stats()
     assert not engine.has_work
     assert (stats.pages_used, stats.num_running, stats.num_waiting, stats.num_to_score) == (0,) * 4
     scheduler, slots = engine.scheduler, engine.runner.slots
+    assert engine.runner.prefill_buffer.num_reserved == 0
     assert sorted(scheduler._free_slots) == list(range(scheduler.num_slots))
     # The next step that runs forgets these first.
     assert set(slots._parts_of) <= set(scheduler._idle)

@@ -11,16 +11,16 @@ from gloss_server.link.worker import load, run_worker
 
 
 def load_failing(order: Load) -> Engine:
-    """The ordered engine with its embedding wrapped."""
+    """The ordered engine with its prefill buffer wrapped."""
     engine: Any = load(order)
-    embed = engine.runner.decoder.embed
+    write = engine.runner.prefill_buffer.write
 
-    def failing(ids: Any, *injected: Any) -> Any:
-        if injected and bool((injected[1].norm(dim=-1) > 1e6).any()):
+    def failing(activations: Any, places: Any) -> None:
+        if bool((activations.norm(dim=-1) > 1e6).any()):
             raise RuntimeError("a step fails")
-        return embed(ids, *injected)
+        write(activations, places)
 
-    engine.runner.decoder.embed = failing
+    engine.runner.prefill_buffer.write = failing
     return engine  # type: ignore[no-any-return]
 
 

@@ -13,19 +13,16 @@ POISON_NORM = 1e6
 
 
 def load_poisoned(order: Load) -> Engine:
-    """The ordered engine with its embedding poisoned."""
+    """The ordered engine with its prefill buffer poisoned."""
     engine: Any = load(order)
-    embed = engine.runner.decoder.embed
+    buffer = engine.runner.prefill_buffer
+    write = buffer.write
 
-    def poisoned(ids: Any, *injected: Any) -> Any:
-        hidden_states = embed(ids, *injected)
-        if injected:
-            rows, activations, _ = injected
-            bad = activations.norm(dim=-1) > POISON_NORM
-            hidden_states[rows[bad]] = float("nan")
-        return hidden_states
+    def poisoned(activations: Any, places: Any) -> None:
+        write(activations, places)
+        buffer.rows[places[activations.norm(dim=-1) > POISON_NORM]] = float("nan")
 
-    engine.runner.decoder.embed = poisoned
+    buffer.write = poisoned
     return engine  # type: ignore[no-any-return]
 
 

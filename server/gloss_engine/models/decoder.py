@@ -21,7 +21,6 @@ from gloss_engine.models.spec import ModelSpec
 from gloss_kernels import Operations, PackedPlan
 from gloss_kernels.fp8 import Fp8Rows
 
-
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -102,9 +101,7 @@ class Decoder:
             self.shared.add(name)
             return donor.decoder.blocks[index]
         layer = self.spec.layers[index]
-        return Block(
-            self.spec, layer, self.operations, self.device, self.dtype, self._quantized
-        )
+        return Block(self.spec, layer, self.operations, self.device, self.dtype, self._quantized)
 
     def _head(self, donor: Donor | None) -> Linear:
         spec = self.spec
@@ -152,17 +149,17 @@ class Decoder:
         self,
         input_ids: Tensor,
         injected_rows: Tensor | None = None,
-        activations: Tensor | None = None,
-        injection_scale: float = 1.0,
+        buffer: Tensor | None = None,
+        buffer_rows: Tensor | None = None,
     ) -> Tensor:
-        """Embedding rows with activations injected: see `gloss_kernels.reference.embed_inject`."""
+        """Embedding rows, a buffer's over some: see `gloss_kernels.reference.embed_inject`."""
         return self.operations.embed_inject(
             self.embedding,
             input_ids,
             embed_scale=self.spec.embed_scale,
             injected_rows=injected_rows,
-            activations=activations,
-            injection_scale=injection_scale,
+            buffer=buffer,
+            buffer_rows=buffer_rows,
         )
 
     def forward(

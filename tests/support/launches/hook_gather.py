@@ -21,11 +21,22 @@ def launches() -> Iterator[tuple[str, Callable[[], object]]]:
     rows = torch.empty(256, dtype=torch.int64, device="meta")
     for pair in RELEASED_PAIRS:
         residual = torch.empty(4096, pair.d_model, dtype=torch.bfloat16, device="meta")
-        buffer = torch.empty(256 * 25, pair.d_model, dtype=torch.bfloat16, device="meta")
         yield f"{pair.name} capture", partial(hook_gather, residual, rows)
-        yield (
-            f"{pair.name} capture and inject",
-            partial(
-                hook_gather, residual, rows, buffer=buffer, buffer_rows=rows, injection_scale=150.0
-            ),
-        )
+        sources = {
+            "capture and inject": residual,
+            "activations of callers": torch.empty(85, pair.d_model, device="meta"),
+        }
+        for name, source in sources.items():
+            # In the AV's type, or unit directions in float32.
+            for dtype in (torch.bfloat16, torch.float32):
+                yield (
+                    f"{pair.name} {name} {dtype}",
+                    partial(
+                        hook_gather,
+                        source,
+                        rows,
+                        buffer=torch.empty(300, pair.d_model, dtype=dtype, device="meta"),
+                        buffer_rows=rows,
+                        injection_scale=150.0,
+                    ),
+                )
