@@ -11,7 +11,8 @@ import os
 from pathlib import Path
 
 from gloss_server.command_error import writing
-from gloss_server.result_file import Done, foreign, lock
+from gloss_server.output_file import foreign, lock
+from gloss_server.result_file import Done
 from gloss_server.result_row import Row
 
 
@@ -75,4 +76,4 @@ class JsonlResults:
             known = False
         if not known:
             os.close(self._file)
-            raise foreign(self.path, f"line {number}")
+            raise foreign(self.path, f"line {number} is no row")

@@ -1,13 +1,11 @@
 """Where the rows of a run go: what every format of output does, and opening one by its suffix.
 
 `jsonl_results.py` and `parquet_results.py` are the formats. Whether an output belongs to this
-run at all is decided in `run_state.py`.
+run at all is decided in `run_state.py`; its place on the disk is `output_file.py`'s.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -85,13 +83,6 @@ class Results(Protocol):
         """Let go of the file; nothing is lost that was appended."""
 
 
-def results_exist(path: Path) -> bool:
-    """Whether there is anything at an output's place that a new run would have to overwrite."""
-    parts = parts_directory(path)
-    has_parts = parts.is_dir() and any(parts.iterdir())
-    return has_parts or path.is_dir() or (path.exists() and path.stat().st_size > 0)
-
-
 def open_results(path: Path, num_rows: int, num_samples: int) -> Results:
     """Open an output, new or begun, and read what it holds.
 
@@ -121,31 +112,3 @@ def output_format(path: Path) -> str:
             f"--output {path}: got suffix {path.suffix!r}, expected .jsonl or .parquet"
         )
     return path.suffix
-
-
-def parts_directory(path: Path) -> Path:
-    """Where a parquet output's rows are kept until all are there."""
-    return path.with_name(f"{path.name}.parts")
-
-
-def lock(descriptor: int, path: Path) -> None:
-    """Hold an open file or directory for this process.
-
-    Raises:
-        CommandError: another process holds it.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise CommandError(
-            f"{path}: another run is writing it. Wait for it, or name another --output"
-        ) from error
-
-
-def foreign(path: Path, where: str) -> CommandError:
-    """The refusal of contents that this run has not written."""
-    return CommandError(
-        f"{path}: {where} is no row of this run. The file was changed; restore it, or remove it "
-        f"and {path.name}.run.json to begin anew"
-    )

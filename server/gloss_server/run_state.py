@@ -7,12 +7,12 @@ differs. Which rows are there is for the output itself to say (`result_file.py`)
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gloss_server import __version__
-from gloss_server.command_error import CommandError, writing
+from gloss_server.command_error import CommandError
+from gloss_server.output_file import write_whole
 
 _FORMAT = 1
 
@@ -25,14 +25,14 @@ class RunState:
 
     Attributes:
         input_sha256: hash of the input file.
-        num_rows: activations in it.
-        seed: of the draws; drawn once where none was given.
+        num_rows: rows in it.
+        seed: of the draws, drawn once where none was given; None: nothing is drawn.
         options: every other option that changes rows, by its name on the command line.
     """
 
     input_sha256: str
     num_rows: int
-    seed: int
+    seed: int | None = None
     options: dict[str, Option]
 
     def check_same(self, now: RunState, output: Path, seed_given: bool) -> None:
@@ -64,19 +64,8 @@ class RunState:
 
     def write(self, output: Path) -> None:
         """Write it beside the output, whole or not at all."""
-        path = state_path(output)
-        unfinished = path.with_name(f"{path.name}.tmp")
         text = json.dumps({"format": _FORMAT, "gloss": __version__, **asdict(self)}, indent=2)
-        with writing(path):
-            try:
-                with unfinished.open("w", encoding="utf-8") as file:
-                    file.write(f"{text}\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(unfinished, path)
-            except OSError:
-                unfinished.unlink(missing_ok=True)
-                raise
+        write_whole(state_path(output), f"{text}\n")
 
 
 def state_path(output: Path) -> Path:

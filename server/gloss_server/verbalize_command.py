@@ -7,20 +7,20 @@ writes what is missing. Nothing is written before everything has been checked. T
 
 from __future__ import annotations
 
-import os
 import secrets
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from gloss_server.activation_file import ActivationFile, open_activations, sha256
-from gloss_server.command_error import CommandError, Interrupted, OutputError, SourceLost
+from gloss_server.activation_file import ActivationFile, open_activations
+from gloss_server.command_error import CommandError
 from gloss_server.explainer import Explainer, RequestTemplate, Runner
-from gloss_server.result_file import Results, open_results, output_format, results_exist
-from gloss_server.run_state import RunState, read_state, state_path
+from gloss_server.output_file import check_place
+from gloss_server.result_file import Results, open_results, output_format
+from gloss_server.resumable_run import begun_state, claim, hash_input, resumable
+from gloss_server.run_state import RunState
 from gloss_server.terminal import RunProgress, interrupt_deferred
 from gloss_server.verbalize_options import VerbalizeOptions
 from gloss_server.verbalize_run import finished_chunks
@@ -93,9 +93,9 @@ def verbalize(
             closing(open_results(options.output, job.source.num_rows, options.samples))
         )
         if job.is_new:
-            _claim(job, results)
+            claim(job.state, options.output, holds_rows=results.done.count > 0)
         seconds, begun_with = 0.0, results.done.count
-        with _resumable(results):
+        with resumable(lambda: _held(results)):
             if not results.done.is_complete:
                 runner = runner or _open(job, opened, progress)
                 seconds = _run(job, runner, results, chunk_rows, progress)
@@ -106,7 +106,7 @@ def verbalize(
             num_done=results.done.count,
             num_failed=results.done.num_failed,
             num_rows=job.source.num_rows,
-            seed=job.state.seed,
+            seed=_seed(job.state),
             seconds=seconds,
         )
 
@@ -117,26 +117,18 @@ def _prepare(options: VerbalizeOptions, explainer: Explainer, progress: RunProgr
     if options.samples < 1:
         raise CommandError(f"--samples: got {options.samples}, expected 1 or more")
     explainer.check(options)
-    _check_output(options.output)
+    output_format(options.output)
+    check_place(options.output)
     with progress.stage(f"Reading {options.file.name}"):
         source = open_activations(options.file)
-    with progress.stage(f"Hashing {options.file.name}", options.file.stat().st_size) as stage:
-        input_sha256 = sha256(options.file, stage.advance)
     asked = RunState(
-        input_sha256=input_sha256,
+        input_sha256=hash_input(options.file, progress),
         num_rows=source.num_rows,
         seed=secrets.randbits(32) if options.seed is None else options.seed,
         options=explainer.deciding(options) | options.deciding(),
     )
-    begun = read_state(options.output)
-    if begun is not None:
-        begun.check_same(asked, options.output, seed_given=options.seed is not None)
-    elif results_exist(options.output):
-        raise CommandError(
-            f"{options.output} exists, and without {state_path(options.output).name} it cannot be "
-            "continued. Name another --output, or remove it"
-        )
-    elif options.seed is None:
+    begun = begun_state(asked, options.output, seed_given=options.seed is not None)
+    if begun is None and options.seed is None:
         progress.note(f"No --seed: drew {asked.seed}; a rerun of this command keeps it")
     state = begun or asked
     return _Job(
@@ -147,7 +139,7 @@ def _prepare(options: VerbalizeOptions, explainer: Explainer, progress: RunProgr
         is_new=begun is None,
         template=RequestTemplate(
             num_samples=options.samples,
-            sampling=options.sampling(state.seed),
+            sampling=options.sampling(_seed(state)),
             layer_index=source.layer_index if options.layer is None else options.layer,
             allow_layer_mismatch=options.allow_layer_mismatch,
             score=explainer.scores(options),
@@ -155,14 +147,10 @@ def _prepare(options: VerbalizeOptions, explainer: Explainer, progress: RunProgr
     )
 
 
-def _check_output(output: Path) -> None:
-    """Refuse an output that can never be written before minutes go into loading."""
-    output_format(output)
-    parent = output.parent
-    if not parent.is_dir():
-        raise OutputError(f"cannot write {output}: {parent} is no directory. Make it first")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {output}: no permission to write in {parent}")
+def _seed(state: RunState) -> int:
+    """Of the draws: this command's runs always have one."""
+    assert state.seed is not None
+    return state.seed
 
 
 def _open(job: _Job, opened: ExitStack, progress: RunProgress) -> Runner:
@@ -176,14 +164,6 @@ def _open(job: _Job, opened: ExitStack, progress: RunProgress) -> Runner:
         )
     runner.check()
     return runner
-
-
-def _claim(job: _Job, results: Results) -> None:
-    """Make the output this run's own, now that it is locked."""
-    output = job.options.output
-    if results.done.count or state_path(output).exists():
-        raise CommandError(f"{output}: another run has just begun it; the same command continues")
-    job.state.write(output)
 
 
 def _run(
@@ -210,17 +190,6 @@ def _run(
         return stage.seconds
 
 
-@contextmanager
-def _resumable(results: Results) -> Iterator[None]:
-    """Ctrl-C, or a source that went away, becomes a line that says what is there and what next."""
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(f"interrupted with {_held(results)}") from interrupt
-    except SourceLost as lost:
-        raise SourceLost(f"{lost}. {_held(results)}") from lost
-
-
 def _held(results: Results) -> str:
     done = results.done
-    return f"{done.count:,} of {done.marks.size:,} explanations written; the same command continues"
+    return f"{done.count:,} of {done.marks.size:,} explanations written"
