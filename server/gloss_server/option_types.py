@@ -1,4 +1,4 @@
-"""The options of the commands with their help texts; `cli.py` gives them defaults and uses."""
+"""The options of the commands with their help texts; `cli_*.py` give them defaults and uses."""
 
 from __future__ import annotations
 

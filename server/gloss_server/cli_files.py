@@ -1,0 +1,79 @@
+"""Commands over files: `gloss verbalize`. Options and their defaults, and the call each makes.
+
+torch takes seconds to import, so commands import what they need when they run.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from gloss_server import option_types as kinds
+from gloss_server.terminal import RunProgress, say
+
+SOME_ROWS_FAILED = 3
+
+
+def verbalize(
+    file: kinds.ActivationFile,
+    output: kinds.OutputFile,
+    address: kinds.ServiceAddress = None,
+    token_file: kinds.TokenFile = None,
+    tls_ca: kinds.TlsCa = None,
+    local: kinds.Local = False,
+    av: kinds.Av = None,
+    ar: kinds.Ar = None,
+    device: kinds.Device = None,
+    dtype: kinds.Dtype = None,
+    quantization: kinds.Quantization = None,
+    batch_invariant: kinds.BatchInvariant = None,
+    injection_mode: kinds.InjectionMode = None,
+    fve_baseline: kinds.FveBaseline = None,
+    samples: kinds.Samples = 1,
+    temperature: kinds.Temperature = 1.0,
+    top_p: kinds.TopP = 1.0,
+    top_k: kinds.TopK = 0,
+    min_p: kinds.MinP = 0.0,
+    repetition_penalty: kinds.RepetitionPenalty = 1.0,
+    max_new_tokens: kinds.MaxNewTokens = 200,
+    seed: kinds.Seed = None,
+    score: kinds.Score = None,
+    layer: kinds.Layer = None,
+    allow_layer_mismatch: kinds.AllowLayerMismatch = False,
+) -> None:
+    """Explain a file of activations, by a server or here. The same command continues a run."""
+    from gloss_server.explainer_choice import choose_explainer
+    from gloss_server.verbalize_command import verbalize as run_verbalize
+    from gloss_server.verbalize_options import VerbalizeOptions
+
+    explainer = choose_explainer(
+        local,
+        here={
+            "av": av,
+            "ar": ar,
+            "device": device,
+            "dtype": dtype,
+            "quantization": quantization,
+            "batch_invariant": batch_invariant,
+            "injection_mode": injection_mode,
+            "fve_baseline": fve_baseline,
+        },
+        there={"address": address, "token_file": token_file, "tls_ca": tls_ca},
+    )
+    options = VerbalizeOptions(
+        file=file,
+        output=output,
+        samples=samples,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        score=score,
+        layer=layer,
+        allow_layer_mismatch=allow_layer_mismatch,
+    )
+    outcome = run_verbalize(options, explainer, RunProgress())
+    say(outcome.summary(output))
+    raise typer.Exit(SOME_ROWS_FAILED if outcome.num_failed else 0)

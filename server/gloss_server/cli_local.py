@@ -1,0 +1,86 @@
+"""Commands that need neither server nor input: `gloss demo`, `gloss doctor`, `gloss plan`.
+
+torch takes seconds to import, so commands import what they need when they run.
+"""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Console
+
+from gloss_engine.memory_plan import MEMORY_FRACTION
+from gloss_server import option_types as kinds
+from gloss_server import plan_options as planned
+from gloss_server.terminal import RunProgress
+
+DOES_NOT_FIT = 1
+
+
+def demo(
+    story: kinds.Story = 1,
+    samples: kinds.Samples = 1,
+    seed: kinds.DemoSeed = 0,
+    show_all: kinds.ShowAll = False,
+) -> None:
+    """Explain the activations of a shipped story with the embedded pair, end to end."""
+    from gloss_server.demo import run_demo
+    from gloss_server.demo_page import print_demo
+    from gloss_server.embedded import embedded_pair
+
+    pair = embedded_pair()
+    with RunProgress().stage("Explaining a story"):
+        result = run_demo(pair, story, samples, seed)
+    print_demo(result, Console(), show_all)
+
+
+def doctor(directory: kinds.CheckpointDirectory, as_json: kinds.AsJson = False) -> None:
+    """Examine a checkpoint: will it load, and as what it was trained to be?"""
+    from gloss_server.doctor import examine, exit_code
+    from gloss_server.doctor_table import checks_json, print_checks
+
+    with RunProgress().stage(f"Examining {directory}"):
+        checks = examine(directory)
+    if as_json:
+        typer.echo(checks_json(checks))
+    else:
+        print_checks(checks, Console())
+    raise typer.Exit(exit_code(checks))
+
+
+def plan(
+    av: planned.Av = None,
+    ar: planned.Ar = None,
+    target: planned.Target = None,
+    pair: planned.Pair = None,
+    memory: planned.Memory = None,
+    memory_fraction: planned.MemoryFraction = MEMORY_FRACTION,
+    dtype: planned.Dtype = "auto",
+    quantization: planned.Quantization = "none",
+    max_new_tokens: planned.MaxNewTokens = 200,
+    batch: planned.Batch = None,
+    as_json: planned.AsJson = False,
+) -> None:
+    """What fits into a GPU, and how fast it can be at best. Weights need not be there; status 1
+    where it does not fit."""
+    from gloss_server.plan_command import make_plan
+    from gloss_server.plan_page import plan_json, print_plan
+
+    options = planned.PlanOptions(
+        av=av,
+        ar=ar,
+        target=target,
+        pair=pair,
+        memory=memory,
+        memory_fraction=memory_fraction,
+        dtype=dtype,
+        quantization=quantization,
+        max_new_tokens=max_new_tokens,
+        batch=batch,
+    )
+    with RunProgress().stage("Reading configurations"):
+        report = make_plan(options)
+    if as_json:
+        typer.echo(plan_json(report))
+    else:
+        print_plan(report, Console())
+    raise typer.Exit(0 if report.plan.fits else DOES_NOT_FIT)

@@ -1,0 +1,91 @@
+"""Commands of a server and about one: `gloss serve`, `gloss health`, `gloss top`.
+
+torch takes seconds to import, so commands import what they need when they run.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import typer
+from rich.console import Console
+
+from gloss_server import option_types as kinds
+from gloss_server.explainer_choice import DEFAULT_ADDRESS
+from gloss_server.terminal import say
+
+NOT_SERVING = 1
+
+
+def serve(
+    config: kinds.ConfigFile = None,
+    av: kinds.Av = None,
+    ar: kinds.Ar = None,
+    target: kinds.Target = None,
+    address: kinds.Address = None,
+    metrics_address: kinds.MetricsAddress = None,
+    admin_address: kinds.AdminAddress = None,
+    device: kinds.Device = None,
+    dtype: kinds.Dtype = None,
+    quantization: kinds.Quantization = None,
+    injection_mode: kinds.InjectionMode = None,
+    fve_baseline: kinds.FveBaseline = None,
+    model_name: kinds.ModelName = None,
+    memory_fraction: kinds.MemoryFraction = None,
+    max_step_tokens: kinds.MaxStepTokens = None,
+    batch_invariant: kinds.BatchInvariant = None,
+    graphs: kinds.Graphs = None,
+) -> None:
+    """Serve explanations over gRPC until SIGTERM or Ctrl-C. A flag goes before the environment
+    (GLOSS_ADDRESS), the environment before the file."""
+    from gloss_server.settings_sources import read_settings
+
+    settings = read_settings(
+        {
+            "av": av,
+            "ar": ar,
+            "target": target,
+            "address": address,
+            "metrics_address": metrics_address,
+            "admin_address": admin_address,
+            "device": device,
+            "dtype": dtype,
+            "quantization": quantization,
+            "injection_mode": injection_mode,
+            "fve_baseline": fve_baseline,
+            "model_name": model_name,
+            "memory_fraction": memory_fraction,
+            "max_step_tokens": max_step_tokens,
+            "batch_invariant": batch_invariant,
+            "graphs": graphs,
+        },
+        config,
+    )
+    from gloss_server.front.server import serve as run_server
+
+    raise typer.Exit(run_server(settings))
+
+
+def health(address: kinds.ServerAddress = DEFAULT_ADDRESS, watch: kinds.Watch = False) -> None:
+    """Ask a server whether it serves: SERVING (status 0) or NOT_SERVING (status 1)."""
+    from gloss_server.health_command import SERVING, check_health, watch_health
+
+    if watch:
+        with suppress(KeyboardInterrupt):
+            watch_health(address, typer.echo, say)
+        return
+    status = check_health(address)
+    typer.echo(status)
+    if status != SERVING:
+        raise typer.Exit(NOT_SERVING)
+
+
+def top(
+    address: kinds.ServerAddress = DEFAULT_ADDRESS,
+    once: kinds.Once = False,
+    as_json: kinds.TopAsJson = False,
+) -> None:
+    """Watch a server's queue, batch, rates and latencies, until q or Ctrl-C."""
+    from gloss_server.top import run_top
+
+    run_top(address, Console(), once, as_json)
