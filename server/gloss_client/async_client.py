@@ -15,23 +15,43 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_api.v1 import gloss_pb2_grpc
 from gloss_client.async_piece_streams import AsyncPieceStreams
-from gloss_client.async_stream import AsyncExplanationStream
+from gloss_client.async_stream import AsyncEventStream, AsyncExplanationStream
 from gloss_client.async_unary import send_pieces
-from gloss_client.call import Answered, BatchCall
+from gloss_client.call import Answered, BatchCall, Cut
+from gloss_client.capture_call import CaptureCall, CaptureOptions
 from gloss_client.connection import Connection
 from gloss_client.credentials import TlsOptions
 from gloss_client.deadline import Deadline
+from gloss_client.explain_call import ExplainCall, ExplainOptions
 from gloss_client.generation import VerbalizeOptions
 from gloss_client.known_limits import KnownLimits
 from gloss_client.model_info import ModelInfo
 from gloss_client.pieces import Plan
 from gloss_client.progress import Progress
-from gloss_client.results import ReconstructResult, ScoreResult, VerbalizeResult
+from gloss_client.results import (
+    ReconstructResult,
+    ScoreResult,
+    StreamEvent,
+    StreamSummary,
+    TextDelta,
+    VerbalizeResult,
+)
 from gloss_client.retry_policy import RetryPolicy
 from gloss_client.server_stats import ServerStats
 from gloss_client.tensors import WireDtype
 from gloss_client.text_calls import ReconstructCall, ScoreCall
+from gloss_client.text_input import Text
+from gloss_client.text_results import (
+    CaptureEvent,
+    CaptureResult,
+    CaptureSummary,
+    ExplainEvent,
+    ExplainResult,
+    WatchEvent,
+    WatchSummary,
+)
 from gloss_client.verbalize_call import VerbalizeCall
+from gloss_client.watch_call import WatchCall, WatchOptions
 
 Result = TypeVar("Result", bound=Answered)
 
@@ -79,22 +99,48 @@ class AsyncClient:
 
     def stream_verbalize(
         self, activations: np.ndarray, **options: Unpack[VerbalizeOptions]
-    ) -> AsyncExplanationStream:
+    ) -> AsyncExplanationStream[StreamEvent, StreamSummary]:
         """The same, as an asynchronous iterator of events. See `Client.stream_verbalize`."""
         call = VerbalizeCall.of(activations, stream=True, **options)
-        deadline = self._connection.deadline(options.get("timeout"))
+        return AsyncExplanationStream(call, self._streams(call, options.get("timeout")))
 
-        async def begin() -> Progress:
-            return Progress(await self._plan(call, deadline), deadline)
+    async def explain(self, text: Text, **options: Unpack[ExplainOptions]) -> ExplainResult:
+        """Explains the target's activations at a text's positions. See `Client.explain`."""
+        call = ExplainCall.of(text, **options)
+        streams = self._streams(call, options.get("timeout"))
+        async with AsyncExplanationStream(call, streams) as stream:
+            kept = [event async for event in stream if not isinstance(event, TextDelta)]
+            return call.result(kept, stream.fingerprint, stream.summary)
 
-        streams = AsyncPieceStreams(
-            begin,
-            lambda piece: self._stub().StreamVerbalize(
-                call.request(piece), **self._connection.call_options(deadline)
-            ),
-            lambda ended, piece: self._connection.error(ended, call.request_id(piece), piece.start),
-        )
-        return AsyncExplanationStream(call.id, call.options.seed, streams)
+    def stream_explain(
+        self, text: Text, **options: Unpack[ExplainOptions]
+    ) -> AsyncExplanationStream[ExplainEvent, StreamSummary]:
+        """The same, as an asynchronous iterator of events. See `Client.stream_explain`."""
+        call = ExplainCall.of(text, **options)
+        return AsyncExplanationStream(call, self._streams(call, options.get("timeout")))
+
+    def watch(
+        self, prompt: Text, **options: Unpack[WatchOptions]
+    ) -> AsyncExplanationStream[WatchEvent, WatchSummary]:
+        """Lets the target go on from a prompt, as an asynchronous iterator. See `Client.watch`."""
+        call = WatchCall.of(prompt, **options)
+        return AsyncExplanationStream(call, self._streams(call, call.timeout))
+
+    async def capture(
+        self, texts: Sequence[Text], **options: Unpack[CaptureOptions]
+    ) -> CaptureResult:
+        """Reads the target's activations at the texts' positions. See `Client.capture`."""
+        call = CaptureCall.of(texts, **options)
+        async with AsyncEventStream(call, self._streams(call, options.get("timeout"))) as stream:
+            events = [event async for event in stream]
+            return call.result(events, stream.fingerprint, stream.summary)
+
+    def stream_capture(
+        self, texts: Sequence[Text], **options: Unpack[CaptureOptions]
+    ) -> AsyncEventStream[CaptureEvent, CaptureSummary]:
+        """The same, as an asynchronous iterator of events. See `Client.stream_capture`."""
+        call = CaptureCall.of(texts, **options)
+        return AsyncEventStream(call, self._streams(call, options.get("timeout")))
 
     async def reconstruct(
         self,
@@ -194,7 +240,22 @@ class AsyncClient:
         self._limits.answered_by(result.fingerprint)
         return result
 
-    async def _plan(self, call: BatchCall[Answered], deadline: Deadline) -> Plan:
+    def _streams(self, call: Cut, timeout: float | None) -> AsyncPieceStreams:
+        """The streams of a call, which begin when the first message is asked for."""
+        deadline = self._connection.deadline(timeout)
+
+        async def begin() -> Progress:
+            return Progress(await self._plan(call, deadline), deadline)
+
+        return AsyncPieceStreams(
+            begin,
+            lambda piece: getattr(self._stub(), call.method)(
+                call.request(piece), **self._connection.call_options(deadline)
+            ),
+            lambda ended, piece: self._connection.error(ended, call.request_id(piece), piece.start),
+        )
+
+    async def _plan(self, call: Cut, deadline: Deadline) -> Plan:
         """One piece where any server takes it; else by the server's limits."""
         info, most = self._limits.info, self._connection.max_in_flight
         load = call.load(info.d_model if info else None)

@@ -37,8 +37,9 @@ class Part:
     sent_after: float
 
 
-class BatchCall(Protocol[Result_co]):
-    """A batch, whichever method it goes to. Two clients send it; it knows neither.
+class Cut(Protocol):
+    """A call that can be sent in pieces, whichever method it goes to. Two clients send it; it knows
+    neither.
 
     Attributes:
         method: the method's name in the contract.
@@ -58,6 +59,10 @@ class BatchCall(Protocol[Result_co]):
     def request_id(self, piece: Piece) -> str | None:
         """The id of that request; None where the method has none."""
         ...
+
+
+class BatchCall(Cut, Protocol[Result_co]):
+    """A call whose replies come whole."""
 
     def merge(self, parts: list[Part]) -> Result_co:
         """The result of all pieces, which come in order."""

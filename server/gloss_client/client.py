@@ -13,24 +13,44 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_api.v1 import gloss_pb2_grpc
-from gloss_client.call import Answered, BatchCall
+from gloss_client.call import Answered, BatchCall, Cut
+from gloss_client.capture_call import CaptureCall, CaptureOptions
 from gloss_client.connection import Connection
 from gloss_client.credentials import TlsOptions
 from gloss_client.deadline import Deadline
+from gloss_client.explain_call import ExplainCall, ExplainOptions
 from gloss_client.generation import VerbalizeOptions
 from gloss_client.known_limits import KnownLimits
 from gloss_client.model_info import ModelInfo
 from gloss_client.piece_streams import PieceStreams
 from gloss_client.pieces import Plan
 from gloss_client.progress import Progress
-from gloss_client.results import ReconstructResult, ScoreResult, VerbalizeResult
+from gloss_client.results import (
+    ReconstructResult,
+    ScoreResult,
+    StreamEvent,
+    StreamSummary,
+    TextDelta,
+    VerbalizeResult,
+)
 from gloss_client.retry_policy import RetryPolicy
 from gloss_client.server_stats import ServerStats
-from gloss_client.stream import ExplanationStream
+from gloss_client.stream import EventStream, ExplanationStream
 from gloss_client.tensors import WireDtype
 from gloss_client.text_calls import ReconstructCall, ScoreCall
+from gloss_client.text_input import Text
+from gloss_client.text_results import (
+    CaptureEvent,
+    CaptureResult,
+    CaptureSummary,
+    ExplainEvent,
+    ExplainResult,
+    WatchEvent,
+    WatchSummary,
+)
 from gloss_client.unary import send_pieces
 from gloss_client.verbalize_call import VerbalizeCall
+from gloss_client.watch_call import WatchCall, WatchOptions
 
 Result = TypeVar("Result", bound=Answered)
 
@@ -102,22 +122,83 @@ class Client:
 
     def stream_verbalize(
         self, activations: np.ndarray, **options: Unpack[VerbalizeOptions]
-    ) -> ExplanationStream:
+    ) -> ExplanationStream[StreamEvent, StreamSummary]:
         """The same, as an iterator of events: text as it is generated, and finished explanations.
 
         Raises:
             GlossClientError: the arguments are wrong; what the server says, the iterator raises.
         """
         call = VerbalizeCall.of(activations, stream=True, **options)
-        deadline = self._connection.deadline(options.get("timeout"))
-        streams = PieceStreams(
-            lambda: Progress(self._plan(call, deadline), deadline),
-            lambda piece: self._stub.StreamVerbalize(
-                call.request(piece), **self._connection.call_options(deadline)
-            ),
-            lambda ended, piece: self._connection.error(ended, call.request_id(piece), piece.start),
-        )
-        return ExplanationStream(call.id, call.options.seed, streams)
+        return ExplanationStream(call, self._streams(call, options.get("timeout")))
+
+    def explain(self, text: Text, **options: Unpack[ExplainOptions]) -> ExplainResult:
+        """Explains the target's activations at a text's positions; the target runs on the server.
+
+        Args:
+            text: a string, token ids, or a chat as `[{"role": "user", "content": ".."}]`.
+            options: see ExplainOptions.
+
+        Raises:
+            GlossClientError: the text failed as a whole. An activation that failed alone carries
+                its error in its explanation.
+        """
+        call = ExplainCall.of(text, **options)
+        with ExplanationStream(call, self._streams(call, options.get("timeout"))) as stream:
+            kept = [event for event in stream if not isinstance(event, TextDelta)]
+            return call.result(kept, stream.fingerprint, stream.summary)
+
+    def stream_explain(
+        self, text: Text, **options: Unpack[ExplainOptions]
+    ) -> ExplanationStream[ExplainEvent, StreamSummary]:
+        """The same, as an iterator of events: tokens, what was captured, text, explanations.
+
+        Raises:
+            GlossClientError: the arguments are wrong; what the server says, the iterator raises.
+        """
+        call = ExplainCall.of(text, **options)
+        return ExplanationStream(call, self._streams(call, options.get("timeout")))
+
+    def watch(
+        self, prompt: Text, **options: Unpack[WatchOptions]
+    ) -> ExplanationStream[WatchEvent, WatchSummary]:
+        """Lets the target go on from a prompt, as an iterator of events: its tokens, and the
+        explanations of their activations while it generates.
+
+        Args:
+            prompt: in the forms of `explain`.
+            options: see WatchOptions. Without a timeout it has 600 seconds, not the client's.
+
+        Raises:
+            GlossClientError: the arguments are wrong; what the server says, the iterator raises.
+        """
+        call = WatchCall.of(prompt, **options)
+        return ExplanationStream(call, self._streams(call, call.timeout))
+
+    def capture(self, texts: Sequence[Text], **options: Unpack[CaptureOptions]) -> CaptureResult:
+        """Reads the target's activations at the texts' positions; texts in any number.
+
+        Args:
+            texts: one or more, each in the forms of `explain`.
+            options: see CaptureOptions.
+
+        Raises:
+            GlossClientError: the call failed as a whole. Texts that failed alone are among the
+                result's failures.
+        """
+        call = CaptureCall.of(texts, **options)
+        with EventStream(call, self._streams(call, options.get("timeout"))) as stream:
+            return call.result(list(stream), stream.fingerprint, stream.summary)
+
+    def stream_capture(
+        self, texts: Sequence[Text], **options: Unpack[CaptureOptions]
+    ) -> EventStream[CaptureEvent, CaptureSummary]:
+        """The same, as an iterator of events: rows of activations, and texts that failed.
+
+        Raises:
+            GlossClientError: the arguments are wrong; what the server says, the iterator raises.
+        """
+        call = CaptureCall.of(texts, **options)
+        return EventStream(call, self._streams(call, options.get("timeout")))
 
     def reconstruct(
         self,
@@ -231,7 +312,17 @@ class Client:
         self._limits.answered_by(result.fingerprint)
         return result
 
-    def _plan(self, call: BatchCall[Answered], deadline: Deadline) -> Plan:
+    def _streams(self, call: Cut, timeout: float | None) -> PieceStreams:
+        """The streams of a call, which begin when the first message is asked for."""
+        deadline = self._connection.deadline(timeout)
+        method = getattr(self._stub, call.method)
+        return PieceStreams(
+            lambda: Progress(self._plan(call, deadline), deadline),
+            lambda piece: method(call.request(piece), **self._connection.call_options(deadline)),
+            lambda ended, piece: self._connection.error(ended, call.request_id(piece), piece.start),
+        )
+
+    def _plan(self, call: Cut, deadline: Deadline) -> Plan:
         """One piece where any server takes it; else by the server's limits."""
         info, most = self._limits.info, self._connection.max_in_flight
         load = call.load(info.d_model if info else None)

@@ -6,7 +6,7 @@ from google.rpc import code_pb2, status_pb2
 
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_client.enums import FINISH_REASONS, FLAGS, name_of
-from gloss_client.results import Explanation, ItemError, Score, TextDelta, Usage
+from gloss_client.results import Explanation, ItemError, Score, TextDelta, TokenPlace, Usage
 from gloss_client.status import read_details
 
 
@@ -17,6 +17,17 @@ def item_error(status: status_pb2.Status) -> ItemError:
         code=code_pb2.Code.Name(status.code) if known else "UNKNOWN",
         reason=read_details(status)[0],
         message=status.message,
+    )
+
+
+def token_place(message: pb.TokenPosition) -> TokenPlace:
+    """Where an activation stands."""
+    return TokenPlace(
+        position=message.position,
+        token_id=message.token_id,
+        token=message.token,
+        norm=message.norm,
+        layer_index=message.layer_index,
     )
 
 
@@ -36,6 +47,8 @@ def explanation(message: pb.Explanation, first_index: int) -> Explanation:
         fve=evidence.fve if evidence.HasField("fve") else None,
         flags=tuple(name_of(FLAGS, flag) for flag in evidence.flags),
         error=item_error(message.error) if message.HasField("error") else None,
+        place=token_place(message.token_position) if message.HasField("token_position") else None,
+        lag_seconds=message.lag_seconds if message.HasField("lag_seconds") else None,
     )
 
 

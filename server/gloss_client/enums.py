@@ -15,6 +15,7 @@ FINISH_REASONS = _names("FinishReason")
 FLAGS = _names("ExplanationFlag")
 BASELINE_SOURCES = _names("BaselineSource")
 SERVING_STATES = _names("ServingState")
+SKIP_REASONS = _names("SkipReason")
 
 
 def name_of(names: dict[int, str], number: int) -> str:

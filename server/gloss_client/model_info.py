@@ -19,6 +19,10 @@ class Limits:
         max_request_bytes, max_reply_bytes: of a request, and of the reply of a unary call.
         max_queued_explanations, max_queued_tokens: in flight, waiting ones included.
         default_deadline_seconds: deadline of a call that states none.
+        max_text_tokens: tokens of a text that the target reads; 0 without a target.
+        max_watch_tokens: tokens the target generates in a watch; 0 where it only reads.
+        watch_max_pending: `max_pending` of a watch that states none.
+        watch_deadline_seconds: deadline of a watch that states none.
     """
 
     max_items: int
@@ -29,6 +33,10 @@ class Limits:
     max_queued_explanations: int
     max_queued_tokens: int
     default_deadline_seconds: float
+    max_text_tokens: int
+    max_watch_tokens: int
+    watch_max_pending: int
+    watch_deadline_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +85,7 @@ class ModelInfo:
             than this field.
         batch_invariant: whether what a sequence draws never depends on what else runs; False from
             a server that is older than this field.
+        target_generates: whether the target generates, as `watch` needs it.
         limits: limits of a call.
     """
 
@@ -102,6 +111,7 @@ class ModelInfo:
     kernels: str
     quantization: str
     batch_invariant: bool
+    target_generates: bool
     limits: Limits
 
     @classmethod
@@ -129,6 +139,7 @@ class ModelInfo:
             kernels=reply.kernels,
             quantization=reply.quantization,
             batch_invariant=reply.batch_invariant,
+            target_generates=reply.target_generates,
             dtype=reply.dtype,
             limits=_limits(reply.limits),
         )
@@ -155,4 +166,8 @@ def _limits(message: pb.Limits) -> Limits:
         max_queued_explanations=message.max_queued_explanations,
         max_queued_tokens=message.max_queued_tokens,
         default_deadline_seconds=message.default_deadline_seconds,
+        max_text_tokens=message.max_text_tokens,
+        max_watch_tokens=message.max_watch_tokens,
+        watch_max_pending=message.watch_max_pending,
+        watch_deadline_seconds=message.watch_deadline_seconds,
     )

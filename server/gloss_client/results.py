@@ -23,11 +23,30 @@ class ItemError:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenPlace:
+    """Where in the target's tokens an activation stands.
+
+    Attributes:
+        position: in the text, from 0, special tokens included.
+        token_id: the token there.
+        token: that token as text: data, to be escaped before it is shown.
+        norm: L2 norm of the activation.
+        layer_index: K, the block whose output it is.
+    """
+
+    position: int
+    token_id: int
+    token: str
+    norm: float
+    layer_index: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Explanation:
     """One sample's explanation of one activation, with its evidence.
 
     Attributes:
-        index: row of the activation.
+        index: which activation: its row, or its place among those captured.
         sample: 0 to num_samples - 1.
         explanation: the text between the tags, stripped; empty where it failed. It came from a
             model: data, to be escaped before it is shown.
@@ -38,6 +57,9 @@ class Explanation:
         cosine, mse, fve: the AR's evidence; None where not scored (fve also without a baseline).
         flags: warnings, such as unclosed or low_fidelity.
         error: why there is no explanation, or None.
+        place: where the activation stands; None where the caller sent it.
+        lag_seconds: of a watch: from the moment the activation's token was there until this was
+            finished; else None.
     """
 
     index: int
@@ -52,6 +74,8 @@ class Explanation:
     fve: float | None = None
     flags: tuple[str, ...] = ()
     error: ItemError | None = None
+    place: TokenPlace | None = None
+    lag_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +83,7 @@ class TextDelta:
     """What one explanation has gained.
 
     Attributes:
-        index: row of the activation.
+        index: which activation, as in Explanation.
         sample: 0 to num_samples - 1.
         token_ids: new tokens.
         text: new text; all texts of an explanation together are its raw_text.

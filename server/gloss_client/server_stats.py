@@ -48,6 +48,11 @@ class ServerStats:
         scored: explanations scored.
         mean_mse: of those; None where none was.
         engine_restarts: times the engine was started again.
+        reading: texts and prompts that the target reads or that wait for it.
+        watching: watches whose target generates.
+        target_tokens_read, target_tokens_generated: by the target.
+        captured: activations captured.
+        skipped: tokens of watches that were not explained, by reason.
     """
 
     state: str
@@ -70,6 +75,12 @@ class ServerStats:
     scored: int
     mean_mse: float | None
     engine_restarts: int
+    reading: int
+    watching: int
+    target_tokens_read: int
+    target_tokens_generated: int
+    captured: int
+    skipped: dict[str, int]
 
     @classmethod
     def of(cls, reply: pb.GetStatsResponse) -> ServerStats:
@@ -95,6 +106,12 @@ class ServerStats:
             scored=reply.scored,
             mean_mse=reply.mean_mse if reply.HasField("mean_mse") else None,
             engine_restarts=reply.engine_restarts,
+            reading=reply.reading,
+            watching=reply.watching,
+            target_tokens_read=reply.target_tokens_read,
+            target_tokens_generated=reply.target_tokens_generated,
+            captured=reply.captured,
+            skipped=_counts(reply.skipped),
         )
 
 

@@ -1,34 +1,31 @@
-"""The explanations of a batch as they are generated, for the sync client."""
+"""A call's events as they come, for the sync client."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from gloss_client.piece_streams import PieceStreams
-from gloss_client.results import StreamEvent, StreamSummary
-from gloss_client.stream_state import Message, StreamState
+from gloss_client.stream_state import ExplanationCall, Message, StreamCall
+
+Event = TypeVar("Event")
+Summary = TypeVar("Summary")
 
 
-class ExplanationStream:
+class EventStream(Generic[Event, Summary]):
     """An iterator of events, for one thread; `close` may come from any.
 
     The call begins with the first event that is asked for. Leaving the loop, the `with` block or
     `close` cancels it on the server.
-
-    Attributes:
-        request_id: the call's id, as the server's log has it.
-        seed: seed of the draws.
     """
 
-    def __init__(self, request_id: str, seed: int, streams: PieceStreams) -> None:
-        self.request_id, self.seed = request_id, seed
-        self._streams, self._state = streams, StreamState()
+    def __init__(self, call: StreamCall[Event, Summary], streams: PieceStreams) -> None:
+        self._streams, self._state = streams, call.state()
         self._messages: Iterator[Message] = iter(streams)
-        self._events: deque[StreamEvent] = deque()
-        self._summary: StreamSummary | None = None
+        self._events: deque[Event] = deque()
+        self._summary: Summary | None = None
 
     @property
     def fingerprint(self) -> str | None:
@@ -36,14 +33,14 @@ class ExplanationStream:
         return self._state.fingerprint
 
     @property
-    def summary(self) -> StreamSummary | None:
-        """Counts, usage and timings; None before the end."""
+    def summary(self) -> Summary | None:
+        """What it came to; None before the end."""
         return self._summary
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> StreamEvent:
+    def __next__(self) -> Event:
         """The next event.
 
         Raises:
@@ -76,3 +73,16 @@ class ExplanationStream:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class ExplanationStream(EventStream[Event, Summary]):
+    """Explanations as they are generated, and what else a method's stream brings.
+
+    Attributes:
+        request_id: the call's id, as the server's log has it.
+        seed: seed of the draws.
+    """
+
+    def __init__(self, call: ExplanationCall[Event, Summary], streams: PieceStreams) -> None:
+        super().__init__(call, streams)
+        self.request_id, self.seed = call.id, call.seed

@@ -11,6 +11,7 @@ from gloss_api.v1 import gloss_pb2 as pb
 from gloss_client import convert
 from gloss_client.call import Part, one_fingerprint
 from gloss_client.errors import InvalidRequest, ServerError
+from gloss_client.fields import is_unicode
 from gloss_client.pieces import Load, Piece
 from gloss_client.results import ReconstructResult, ScoreResult
 from gloss_client.tensors import (
@@ -162,15 +163,6 @@ def check_texts(texts: Sequence[str], model: str) -> None:
         raise InvalidRequest(
             "texts: got none, expected at least one", reason="EMPTY_BATCH", field="texts"
         )
-
-
-def is_unicode(text: str) -> bool:
-    """Whether UTF-8 can hold the text: Python strings may have lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _text_bytes(texts: Sequence[str]) -> list[int]:

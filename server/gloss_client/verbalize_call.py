@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Unpack
@@ -13,16 +12,18 @@ from gloss_api.v1 import gloss_pb2 as pb
 from gloss_client import convert
 from gloss_client.call import Part, merged_timings, one_fingerprint
 from gloss_client.errors import InvalidRequest, ServerError
+from gloss_client.fields import check_known, set_field
 from gloss_client.generation import (
     VerbalizeOptions,
     generation_options,
     max_new_tokens,
+    name_call,
     num_samples,
     reply_bytes,
-    set_field,
 )
 from gloss_client.pieces import Load, Piece
 from gloss_client.results import VerbalizeResult
+from gloss_client.stream_state import VerbalizeState
 from gloss_client.tensors import (
     ITEM_BYTES,
     WireDtype,
@@ -65,16 +66,12 @@ class VerbalizeCall:
             InvalidRequest: what was got, what was expected.
             TypeError: an argument that does not exist.
         """
-        unknown = options.keys() - VerbalizeOptions.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"unexpected keyword argument {sorted(unknown)[0]!r}")
+        check_known(options, VerbalizeOptions)
         rows = check_rows(activations)
         wire_dtype = options.get("wire_dtype", "float32")
         check_wire_dtype(wire_dtype)
         head = pb.VerbalizeRequest(options=generation_options(options))
-        request_id = options.get("request_id")
-        set_field(head, "request_id", str(uuid.uuid4()) if request_id is None else request_id)
-        set_field(head, "model", options.get("model", ""))
+        name_call(head, options)
         set_field(head, "allow_layer_mismatch", options.get("allow_layer_mismatch", False))
         return cls(
             activations=rows,
@@ -89,6 +86,11 @@ class VerbalizeCall:
     def id(self) -> str:
         """The call's id."""
         return self.head.request_id
+
+    @property
+    def seed(self) -> int:
+        """Seed of the draws."""
+        return self.head.options.seed
 
     @property
     def options(self) -> pb.GenerationOptions:
@@ -123,6 +125,9 @@ class VerbalizeCall:
         request.items.extend(self._items(piece))
         return pb.StreamVerbalizeRequest(request=request) if self.stream else request
 
+    def state(self) -> VerbalizeState:
+        return VerbalizeState()
+
     def merge(self, parts: list[Part]) -> VerbalizeResult:
         replies: list[pb.VerbalizeResponse] = [part.reply for part in parts]
         fingerprint = one_fingerprint(reply.fingerprint for reply in replies)
@@ -139,7 +144,7 @@ class VerbalizeCall:
             )
         return VerbalizeResult(
             explanations=explanations,
-            seed=self.options.seed,
+            seed=self.seed,
             fingerprint=fingerprint,
             request_id=self.id,
             usage=convert.usage([reply.usage for reply in replies]),

@@ -23,6 +23,10 @@ LIMITS = Limits(
     max_queued_explanations=4096,
     max_queued_tokens=4096 * 200,
     default_deadline_seconds=120.0,
+    max_text_tokens=4096,
+    max_watch_tokens=1024,
+    watch_max_pending=64,
+    watch_deadline_seconds=600.0,
 )
 
 

@@ -7,25 +7,36 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from gloss_client import AsyncClient, AsyncExplanationStream, StreamEvent
+from gloss_client import AsyncClient, AsyncEventStream
 
-METHODS = ("verbalize", "reconstruct", "score", "model_info", "stats", "health", "close")
+METHODS = (
+    "verbalize",
+    "explain",
+    "capture",
+    "reconstruct",
+    "score",
+    "model_info",
+    "stats",
+    "health",
+    "close",
+)
+STREAMS = ("stream_verbalize", "stream_explain", "watch", "stream_capture")
 
 
 class BlockingStream:
-    """An AsyncExplanationStream that is iterated from outside its loop."""
+    """An asyncio stream that is iterated from outside its loop."""
 
-    def __init__(self, runner: asyncio.Runner, stream: AsyncExplanationStream) -> None:
+    def __init__(self, runner: asyncio.Runner, stream: AsyncEventStream[Any, Any]) -> None:
         self._runner, self._stream = runner, stream
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def __iter__(self) -> Iterator[StreamEvent]:
+    def __iter__(self) -> Iterator[Any]:
         return self
 
-    def __next__(self) -> StreamEvent:
-        async def next_event() -> StreamEvent | None:
+    def __next__(self) -> Any:
+        async def next_event() -> Any:
             return await anext(self._stream, None)
 
         event = self._runner.run(next_event())
@@ -34,7 +45,7 @@ class BlockingStream:
         return event
 
     def close(self) -> None:
-        """As ExplanationStream.close."""
+        """As EventStream.close."""
         self._runner.run(self._stream.aclose())
 
     def __enter__(self) -> Self:
@@ -56,24 +67,18 @@ class BlockingClient:
         self._runner, self._client = runner, AsyncClient(*args, **options)
 
     def __getattr__(self, name: str) -> Any:
-        if name not in METHODS:
+        if name not in METHODS + STREAMS:
             raise AttributeError(name)
 
         def call(*args: Any, **options: Any) -> Any:
             async def run() -> Any:
-                return await getattr(self._client, name)(*args, **options)
+                made = getattr(self._client, name)(*args, **options)
+                return made if name in STREAMS else await made
 
-            return self._runner.run(run())
+            result = self._runner.run(run())
+            return BlockingStream(self._runner, result) if name in STREAMS else result
 
         return call
-
-    def stream_verbalize(self, *args: Any, **options: Any) -> BlockingStream:
-        """As Client.stream_verbalize."""
-
-        async def make() -> AsyncExplanationStream:
-            return self._client.stream_verbalize(*args, **options)
-
-        return BlockingStream(self._runner, self._runner.run(make()))
 
     def __enter__(self) -> Self:
         return self

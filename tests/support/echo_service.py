@@ -1,7 +1,8 @@
 """A Gloss service without a model: the contract's messages, made up from what came in.
 
-What it answers depends only on rows, keys, seed and sample, so that a batch in pieces can be
-compared with the same batch in one call. It records what it gets and fails when it is told to.
+What it answers (`echo_replies.py`, `echo_texts.py`) depends only on rows, texts, keys, seed and
+sample, so that a batch in pieces can be compared with the same batch in one call. It records what
+it gets and fails when it is told to.
 """
 
 from __future__ import annotations
@@ -21,13 +22,17 @@ from grpc_status import rpc_status
 
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_api.v1 import gloss_pb2_grpc
-
-NUM_TOKENS = 3
-DTYPES = {
-    pb.TENSOR_DTYPE_FLOAT32: np.dtype("<f4"),
-    pb.TENSOR_DTYPE_BFLOAT16: np.dtype("<u2"),
-    pb.TENSOR_DTYPE_FLOAT16: np.dtype("<f2"),
-}
+from support.echo_replies import (
+    NUM_TOKENS,
+    decoded,
+    delta,
+    encoded,
+    explained,
+    item_status,
+    stream_end,
+    text_row,
+)
+from support.echo_texts import capture_messages, explain_messages, watch_messages
 
 
 class Status(NamedTuple):
@@ -117,6 +122,10 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
             max_queued_explanations=4096,
             max_queued_tokens=4096 * 200,
             default_deadline_seconds=120,
+            max_text_tokens=4096,
+            max_watch_tokens=1024,
+            watch_max_pending=64,
+            watch_deadline_seconds=600,
         )
     )
     fingerprint: str = "echo-0"
@@ -140,18 +149,16 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
             self._leave()
 
     def StreamVerbalize(self, request: Any, context: Any) -> Iterator[Any]:
-        request = request.request
-        fault = self._arrive("StreamVerbalize", request, context)
-        ended = self._watch_for_cancellation(context)
-        try:
-            for number, message in enumerate(self._messages(request, context)):
-                if fault is not None and number == fault.after:
-                    context.abort_with_status(fault.status())
-                yield message
-                self.stopping.wait(self.step_seconds)
-            ended.set()
-        finally:
-            self._leave()
+        return self._stream("StreamVerbalize", request.request, context)
+
+    def Explain(self, request: Any, context: Any) -> Iterator[Any]:
+        return self._stream("Explain", request, context)
+
+    def Watch(self, request: Any, context: Any) -> Iterator[Any]:
+        return self._stream("Watch", request, context)
+
+    def Capture(self, request: Any, context: Any) -> Iterator[Any]:
+        return self._stream("Capture", request, context)
 
     def Reconstruct(self, request: Any, context: Any) -> Any:
         self._arrive("Reconstruct", request, context)
@@ -191,6 +198,8 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
             fve_baseline=0.5,
             fve_baseline_source=pb.BASELINE_SOURCE_SETTING,
             limits=self.limits,
+            target=pb.Checkpoint(architecture="qwen2", d_model=self.d_model, num_layers=4),
+            target_generates=True,
         )
 
     def GetStats(self, request: Any, context: Any) -> Any:
@@ -200,6 +209,12 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
             state=pb.SERVING_STATE_SERVING,
             latencies=[pb.LatencyQuantiles(name="queue", count=4, p50=0.25)],
             rejections=[pb.NamedCount(name="QUEUE_FULL", count=2)],
+            reading=3,
+            watching=1,
+            target_tokens_read=40,
+            target_tokens_generated=30,
+            captured=20,
+            skipped=[pb.NamedCount(name="max_pending", count=7)],
         )
 
     def methods(self) -> list[str]:
@@ -221,10 +236,33 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
             timings=pb.Timings(queue_seconds=0.25, first_token_seconds=0.5, total_seconds=1),
         )
 
-    def _messages(self, request: Any, context: Any) -> Iterator[Any]:
-        """A stream: start, one token of every explanation a message, what is done, end."""
-        rows = request.activations.shape[0]
-        self._check_size("activations", rows, 0, context)
+    def _stream(self, method: str, request: Any, context: Any) -> Iterator[Any]:
+        """Message after message, up to the one that a fault takes the place of."""
+        fault = self._arrive(method, request, context)
+        ended = self._watch_for_cancellation(context)
+        try:
+            for number, message in enumerate(self._messages(method, request, context)):
+                if fault is not None and number == fault.after:
+                    context.abort_with_status(fault.status())
+                yield message
+                self.stopping.wait(self.step_seconds)
+            ended.set()
+        finally:
+            self._leave()
+
+    def _messages(self, method: str, request: Any, context: Any) -> Iterator[Any]:
+        """A stream that succeeds, held to the limits."""
+        if method == "StreamVerbalize":
+            self._check_size("activations", request.activations.shape[0], 0, context)
+            return self._verbalize_messages(request)
+        if method == "Capture":
+            self._check_size("inputs", len(request.inputs), 0, context)
+            return capture_messages(request, self.d_model, self.fingerprint)
+        messages = explain_messages if method == "Explain" else watch_messages
+        return messages(request, self.d_model, self.fingerprint)
+
+    def _verbalize_messages(self, request: Any) -> Iterator[Any]:
+        """Start, one token of every explanation a message, what is done, end."""
         start = pb.StreamStart(
             request_id=request.request_id,
             fingerprint=self.fingerprint,
@@ -234,26 +272,10 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
         explanations = list(explained(request))
         for token in range(NUM_TOKENS):
             yield pb.StreamVerbalizeResponse(
-                deltas=[
-                    pb.TextDelta(
-                        item_index=done.item_index,
-                        sample_index=done.sample_index,
-                        token_ids=[done.token_ids[token]],
-                        text=done.raw_text.split(" ")[token],
-                    )
-                    for done in explanations
-                    if not done.HasField("error")
-                ]
+                deltas=[delta(done, token) for done in explanations if not done.HasField("error")]
             )
         yield pb.StreamVerbalizeResponse(explanations=explanations)
-        counts = [pb.FinishCount(finish_reason=pb.FINISH_REASON_EOS, count=len(explanations))]
-        yield pb.StreamVerbalizeResponse(
-            end=pb.StreamEnd(
-                finish_counts=counts,
-                usage=pb.Usage(generated_tokens=NUM_TOKENS * len(explanations)),
-                timings=pb.Timings(total_seconds=1),
-            )
-        )
+        yield pb.StreamVerbalizeResponse(end=stream_end(len(explanations)))
 
     def _arrive(
         self, method: str, request: Any, context: Any, may_fail: bool = True
@@ -297,57 +319,3 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
         )
         context.abort_with_status(fault.status())
         raise AssertionError("aborted")
-
-
-def explained(request: Any) -> Iterator[Any]:
-    """Explanations of a batch, from rows, keys, seed and sample alone."""
-    rows = decoded(request.activations)
-    for index, row in enumerate(rows):
-        item = request.items[index] if request.items else pb.ActivationItem()
-        key = item.item_key if item.HasField("item_key") else index
-        for sample in range(max(1, request.options.num_samples)):
-            made = pb.Explanation(item_index=index, sample_index=sample)
-            if not np.isfinite(row).all():
-                made.error.CopyFrom(item_status("NON_FINITE_VECTOR"))
-                made.finish_reason = pb.FINISH_REASON_ERROR
-                yield made
-                continue
-            draw = (request.options.seed + 7 * key + 3 * sample) % 1000
-            made.token_ids.extend(draw + token for token in range(NUM_TOKENS))
-            made.explanation = f"{row.sum():g} {key} {draw}"
-            made.raw_text = made.explanation
-            made.logprob = -1.5
-            made.finish_reason = pb.FINISH_REASON_CLOSING_TAG
-            made.evidence.cosine = 0.5
-            made.evidence.mse = 0.0
-            made.evidence.flags.append(pb.EXPLANATION_FLAG_NO_FVE_BASELINE)
-            yield made
-
-
-def item_status(reason: str) -> status_pb2.Status:
-    """Why an item failed alone."""
-    status = status_pb2.Status(code=3, message=f"an item: {reason}")
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason))
-    return status
-
-
-def decoded(tensor: Any) -> np.ndarray:
-    """[n, d_model] float32."""
-    raw = np.frombuffer(tensor.data, DTYPES[tensor.dtype]).reshape(tuple(tensor.shape))
-    if tensor.dtype == pb.TENSOR_DTYPE_BFLOAT16:
-        return (raw.astype(np.uint32) << 16).view(np.float32)
-    return raw.astype(np.float32)
-
-
-def encoded(rows: np.ndarray, dtype: Any) -> Any:
-    """Rows as a tensor; bfloat16 cut, not rounded: the rows of tests fit it."""
-    if dtype == pb.TENSOR_DTYPE_BFLOAT16:
-        data = (rows.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
-    else:
-        data = rows.astype(DTYPES[dtype]).tobytes()
-    return pb.Tensor(dtype=dtype, shape=rows.shape, data=data)
-
-
-def text_row(text: str, d_model: int) -> np.ndarray:
-    """What the pretended AR makes of a text: its length, and small numbers that fit every type."""
-    return np.arange(d_model, dtype=np.float32) + len(text)
