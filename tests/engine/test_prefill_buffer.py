@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from gloss_engine.engine import Engine
 from gloss_engine.prefill_buffer import PrefillBuffer
@@ -24,13 +23,12 @@ def _buffer(
     mode: str = "replace",
     num_places: int = 0,
     dtype: torch.dtype = torch.float16,
-    device: torch.device | None = None,
 ) -> PrefillBuffer:
     decoder: Any = SimpleNamespace(
         operations=backend.ops,
         spec=SimpleNamespace(d_model=WIDTH),
         dtype=dtype,
-        device=device or backend.device,
+        device=backend.device,
     )
     program: Any = SimpleNamespace(injection_mode=mode, injection_scale=150.0)
     return PrefillBuffer(decoder, program, max_prefills=5, num_places=num_places)
@@ -66,22 +64,6 @@ def test_activations_from_the_host_and_the_device(backend: Backend) -> None:
     torch.testing.assert_close(buffer.rows[places].cpu(), expected, rtol=1e-6, atol=1e-6)
     assert not buffer.rows[0].any()
     assert buffer.write_starting([]) == []
-
-
-def test_those_of_the_host_are_sent_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device without memory keeps no values, but says who stands where."""
-    buffer, meta = _buffer(device=torch.device("meta")), torch.empty(WIDTH, device="meta")
-    sent: list[Tensor] = []
-
-    def noted(values: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-        sent.append(values)
-        return values.to(device, dtype)
-
-    monkeypatch.setattr("gloss_engine.prefill_buffer.send", noted)
-    host = activations(2, WIDTH)
-    assert buffer.write_starting([meta, host[0], meta, meta, host[1]]) == [3, 1, 4, 5, 2]
-    assert len(sent) == 1 and torch.equal(sent[0], host)
-    assert buffer.write_starting([meta, meta]) == [1, 2] and len(sent) == 1
 
 
 def test_places_are_given_once_until_they_are_released() -> None:
