@@ -29,6 +29,7 @@ from gloss_engine.request import (
     VerbalizeRequest,
 )
 from gloss_engine.stats import EngineStats
+from gloss_engine.text_request import CaptureRequest, ExplainRequest, WatchRequest
 from gloss_server.link.messages import Load
 from gloss_server.link.worker import run_worker
 
@@ -110,6 +111,18 @@ class FakeEngine:
     def submit_texts(self, request: TextRequest, request_id: str | None = None) -> str:
         """There is no AR."""
         raise RequestError("NO_RECONSTRUCTOR", "texts", "texts: the fake engine has no AR")
+
+    def submit_explain(self, request: ExplainRequest, request_id: str | None = None) -> str:
+        """There is no target."""
+        raise _no_target()
+
+    def submit_watch(self, request: WatchRequest, request_id: str | None = None) -> str:
+        """There is no target."""
+        raise _no_target()
+
+    def submit_capture(self, request: CaptureRequest, request_id: str | None = None) -> str:
+        """There is no target."""
+        raise _no_target()
 
     def cancel(self, request_id: str) -> None:
         """Take a request out at the next step."""
@@ -206,6 +219,10 @@ class FakeEngine:
             # It was idle, or the machine cannot keep this pace: no step is made up for.
             self._due = now + self._step_seconds
         time.sleep(self._due - now)
+
+
+def _no_target() -> RequestError:
+    return RequestError("NO_TARGET", "input", "input: the fake engine has no target")
 
 
 def prose() -> list[str]:

@@ -16,6 +16,10 @@ from gloss_server.address import Address
 MIB = 2**20
 EMBEDDED_MODEL = "embedded"
 ENV_PREFIX = "GLOSS_"
+MOST_TEXT_TOKENS = 2**17
+"""All of them go into the first message of an Explain, which stays under 1 MiB."""
+_TEXT_TOKENS = 4096
+"""The engine's own max_text_tokens."""
 
 
 def _tcp(text: str) -> str:
@@ -45,11 +49,19 @@ def _max_queued_tokens(before: dict[str, Any]) -> int:
     return int(before["max_queued_explanations"]) * 200
 
 
+def _max_text_characters(before: dict[str, Any]) -> int:
+    return 16 * int(before["max_text_tokens"] or _TEXT_TOKENS)
+
+
+def _max_queued_text_tokens(before: dict[str, Any]) -> int:
+    return 16 * int(before["max_text_tokens"] or _TEXT_TOKENS)
+
+
 class ServeSettings(BaseSettings):
     """What one server is told. Reads nothing by itself; see `read_settings`.
 
     Attributes:
-        av, ar, target: checkpoint directories; without av the embedded pair.
+        av, ar, target: checkpoint directories; without av the embedded pair, with its target.
         address: where gRPC listens: HOST:PORT or unix:PATH. Port 0 lets the system choose.
         metrics_address: HOST:PORT of /metrics; empty: off.
         admin_address: HOST:PORT of health for probes, never encrypted; None: off.
@@ -63,14 +75,29 @@ class ServeSettings(BaseSettings):
         num_slots: explanations that run at once; None: the engine's default.
         max_new_tokens: most tokens of an explanation.
         num_threads: CPU threads of the engine; None: torch's default.
+        target_generates: whether the target is loaded whole, as Watch needs it, or up to block K.
+        target_share: share of step time that the target gets while explanations run, between 0
+            and 1; None: the engine's.
+        num_watches: sequences the target generates at once; None: the engine's.
+        max_watch_tokens: most tokens of one of them; None: the engine's.
+        watch_max_pending: most unfinished activations of a Watch that states no bound; None: the
+            engine's.
+        max_text_tokens: most tokens of a text that the target reads; None: the engine's.
+        max_read_tokens: most tokens the target reads in one pass; None: the engine's.
+        max_text_characters: most characters of such a text; more are refused before they are
+            counted in tokens. Default: 16 for each of max_text_tokens.
         max_items: most activations of a call.
         max_samples: most explanations of an activation.
         max_queued_explanations: explanations in flight, waiting ones included; then QUEUE_FULL.
         max_queued_tokens: tokens that those in flight may still generate; then QUEUE_FULL.
             Default: 200 for each of max_queued_explanations.
+        max_queued_text_tokens: tokens of texts that the target reads or that wait for it, and that
+            Capture calls have not sent yet; then QUEUE_FULL. Default: 16 texts of max_text_tokens.
+        max_queued_watches: Watches in flight, waiting ones included; then QUEUE_FULL.
         client_tokens_per_second: tokens a client, by its address, may ask for; None: no limit.
         client_burst_seconds: of them it may ask for at once.
-        default_deadline_seconds: of a call that states none.
+        default_deadline_seconds, watch_deadline_seconds: of a call that states none, and of a
+            Watch that does not.
         grace_seconds: after SIGTERM, the most that calls in flight are waited for.
         drain_seconds: after SIGTERM, how long health says NOT_SERVING while new calls are still
             taken, so that load balancers look elsewhere first.
@@ -112,13 +139,24 @@ class ServeSettings(BaseSettings):
     num_slots: Count | None = None
     max_new_tokens: Count = 200
     num_threads: Count | None = None
+    target_generates: bool = True
+    target_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    num_watches: Count | None = None
+    max_watch_tokens: Count | None = None
+    watch_max_pending: Count | None = None
+    max_text_tokens: Annotated[Count, Field(le=MOST_TEXT_TOKENS)] | None = None
+    max_read_tokens: Count | None = None
+    max_text_characters: Count = Field(default_factory=_max_text_characters)
     max_items: Count = 1024
     max_samples: Count = 64
     max_queued_explanations: Count = 4096
     max_queued_tokens: Count = Field(default_factory=_max_queued_tokens)
+    max_queued_text_tokens: Count = Field(default_factory=_max_queued_text_tokens)
+    max_queued_watches: Count = 16
     client_tokens_per_second: Seconds | None = None
     client_burst_seconds: Seconds = 30.0
     default_deadline_seconds: Seconds = 120.0
+    watch_deadline_seconds: Seconds = 600.0
     grace_seconds: SecondsOrNone = 30.0
     drain_seconds: SecondsOrNone = 1.0
     heartbeat_timeout_seconds: Seconds = 30.0

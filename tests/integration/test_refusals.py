@@ -189,7 +189,10 @@ def test_a_stream_may_be_larger_than_a_reply(embedded: ServerProcess) -> None:
 
 
 TEXTS = ["a"]
-METHODS = ("Verbalize", "StreamVerbalize", "Reconstruct", "Score", "GetStats")
+METHODS = (
+    *("Verbalize", "StreamVerbalize", "Explain", "Watch", "Capture"),
+    *("Reconstruct", "Score", "GetStats"),
+)
 TEXT_REFUSALS: dict[str, tuple[str, Any, str, str, str | None]] = {
     "none": ("Reconstruct", pb.ReconstructRequest(), INVALID, "EMPTY_BATCH", "texts"),
     "many": (
@@ -258,6 +261,14 @@ def test_without_an_ar(endless: ServerProcess, pairs: dict[str, Pair], method: s
         getattr(endless.stub, method)(request, timeout=10)
     field = "options.score" if method == "Verbalize" else None
     assert fault(caught.value) == ("FAILED_PRECONDITION", "NO_RECONSTRUCTOR", field)
+
+
+@pytest.mark.parametrize("method", ["Explain", "Watch", "Capture"])
+def test_without_a_target(endless: ServerProcess, method: str) -> None:
+    """Also where the request makes no sense otherwise: there is nobody to judge it."""
+    with pytest.raises(grpc.RpcError) as caught:
+        list(getattr(endless.stub, method)(getattr(pb, f"{method}Request")(), timeout=10))
+    assert fault(caught.value) == ("FAILED_PRECONDITION", "NO_TARGET", None)
 
 
 NO_MESSAGES = [

@@ -289,14 +289,6 @@ def test_many_callers_at_once(
         assert list(pool.map(call, range(48))) == expected
 
 
-@pytest.mark.parametrize("method", ["Explain", "Watch", "Capture"])
-def test_what_is_served_later(embedded: ServerProcess, method: str) -> None:
-    request = getattr(pb, f"{method}Request")()
-    with pytest.raises(grpc.RpcError) as caught:
-        next(getattr(embedded.stub, method)(request))
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
-
-
 def test_model_info(embedded: ServerProcess, engine: Engine) -> None:
     info = embedded.stub.GetModelInfo(pb.GetModelInfoRequest())
     assert engine.info is not None

@@ -77,6 +77,7 @@ def test_a_call_is_one_line_without_its_contents(file: tuple[int, Path]) -> None
     assert list(line) == [
         *("ts", "level", "event", "method", "request_id", "peer", "code", "reason", "seconds"),
         *("queue_seconds", "first_token_seconds", "num_items", "num_tokens"),
+        *("num_text_tokens", "num_target_tokens"),
     ]
     assert line["event"] == "call" and line["level"] == "info" and line["seconds"] == 1.234568
     assert line["ts"].endswith("Z") and line["first_token_seconds"] is None

@@ -11,6 +11,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from prometheus_client import Metric, generate_latest
@@ -111,14 +112,16 @@ def test_bounds_of_durations(telemetry: Telemetry) -> None:
         "gloss_time_to_first_token_seconds": 0.25,
         "gloss_end_to_end_seconds": 2.0,
         "gloss_call_seconds": 2.0,
+        "gloss_watch_lag_seconds": 1.0,
     }
     durations = [f for f in ours(telemetry) if f.type == "histogram" and "_seconds" in f.name]
-    assert objectives.keys() <= {family.name for family in durations} and len(durations) == 6
+    assert objectives.keys() <= {family.name for family in durations} and len(durations) == 8
     for family in durations:
         *finite, last = bounds(family)
         assert last == math.inf and finite[0] == 0.001 and finite[-1] >= 2
         assert all(b / a <= 2 for a, b in zip(finite, finite[1:], strict=False)), family.name
         assert {0.1, 0.25, 1.0, 2.0} <= set(finite)
+        assert objectives.get(family.name, 1.0) in finite
 
 
 def test_bounds_of_ratios_and_of_mse(telemetry: Telemetry) -> None:
@@ -137,6 +140,9 @@ def test_every_series_of_a_closed_set_is_there_from_the_start(telemetry: Telemet
     for phase in labels.START_PHASES:
         assert value(telemetry, "gloss_engine_start_seconds", phase=phase) == 0
     assert labels.FINISH_REASONS == ("eos", "closing_tag", "stop", "length", "cancelled", "error")
+    assert labels.SKIPS == ("every", "max_pending", "target_ended")
+    for reason in labels.SKIPS:
+        assert value(telemetry, "gloss_skipped_tokens_total", reason=reason) == 0
     assert labels.STATES == ("loading", "serving", "restarting", "draining")
     assert "no_fve_baseline" in labels.FLAGS and "Watch" in labels.METHODS
 
@@ -178,7 +184,7 @@ def test_calls(telemetry: Telemetry) -> None:
     assert value(telemetry, "gloss_call_seconds_sum", method="Verbalize") == pytest.approx(0.201)
 
 
-def step(telemetry: Telemetry, clock: FakeClock, after: float, **stats: int) -> None:
+def step(telemetry: Telemetry, clock: FakeClock, after: float, **stats: Any) -> None:
     clock.now += after
     telemetry.engine_step(0.004, stats.pop("rows", 4), EngineStats(**stats))
 
@@ -212,6 +218,48 @@ def test_counters_of_the_engine_never_go_down(telemetry: Telemetry, clock: FakeC
     response = telemetry.stats_response()
     assert (response.generated_tokens, response.prefix_tokens_reused) == (100, 1000)
     assert response.engine_restarts == 1
+
+
+def test_what_the_target_does_is_counted(telemetry: Telemetry, clock: FakeClock) -> None:
+    def stats(n: int) -> dict[str, Any]:
+        return {
+            "num_steps": n,
+            "target_tokens_read": 30 * n,
+            "target_tokens_generated": 2 * n,
+            "captured": 5 * n,
+            "capture_seconds": 0.25 * n,
+            "skipped": {"every": n, "max_pending": 4 * n},
+        }
+
+    def counts() -> list[float]:
+        names = ("target_tokens_read", "target_tokens_generated", "captured")
+        reasons = ("every", "max_pending", "target_ended")
+        return [value(telemetry, f"gloss_{name}_total") for name in names] + [
+            value(telemetry, "gloss_skipped_tokens_total", reason=reason) for reason in reasons
+        ]
+
+    step(telemetry, clock, 0, rows=0, num_reading=3, num_watching=2, **stats(1))
+    assert counts() == [30, 2, 5, 1, 4, 0]
+    # A step without a pass of the target is none of its time.
+    step(telemetry, clock, 1, num_reading=0, num_watching=2, **stats(1))
+    step(telemetry, clock, 1, num_reading=0, num_watching=2, **stats(3))
+    assert counts() == [90, 6, 15, 3, 12, 0]
+    assert value(telemetry, "gloss_capture_seconds_count") == 2
+    assert value(telemetry, "gloss_capture_seconds_sum") == pytest.approx(0.75)
+    assert value(telemetry, "gloss_watching") == 2 and value(telemetry, "gloss_reading") == 0
+    telemetry.engine_restarted()
+    assert value(telemetry, "gloss_watching") == 0
+    step(telemetry, clock, 1, rows=0, **stats(1))
+    assert counts() == [120, 8, 20, 4, 16, 0]
+    response = telemetry.stats_response()
+    assert (response.target_tokens_read, response.captured) == (120, 20)
+    assert response.target_tokens_generated == 8 and response.watching == 0
+    assert {count.name: count.count for count in response.skipped} == {
+        "every": 4,
+        "max_pending": 16,
+    }
+    telemetry.watch_lag(0.5)
+    assert value(telemetry, "gloss_watch_lag_seconds_count") == 1
 
 
 def test_the_last_start_is_told_by_phase(telemetry: Telemetry) -> None:

@@ -8,6 +8,7 @@ flight than there are slots, tokens drain at the rate last measured with full sl
 from __future__ import annotations
 
 from gloss_server.front.call_error import CallError
+from gloss_server.front.room import Lease, Room
 
 _SMOOTHING = 0.05
 _LEAST_RETRY_SECONDS, _MOST_RETRY_SECONDS = 0.05, 10.0
@@ -20,28 +21,50 @@ class Admission:
     Args:
         max_explanations: most explanations in flight.
         max_tokens: most tokens that those in flight may still generate, by their limits.
+
+    Attributes:
+        num_slots: explanations that run at once.
+        num_idle: explanations that are kept room for and are not there: a Watch's.
     """
 
     def __init__(self, max_explanations: int, max_tokens: int) -> None:
-        self.max_explanations, self.max_tokens = max_explanations, max_tokens
-        self.num_slots = 1
-        self.num_explanations = self.num_tokens = 0
+        self._room = Room({"explanations": max_explanations, "tokens": max_tokens})
+        self.num_slots, self.num_idle = 1, 0
         self._step_seconds: float | None = None
         self._full_step_seconds: float | None = None
         self._mean_tokens: float | None = None
 
-    def check(self, num_explanations: int, max_new_tokens: int, remaining: float | None) -> None:
+    @property
+    def num_explanations(self) -> int:
+        """Explanations in flight."""
+        return self._room.taken[0]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that those in flight may still generate."""
+        return self._room.taken[1]
+
+    def check(
+        self,
+        num_explanations: int,
+        max_new_tokens: int,
+        remaining: float | None,
+        field: str = "options",
+    ) -> None:
         """Refuse a call that there is no room or no time for.
 
         Args:
             num_explanations: how many it asks for.
             max_new_tokens: most tokens of each.
             remaining: seconds until its deadline; None: it is not checked.
+            field: the request's field that decides how many.
 
         Raises:
-            CallError: QUEUE_FULL or DEADLINE_UNREACHABLE, with when to come back.
+            CallError: BATCH_TOO_LARGE, QUEUE_FULL or DEADLINE_UNREACHABLE, the latter two with
+                when to come back.
         """
-        self._check_room(num_explanations, num_explanations * max_new_tokens)
+        num_tokens = num_explanations * max_new_tokens
+        self._room.check(num_explanations, num_tokens, field=field, retry_after=self.retry_after())
         if remaining is not None:
             expected = self.expected_seconds(num_explanations, max_new_tokens)
             if expected is not None and expected > remaining:
@@ -49,18 +72,12 @@ class Admission:
                     "DEADLINE_UNREACHABLE",
                     f"the call would take about {expected:.2f} s, and its deadline is in "
                     f"{max(remaining, 0):.2f} s; give it longer, or come back later",
-                    retry_after=self._retry_after(),
+                    retry_after=self.retry_after(),
                 )
 
-    def admit(self, num_explanations: int, max_new_tokens: int) -> None:
-        """Let a checked call in; it must be released."""
-        self.num_explanations += num_explanations
-        self.num_tokens += num_explanations * max_new_tokens
-
-    def release(self, num_explanations: int, max_new_tokens: int) -> None:
-        """So many of a call's explanations are no longer in flight."""
-        self.num_explanations -= num_explanations
-        self.num_tokens -= num_explanations * max_new_tokens
+    def admit(self, num_explanations: int, max_new_tokens: int) -> Lease:
+        """Let a checked call in; with each explanation that ends, it and its tokens come back."""
+        return self._room.take(num_explanations, num_explanations * max_new_tokens)
 
     def step(self, num_rows: int, seconds: float) -> None:
         """A step of the engine gave `num_rows` sequences a token."""
@@ -81,7 +98,7 @@ class Admission:
         own_tokens = min(self._mean_tokens, max_new_tokens)
         step_seconds = self._step_seconds
         # Waves of full slots that go before its last explanation begins.
-        ahead = self.num_explanations + num_explanations - self.num_slots
+        ahead = self.num_explanations - self.num_idle + num_explanations - self.num_slots
         if ahead <= 0:
             return own_tokens * step_seconds
         full = self._full_step_seconds or step_seconds
@@ -91,29 +108,7 @@ class Admission:
         """The engine is another: nothing is known of it."""
         self._step_seconds = self._full_step_seconds = None
 
-    def _check_room(self, num_explanations: int, num_tokens: int) -> None:
-        bounds = (
-            (self.num_explanations, num_explanations, self.max_explanations, "explanations"),
-            (self.num_tokens, num_tokens, self.max_tokens, "tokens"),
-        )
-        for _, more, most, what in bounds:
-            if more > most:
-                raise CallError(
-                    "BATCH_TOO_LARGE",
-                    f"options: the call asks for up to {more} {what}, expected at most {most} in "
-                    "flight at any time; send several calls",
-                    "options",
-                )
-        for in_flight, more, most, what in bounds:
-            if in_flight + more > most:
-                raise CallError(
-                    "QUEUE_FULL",
-                    f"{in_flight} {what} are in flight, and with this call's {more} they would be "
-                    f"more than {most}; come back later",
-                    retry_after=self._retry_after(),
-                )
-
-    def _retry_after(self) -> float:
+    def retry_after(self) -> float:
         """Seconds until half of what waits has drained."""
         if self._mean_tokens is None or self._step_seconds is None:
             return _UNKNOWN_RETRY_SECONDS

@@ -37,9 +37,17 @@ CODES = {
     "INVALID_TEXT": _INVALID,
     "TEXT_TOO_LONG": _INVALID,
     "TOO_MANY_TOKENS": _INVALID,
+    "EMPTY_TEXT": _INVALID,
+    "INVALID_CHAT": _INVALID,
+    "INVALID_TOKEN_IDS": _INVALID,
+    "INVALID_POSITIONS": _INVALID,
+    "NO_POSITION": _INVALID,
+    "POSITION_OUT_OF_RANGE": grpc.StatusCode.OUT_OF_RANGE,
     "LAYER_OUT_OF_RANGE": grpc.StatusCode.OUT_OF_RANGE,
     "UNKNOWN_MODEL": grpc.StatusCode.NOT_FOUND,
     "NO_RECONSTRUCTOR": grpc.StatusCode.FAILED_PRECONDITION,
+    "NO_TARGET": grpc.StatusCode.FAILED_PRECONDITION,
+    "TARGET_READS_ONLY": grpc.StatusCode.FAILED_PRECONDITION,
     "REQUEST_ID_REUSED": grpc.StatusCode.ALREADY_EXISTS,
     "QUEUE_FULL": _EXHAUSTED,
     "RATE_LIMITED": _EXHAUSTED,
@@ -77,12 +85,12 @@ class CallError(Exception):
         super().__init__(message[:_MAX_MESSAGE_LENGTH])
 
     @classmethod
-    def of_request(cls, error: RequestError, prefix: str = "") -> CallError:
-        """What the engine refuses a request for; `prefix` stands before the field."""
+    def of_request(cls, error: RequestError, field: str) -> CallError:
+        """What the engine refuses a request for; `field` is the contract's name of the field."""
         message = str(error)
-        if prefix and message.startswith(error.field):
-            message = prefix + message
-        return cls(error.reason, message, prefix + error.field)
+        if message.startswith(error.field):
+            message = field + message.removeprefix(error.field)
+        return cls(error.reason, message, field)
 
     def status(self) -> status_pb2.Status:
         """The status with its details."""

@@ -50,7 +50,8 @@ class CallRecord:
         code: gRPC status, such as OK; reason: of the ErrorInfo, None where there is none.
         seconds: from arrival to end; queue_seconds: until the first activation began to run;
             first_token_seconds: until the first token. None: it never came to that.
-        num_items: activations of the call; num_tokens: generated for it.
+        num_items: activations or texts of the call; num_tokens: generated for its explanations;
+            num_text_tokens, num_target_tokens: read, and generated, by the target.
         explanations: texts; logged only where the log was told to.
     """
 
@@ -64,6 +65,8 @@ class CallRecord:
     first_token_seconds: float | None = None
     num_items: int = 0
     num_tokens: int = 0
+    num_text_tokens: int = 0
+    num_target_tokens: int = 0
     explanations: Sequence[str] = ()
 
 
@@ -104,6 +107,8 @@ class CallLog:
             "first_token_seconds": _rounded(record.first_token_seconds),
             "num_items": record.num_items,
             "num_tokens": record.num_tokens,
+            "num_text_tokens": record.num_text_tokens,
+            "num_target_tokens": record.num_target_tokens,
         }
         if self._log_explanations:
             shown = record.explanations[:_MAX_EXPLANATIONS]

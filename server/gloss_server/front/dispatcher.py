@@ -1,4 +1,4 @@
-"""Between the calls and the engine: starts runs, hands results to them, fails them when it dies.
+"""Between the calls and the engine: starts runs, has reports handed to them, fails what it loses.
 
 Everything here happens in the event loop's thread. A run lives in the engine as long as a call
 reads it; when the last one leaves, it is cancelled there.
@@ -6,30 +6,44 @@ reads it; when the last one leaves, it is cancelled there.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from types import MappingProxyType
+from typing import TypeVar
 
 from gloss_engine.request import TextRequest, VerbalizeRequest
-from gloss_server.front.admission import Admission
+from gloss_engine.text_request import CaptureRequest, ExplainRequest, WatchRequest
 from gloss_server.front.call_error import CallError
 from gloss_server.front.call_log import CallLog
+from gloss_server.front.gate import Caller, Gate
+from gloss_server.front.intake import Intake
 from gloss_server.front.model import ServedModel
-from gloss_server.front.rate_limit import RateLimit
+from gloss_server.front.open_runs import OpenRuns
+from gloss_server.front.permit import Permit
 from gloss_server.front.result_memory import ResultMemory
 from gloss_server.front.run import Run
 from gloss_server.front.telemetry import Telemetry
-from gloss_server.link.messages import Loaded, StepReport, TokenColumns
+from gloss_server.front.text_run import CaptureRun, TextRun
+from gloss_server.link.messages import EngineRequest, Loaded, StepReport
 from gloss_server.link.supervisor import Supervisor
 from gloss_server.settings import ServeSettings
 
 RETRY_SECONDS = 2.0
 """When to try again while there is no engine; a restart takes a few seconds."""
+_Run = TypeVar("_Run", bound=Run)
+_EXPLAIN_PATHS = MappingProxyType({"sampling": "options"})
+_WATCH_PATHS = MappingProxyType(
+    {
+        "input": "prompt",
+        "positions": "prompt_positions",
+        "sampling": "options",
+        "target_sampling": "target_options",
+    }
+)
 
 
 class Dispatcher:
-    """The runs in flight.
+    """The way to the engine.
 
     Args:
         settings: bounds.
@@ -37,24 +51,23 @@ class Dispatcher:
         log: the same, for events.
 
     Attributes:
-        supervisor: the engine; set before anything else.
         model: what is served; None while an engine loads.
         is_draining: no new calls.
     """
 
     def __init__(self, settings: ServeSettings, telemetry: Telemetry, log: CallLog) -> None:
         self._settings, self._telemetry, self._log = settings, telemetry, log
-        self._admission = Admission(settings.max_queued_explanations, settings.max_queued_tokens)
-        self._texts_admission = Admission(settings.max_queued_explanations, 1)
-        self._rates = RateLimit(settings.client_tokens_per_second, settings.client_burst_seconds)
+        self._gate = Gate(settings)
         self._memory = ResultMemory(settings.result_memory_seconds, settings.result_memory_bytes)
-        self._runs: dict[int, Run] = {}
-        self._names: dict[int, str] = {}
-        self._numbers = count(1)
+        self._runs = OpenRuns(self._memory, telemetry)
+        self._intake = Intake(self._runs, self._gate.admission, telemetry, log)
         self._was_loaded = False
-        self.supervisor: Supervisor | None = None
         self.model: ServedModel | None = None
         self.is_draining = False
+
+    def connect(self, supervisor: Supervisor) -> None:
+        """Take the engine; before anything else."""
+        self._runs.supervisor = supervisor
 
     def served(self) -> ServedModel:
         """The model that is served.
@@ -70,67 +83,51 @@ class Dispatcher:
             message = "the server is still loading or warming up; try again in a few seconds"
         raise CallError("LOADING", message, retry_after=RETRY_SECONDS)
 
-    @contextmanager
-    def verbalizing(
-        self,
-        request: VerbalizeRequest,
-        *,
-        request_id: str,
-        digest: bytes,
-        client: str,
-        arrived: float,
-        deadline: float | None,
-    ) -> Iterator[Run]:
-        """A run of activations, read while the body runs.
-
-        Args:
-            request: with a seed.
-            request_id: the caller's name for it; empty: nobody can join it.
-            digest: of the caller's request.
-            client: whose rate it counts against.
-            arrived, deadline: monotonic seconds; None: it does not count for admission.
+    def serving_new_calls(self) -> ServedModel:
+        """The model that a new call gets.
 
         Raises:
-            CallError: refused.
+            CallError: there is none, or the server is being shut down.
         """
-        run = self._memory.find(request_id, digest) if request_id else None
-        if run is None:
-            remaining = None if deadline is None else deadline - time.monotonic()
-            num_items, sampling = len(request.activations), request.sampling
-            num_sequences = num_items * request.num_samples
-            self._admission.check(num_sequences, sampling.max_new_tokens, remaining)
-            self._rates.charge(client, num_sequences * sampling.max_new_tokens)
-            self._admission.admit(num_sequences, sampling.max_new_tokens)
-            assert sampling.seed is not None
-            run = Run(
-                run_id=next(self._numbers),
-                num_items=num_items,
-                num_samples=request.num_samples,
-                max_new_tokens=sampling.max_new_tokens,
-                seed=sampling.seed,
-                arrived=arrived,
-                streams=request.stream,
-                client=client,
+        if self.is_draining:
+            raise CallError(
+                "DRAINING",
+                "the server is being shut down and takes no new calls; try another",
+                retry_after=0.0,
             )
-            if request_id:
-                self._memory.add(request_id, digest, run)
-                self._names[run.run_id] = request_id
-            self._submit(run, request)
-        with self._reading(run):
-            yield run
+        return self.served()
+
+    def verbalizing(self, request: VerbalizeRequest, caller: Caller) -> AbstractContextManager[Run]:
+        """A run of activations, read while the body runs; the request states a seed.
+
+        Raises:
+            CallError: refused, as by all methods that begin a run.
+        """
+
+        def begin() -> Run:
+            permit = self._gate.verbalize(request, caller)
+            assert request.sampling.seed is not None
+            run = Run(
+                run_id=self._runs.next_id(),
+                num_items=len(request.activations),
+                num_samples=request.num_samples,
+                max_new_tokens=request.sampling.max_new_tokens,
+                seed=request.sampling.seed,
+                arrived=caller.arrived,
+                streams=request.stream,
+            )
+            self._start(run, request, permit, caller)
+            return run
+
+        return self._joining(caller, Run, begin)
 
     @contextmanager
     def running_texts(self, request: TextRequest, *, arrived: float) -> Iterator[Run]:
-        """A run of texts, read while the body runs.
-
-        Raises:
-            CallError: refused.
-        """
+        """A run of texts, read while the body runs."""
         num_items = len(request.texts)
-        self._texts_admission.check(num_items, 0, None)
-        self._texts_admission.admit(num_items, 0)
+        permit = self._gate.texts(num_items)
         run = Run(
-            run_id=next(self._numbers),
+            run_id=self._runs.next_id(),
             num_items=num_items,
             num_samples=0,
             max_new_tokens=0,
@@ -138,16 +135,76 @@ class Dispatcher:
             arrived=arrived,
             streams=False,
         )
-        self._submit(run, request)
-        with self._reading(run):
+        self._runs.start(run, request, permit)
+        with self._runs.reading(run):
             yield run
+
+    def explaining(
+        self, request: ExplainRequest, num_text_tokens: int, caller: Caller
+    ) -> AbstractContextManager[TextRun]:
+        """A run of a text's activations, read while the body runs.
+
+        Args:
+            request: with a seed.
+            num_text_tokens: most tokens its text can have.
+        """
+
+        def begin() -> TextRun:
+            permit = self._gate.explain(request, num_text_tokens, caller)
+            return self._start_text(request, permit, caller, _EXPLAIN_PATHS)
+
+        return self._joining(caller, TextRun, begin)
+
+    def watching(
+        self, request: WatchRequest, num_text_tokens: int, caller: Caller
+    ) -> AbstractContextManager[TextRun]:
+        """A run of a target that generates, read while the body runs.
+
+        Args:
+            request: with seeds and max_pending.
+            num_text_tokens: most tokens its prompt can have.
+        """
+
+        def begin() -> TextRun:
+            permit = self._gate.watch(request, num_text_tokens, caller)
+            return self._start_text(request, permit, caller, _WATCH_PATHS)
+
+        return self._joining(caller, TextRun, begin)
+
+    @contextmanager
+    def capturing(self, num_text_tokens: int, caller: Caller) -> Iterator[Permit]:
+        """Room for a call that reads texts piece by piece.
+
+        Args:
+            num_text_tokens: most tokens of the texts it has in flight at a time.
+        """
+        permit = self._gate.capture(num_text_tokens, caller)
+        try:
+            yield permit
+        finally:
+            permit.close(0)
+
+    @contextmanager
+    def capturing_piece(
+        self, request: CaptureRequest, permit: Permit, *, arrived: float
+    ) -> Iterator[CaptureRun]:
+        """A run of a few texts, within the room of their call."""
+        run = CaptureRun(
+            run_id=self._runs.next_id(), num_texts=len(request.inputs), arrived=arrived
+        )
+        self._runs.start(run, request, None)
+        try:
+            with self._runs.reading(run):
+                yield run
+        finally:
+            permit.text_read(run.num_text_tokens)
 
     def engine_loaded(self, loaded: Loaded) -> None:
         """See Listener."""
         info = loaded.info
         self.model = ServedModel.of(self._settings.model_name, info)
-        self._admission.num_slots = info.num_slots
-        self._admission.forget_rates()
+        self._gate.admission.num_slots = info.num_slots
+        self._gate.admission.forget_rates()
         self._telemetry.model_loaded(self.model)
         self._telemetry.engine_started(loaded.load_seconds, loaded.warm_up_seconds)
         if self._was_loaded:
@@ -164,20 +221,7 @@ class Dispatcher:
 
     def engine_reported(self, report: StepReport) -> None:
         """See Listener."""
-        self._telemetry.engine_step(report.seconds, report.num_rows, report.stats)
-        self._admission.step(report.num_rows, report.seconds)
-        ended = report.began + report.seconds
-        for run_id, num_started in report.started.items():
-            self._start(run_id, num_started, report.began, ended)
-        self._take_tokens(report.tokens)
-        self._take_results(report)
-        for run_id in report.finished:
-            self._end(run_id, ended)
-        for refusal in report.refusals:
-            # The front checks all that the engine does, so this is a defect; it is told as it is.
-            failure = CallError("INTERNAL", "the engine refused what the front had admitted")
-            self._log.lifecycle("engine_refused", reason=refusal.reason, field=refusal.field)
-            self._end(refusal.run_id, ended, failure)
+        self._intake.take(report)
 
     def engine_died(self, reason: str, restarts_in: float | None) -> None:
         """See Listener."""
@@ -199,99 +243,41 @@ class Dispatcher:
 
     def end_all(self, failure: CallError) -> None:
         """End every run in flight."""
-        now = time.monotonic()
-        for run_id in list(self._runs):
-            self._end(run_id, now, failure)
-
-    def _submit(self, run: Run, request: VerbalizeRequest | TextRequest) -> None:
-        assert self.supervisor is not None
-        self._runs[run.run_id] = run
-        self.supervisor.submit(run.run_id, request)
+        self._runs.end_all(failure)
 
     @contextmanager
-    def _reading(self, run: Run) -> Iterator[None]:
-        run.num_readers += 1
-        try:
-            yield
-        finally:
-            run.num_readers -= 1
-            if run.num_readers == 0 and run.run_id in self._runs:
-                assert self.supervisor is not None
-                self.supervisor.cancel(run.run_id)
-                failure = CallError("CANCELLED", "the call was given up")
-                self._end(run.run_id, time.monotonic(), failure)
-
-    def _start(self, run_id: int, num_started: int, began: float, ended: float) -> None:
-        run = self._runs.get(run_id)
+    def _joining(
+        self, caller: Caller, kind: type[_Run], begin: Callable[[], _Run]
+    ) -> Iterator[_Run]:
+        """The run that the caller's request_id names already, or a new one."""
+        name = caller.request_id
+        run = self._memory.find(name, caller.digest) if name else None
         if run is None:
-            return
-        run.num_started += num_started
-        if run.started_at is None:
-            # The step may have begun before the front had read the whole call.
-            run.started_at, run.first_token_at = max(began, run.arrived), ended
-        for _ in range(num_started):
-            self._telemetry.item_queued(max(began - run.arrived, 0.0))
+            run = begin()
+        # The digest is of the method as well.
+        assert isinstance(run, kind)
+        with self._runs.reading(run):
+            yield run
 
-    def _take_tokens(self, columns: TokenColumns) -> None:
-        touched: set[Run] = set()
-        for run_id, sequence, token_id in zip(
-            columns.run_ids.tolist(),
-            columns.sequences.tolist(),
-            columns.token_ids.tolist(),
-            strict=True,
-        ):
-            run = self._runs.get(run_id)
-            if run is not None:
-                run.tokens[sequence].append(token_id)
-                touched.add(run)
-        for run in touched:
-            run.wake()
+    def _start(self, run: Run, request: EngineRequest, permit: Permit, caller: Caller) -> None:
+        self._runs.start(run, request, permit, caller.request_id, caller.digest)
 
-    def _take_results(self, report: StepReport) -> None:
-        touched: set[Run] = set()
-        for explanation in report.explanations:
-            run = self._runs.get(int(explanation.request_id))
-            if run is None:
-                continue
-            run.explanations.append(explanation)
-            num_tokens = len(explanation.token_ids)
-            run.num_tokens += num_tokens
-            self._admission.release(1, run.max_new_tokens)
-            touched.add(run)
-            if explanation.error is None:
-                self._admission.explanation(num_tokens)
-                self._telemetry.explanation(
-                    explanation.finish_reason, num_tokens, explanation.mse, explanation.flags
-                )
-            else:
-                self._telemetry.item_error(explanation.error.reason)
-        for result in report.texts:
-            run = self._runs.get(int(result.request_id))
-            if run is not None:
-                run.texts.append(result)
-                self._texts_admission.release(1, 0)
-                if result.error is not None:
-                    self._telemetry.item_error(result.error.reason)
-        for run in touched:
-            run.wake()
-
-    def _end(self, run_id: int, at: float, failure: CallError | None = None) -> None:
-        run = self._runs.pop(run_id, None)
-        if run is None:
-            return
-        if run.num_samples:
-            missing = run.num_sequences - len(run.explanations)
-            self._admission.release(missing, run.max_new_tokens)
-            limit = run.num_sequences * run.max_new_tokens
-            self._rates.refund(run.client, limit - run.num_tokens)
-        else:
-            self._texts_admission.release(run.num_items - len(run.texts), 0)
-        run.end(at, failure)
-        name = self._names.pop(run_id, None)
-        if name is not None:
-            self._memory.ended(name, is_kept=failure is None)
-        if failure is None and run.num_samples:
-            first = run.first_token_at
-            self._telemetry.run_finished(
-                None if first is None else first - run.arrived, at - run.arrived
-            )
+    def _start_text(
+        self,
+        request: ExplainRequest | WatchRequest,
+        permit: Permit,
+        caller: Caller,
+        paths: Mapping[str, str],
+    ) -> TextRun:
+        sampling = request.sampling
+        assert sampling.seed is not None
+        run = TextRun(
+            run_id=self._runs.next_id(),
+            num_samples=request.num_samples,
+            max_new_tokens=sampling.max_new_tokens,
+            seed=sampling.seed,
+            arrived=caller.arrived,
+            paths=paths,
+        )
+        self._start(run, request, permit, caller)
+        return run

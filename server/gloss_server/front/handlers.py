@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from google.protobuf.message import DecodeError, Message
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_server.front.call_error import CallError
 from gloss_server.front.call_log import CallLog, CallRecord
+from gloss_server.front.gate import Caller
+from gloss_server.front.rate_limit import client_of
 from gloss_server.front.run import Run
 from gloss_server.front.telemetry import Telemetry
 
@@ -47,7 +49,7 @@ class Call:
         deadline: the client's, or the server's cap, monotonic seconds.
         has_deadline: whether the client stated one.
         request_id: the caller's, or one of ours.
-        run: what it reads, once there is one; for log and metrics.
+        runs: what it reads, once there is any; for log and metrics.
     """
 
     def __init__(self, method: str, context: Context, content: bytes, max_seconds: float) -> None:
@@ -59,15 +61,25 @@ class Call:
         self.deadline = self.arrived + (max_seconds if remaining is None else remaining)
         self.peer = context.peer()
         self.request_id = ""
-        self.run: Run | None = None
+        self.runs: list[Run] = []
 
     def name(self, request_id: str) -> None:
         """Take over the caller's request_id, or make one."""
         self.request_id = request_id or uuid.uuid4().hex
 
-    def digest(self) -> bytes:
-        """Hash of the method and of everything the caller sent."""
-        return hashlib.sha256(self.method.encode() + b"\0" + self._content).digest()
+    def caller(self, request_id: str) -> Caller:
+        """Who calls, and under which name."""
+        digest = b""
+        if request_id:
+            # Of everything that was sent, and to which method.
+            digest = hashlib.sha256(self.method.encode() + b"\0" + self._content).digest()
+        return Caller(
+            request_id=request_id,
+            digest=digest,
+            client=client_of(self.peer),
+            arrived=self.arrived,
+            deadline=self.deadline,
+        )
 
     async def write(self, message: Message) -> None:
         """Send a message of a stream; waits while the client does not read."""
@@ -80,13 +92,21 @@ class Handlers:
     Args:
         telemetry, log: hear of every call.
         max_seconds: deadline of a call that states none.
+        max_seconds_of: the same for methods that have their own.
 
     Attributes:
         num_calls: calls in flight.
     """
 
-    def __init__(self, telemetry: Telemetry, log: CallLog, max_seconds: float) -> None:
-        self._telemetry, self._log, self._max_seconds = telemetry, log, max_seconds
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        log: CallLog,
+        max_seconds: float,
+        max_seconds_of: Mapping[str, float],
+    ) -> None:
+        self._telemetry, self._log = telemetry, log
+        self._max_seconds, self._max_seconds_of = max_seconds, dict(max_seconds_of)
         self.num_calls = 0
 
     def generic(self, methods: dict[str, Method]) -> grpc.GenericRpcHandler:
@@ -106,8 +126,10 @@ class Handlers:
         return grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers)
 
     def _behaviour(self, name: str, method: Method, message_class: Any) -> Callable[..., Any]:
+        max_seconds = self._max_seconds_of.get(name, self._max_seconds)
+
         async def behaviour(content: bytes, context: Context) -> Message | None:
-            call = Call(name, context, content, self._max_seconds)
+            call = Call(name, context, content, max_seconds)
             self._telemetry.call_started(name)
             self.num_calls += 1
             failure: CallError | None = None
@@ -136,9 +158,9 @@ class Handlers:
         seconds = time.monotonic() - call.arrived
         code = "OK" if failure is None else failure.code.name
         reason = None if failure is None else failure.reason
-        telemetry, run = self._telemetry, call.run
+        telemetry = self._telemetry
         telemetry.call_ended(call.method, code, reason, seconds)
-        phase = "queued" if run is None or run.started_at is None else "running"
+        phase = "queued" if _earliest(run.started_at for run in call.runs) is None else "running"
         if reason == "DEADLINE_EXCEEDED":
             telemetry.expired(phase)
         elif reason == "CANCELLED":
@@ -149,17 +171,11 @@ class Handlers:
 
 
 def _record(call: Call, code: str, reason: str | None, seconds: float) -> CallRecord:
-    run = call.run
-    if run is None:
-        return CallRecord(
-            method=call.method,
-            request_id=call.request_id,
-            peer=call.peer,
-            code=code,
-            reason=reason,
-            seconds=seconds,
-        )
-    started, first = run.started_at, run.first_token_at
+    runs = call.runs
+    started = _earliest(run.started_at for run in runs)
+    first = _earliest(run.first_token_at for run in runs)
+    # A run that was joined began before this call.
+    arrived = min((run.arrived for run in runs), default=call.arrived)
     return CallRecord(
         method=call.method,
         request_id=call.request_id,
@@ -167,12 +183,18 @@ def _record(call: Call, code: str, reason: str | None, seconds: float) -> CallRe
         code=code,
         reason=reason,
         seconds=seconds,
-        queue_seconds=None if started is None else started - run.arrived,
-        first_token_seconds=None if first is None else first - run.arrived,
-        num_items=run.num_items,
-        num_tokens=run.num_tokens,
-        explanations=[explanation.explanation for explanation in run.explanations],
+        queue_seconds=None if started is None else started - arrived,
+        first_token_seconds=None if first is None else first - arrived,
+        num_items=sum(run.num_items for run in runs),
+        num_tokens=sum(run.num_tokens for run in runs),
+        num_text_tokens=sum(run.num_text_tokens for run in runs),
+        num_target_tokens=sum(run.num_target_tokens for run in runs),
+        explanations=[e.explanation for run in runs for e in run.explanations],
     )
+
+
+def _earliest(times: Iterable[float | None]) -> float | None:
+    return min((time for time in times if time is not None), default=None)
 
 
 async def _answer(call: Call, method: Method, message_class: Any, content: bytes) -> Message | None:

@@ -34,11 +34,11 @@ class Events:
         self._counters = {value: family.labels(value) for value in (*values, labels.OTHER)}
         self._totals = dict.fromkeys(self._counters, 0)
 
-    def count(self, value: str) -> None:
-        """One more of `value`."""
+    def count(self, value: str, num: int = 1) -> None:
+        """So many more of `value`."""
         known = value if value in self._counters else labels.OTHER
-        self._counters[known].inc()
-        self._totals[known] += 1
+        self._counters[known].inc(num)
+        self._totals[known] += num
 
     def occurred(self) -> dict[str, int]:
         """How often each came, those that did only."""
@@ -55,6 +55,7 @@ class Metrics:
         self._durations()
         self._engine()
         self._explanations()
+        self._target()
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(f"gloss_{name}", text, registry=self.registry)
@@ -214,3 +215,32 @@ class Metrics:
             "fve_baseline", "Mean squared error at which FVE is 0; NaN where none is known."
         )
         self.fve_baseline.set(float("nan"))
+
+    def _target(self) -> None:
+        self.reading = self._gauge(
+            "reading", "Texts and prompts that the target reads or that wait for it."
+        )
+        self.watching = self._gauge("watching", "Watches whose target generates.")
+        self.capture_time = self._histogram(
+            "capture_seconds",
+            "How long the target's passes of an engine step took, of steps with any.",
+            buckets.STEP_SECONDS,
+        )
+        self.watch_lag = self._histogram(
+            "watch_lag_seconds",
+            "From a token that the target generated until its explanation was finished.",
+            buckets.CALL_SECONDS,
+        )
+        self.target_tokens_read = self._counter(
+            "target_tokens_read_total", "Tokens of texts and prompts that the target ran."
+        )
+        self.target_tokens_generated = self._counter(
+            "target_tokens_generated_total", "Tokens the target generated."
+        )
+        self.captured = self._counter("captured_total", "Activations that the target read.")
+        self.skipped = self._events(
+            "skipped_tokens_total",
+            "Tokens the target generated that were not explained, by why.",
+            "reason",
+            labels.SKIPS,
+        )

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_engine.info import CheckpointInfo, ModelInfo
 from gloss_server import __version__
+from gloss_server.front.token_texts import TokenTexts
 from gloss_server.settings import ServeSettings
 
 MAX_REPLY_BYTES = 3 << 20
@@ -22,6 +23,20 @@ _SOURCES = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServedTarget:
+    """A loaded target.
+
+    Attributes:
+        fingerprint: of its checkpoint.
+        tokenizer: its own; texts: of single tokens.
+    """
+
+    fingerprint: str
+    tokenizer: Tokenizer
+    texts: TokenTexts
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServedModel:
     """A loaded engine's checkpoints, under the name that requests may state.
 
@@ -29,18 +44,30 @@ class ServedModel:
         model: the name.
         info: the checkpoints.
         tokenizer: the AV's, for text as it streams.
+        target: the explained model; None where none is loaded.
         version: of Gloss.
     """
 
     model: str
     info: ModelInfo
     tokenizer: Tokenizer
+    target: ServedTarget | None = None
     version: str = __version__
 
     @classmethod
     def of(cls, model: str, info: ModelInfo) -> ServedModel:
         """The model that an engine has loaded."""
-        return cls(model=model, info=info, tokenizer=Tokenizer.from_str(info.tokenizer))
+        tokenizer = Tokenizer.from_str(info.tokenizer)
+        target = None
+        if info.target is not None:
+            assert info.target_tokenizer is not None
+            # Often the AV's own: a large vocabulary takes a second.
+            same = info.target_tokenizer == info.tokenizer
+            its_own = tokenizer if same else Tokenizer.from_str(info.target_tokenizer)
+            target = ServedTarget(
+                fingerprint=info.target.fingerprint, tokenizer=its_own, texts=TokenTexts(its_own)
+            )
+        return cls(model=model, info=info, tokenizer=tokenizer, target=target)
 
     @property
     def fingerprint(self) -> str:
@@ -76,6 +103,7 @@ class ServedModel:
             fingerprint=info.fingerprint,
             av=_checkpoint(info.av),
             ar=None if info.ar is None else _checkpoint(info.ar),
+            target=None if info.target is None else _checkpoint(info.target),
             layer_index=info.layer_index,
             d_model=info.av.d_model,
             injection_scale=info.injection_scale,
@@ -92,6 +120,7 @@ class ServedModel:
             kernels=info.kernels,
             quantization=info.quantization,
             batch_invariant=info.batch_invariant,
+            target_generates=info.target_generates,
             limits=pb.Limits(
                 max_items=settings.max_items,
                 max_samples=settings.max_samples,
@@ -101,6 +130,10 @@ class ServedModel:
                 max_queued_explanations=settings.max_queued_explanations,
                 max_queued_tokens=settings.max_queued_tokens,
                 default_deadline_seconds=settings.default_deadline_seconds,
+                max_text_tokens=info.max_text_tokens,
+                max_watch_tokens=info.max_watch_tokens,
+                watch_max_pending=info.watch_max_pending,
+                watch_deadline_seconds=settings.watch_deadline_seconds,
             ),
         )
 

@@ -60,6 +60,11 @@ class RateLimit:
             )
         bucket.level -= num_tokens
 
+    def spend(self, client: str, num_tokens: int) -> None:
+        """Take tokens of a call that has begun already: it is not refused."""
+        if self._rate is not None:
+            self._filled(client, self._rate).level -= num_tokens
+
     def refund(self, client: str, num_tokens: int) -> None:
         """Give back what a call did not generate."""
         if self._rate is not None and client in self._buckets:

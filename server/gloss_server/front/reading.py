@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gloss_api.v1 import gloss_pb2 as pb
-from gloss_engine.errors import RequestError
 from gloss_engine.info import ModelInfo
 from gloss_engine.request import TextRequest, VerbalizeRequest
-from gloss_engine.sampling import SamplingParams
 from gloss_server.front.call_error import CallError
 from gloss_server.front.model import MAX_REPLY_BYTES, ServedModel
+from gloss_server.front.options import Limits, Options, check_ar
 from gloss_server.front.tensor import check_reply_dtype, decode_rows, reply_bytes
-from gloss_server.settings import ServeSettings
 
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 _MAX_NAME_LENGTH = 128
-_MAX_STOPS, _MAX_STOP_LENGTH = 16, 256
 _MAX_TEXT_LENGTH = 16 << 10
 """Characters of a text for the AR: more than ten times the longest explanation."""
 _EXPLANATION_BYTES, _TOKEN_BYTES = 256, 16
 """A reply's bytes for an explanation and for each of its tokens: an id of up to 3 bytes, and its
 text twice, at the 4 to 5 bytes that a token of running text has."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a call may ask of this model under these settings."""
-
-    settings: ServeSettings
-    model: ServedModel
 
 
 def read_verbalize(
@@ -56,7 +43,7 @@ def read_verbalize(
         request.activations, info.av.d_model, f"{prefix}activations", settings.max_items
     )
     num_items = len(activations)
-    options = _Options.read(request.options, limits, f"{prefix}options")
+    options = Options.read(request.options, limits, f"{prefix}options")
     keys = _ItemColumns.read(request, num_items, limits.model.info, f"{prefix}items")
     num_sequences = num_items * options.num_samples
     reply = num_sequences * (_EXPLANATION_BYTES + _TOKEN_BYTES * options.sampling.max_new_tokens)
@@ -88,7 +75,7 @@ def read_reconstruct(request: pb.ReconstructRequest, limits: Limits) -> TextRequ
     """
     info = limits.model.info
     check_model(request.model, limits.model)
-    _check_ar(info)
+    check_ar(info)
     check_reply_dtype(request.dtype, "dtype")
     texts = _texts(request.texts, limits.settings.max_items)
     size = reply_bytes(len(texts), info.av.d_model, request.dtype)
@@ -110,7 +97,7 @@ def read_score(request: pb.ScoreRequest, limits: Limits) -> TextRequest:
     """
     info, most = limits.model.info, limits.settings.max_items
     check_model(request.model, limits.model)
-    _check_ar(info)
+    check_ar(info)
     texts = _texts(request.texts, most)
     if not request.HasField("activations"):
         message = "activations: got none, expected [n, d_model]"
@@ -154,55 +141,6 @@ def check_request_id(request_id: str, prefix: str = "") -> None:
             f"{_MAX_NAME_LENGTH} that print",
             field,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Options:
-    num_samples: int
-    sampling: SamplingParams
-    score: bool | None
-
-    @classmethod
-    def read(cls, options: pb.GenerationOptions, limits: Limits, field: str) -> _Options:
-        info, settings = limits.model.info, limits.settings
-        num_samples = options.num_samples if options.HasField("num_samples") else 1
-        if not 1 <= num_samples <= settings.max_samples:
-            raise CallError(
-                "INVALID_SAMPLES",
-                f"{field}.num_samples: got {num_samples}, expected 1 to {settings.max_samples}",
-                f"{field}.num_samples",
-            )
-        score = options.score if options.HasField("score") else None
-        if score:
-            _check_ar(info, f"{field}.score")
-        return cls(num_samples=num_samples, sampling=_sampling(options, info, field), score=score)
-
-
-def _sampling(options: pb.GenerationOptions, info: ModelInfo, field: str) -> SamplingParams:
-    given = {name: getattr(options, name) for name in _SAMPLING if options.HasField(name)}
-    default = min(SamplingParams.max_new_tokens, info.max_new_tokens)
-    wanted = options.max_new_tokens if options.HasField("max_new_tokens") else default
-    if wanted > info.max_new_tokens:
-        raise CallError(
-            "TOO_MANY_TOKENS",
-            f"{field}.max_new_tokens: got {wanted}, expected at most {info.max_new_tokens}, "
-            "this server's limit",
-            f"{field}.max_new_tokens",
-        )
-    # Counted before anything is made of them: a call may bring millions.
-    if len(options.stop) > _MAX_STOPS or any(len(s) > _MAX_STOP_LENGTH for s in options.stop):
-        raise CallError(
-            "INVALID_SAMPLING",
-            f"{field}.stop: got {len(options.stop)}, expected at most {_MAX_STOPS} of at most "
-            f"{_MAX_STOP_LENGTH} characters",
-            f"{field}.stop",
-        )
-    stops = tuple(options.stop)
-    seed = options.seed if options.HasField("seed") else secrets.randbits(64)
-    try:
-        return SamplingParams(max_new_tokens=wanted, seed=seed, stop=stops, **given)
-    except RequestError as error:
-        raise CallError.of_request(error, f"{field}.") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,16 +205,6 @@ def _check_layer(layer: int, info: ModelInfo, is_allowed: bool, place: str) -> N
             f"{field}: got {layer}, expected K = {k}. K means the output of block K, which "
             f"transformers calls hidden_states[{k + 1}] (hidden_states[{k}] is the output of the "
             "block before). Read there, or set allow_layer_mismatch",
-            field,
-        )
-
-
-def _check_ar(info: ModelInfo, field: str | None = None) -> None:
-    if info.ar is None:
-        what = f"{field}: " if field else ""
-        raise CallError(
-            "NO_RECONSTRUCTOR",
-            f"{what}no AR is loaded; start the server with --ar",
             field,
         )
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from gloss_server.front.call_error import CallError
 from gloss_server.front.run import Run
 
-_EXPLANATION_BYTES, _TOKEN_BYTES = 720, 84
-"""What an explanation and each of its tokens take as Python objects (tracemalloc, 64-bit)."""
+_EXPLANATION_BYTES, _TOKEN_BYTES, _VALUE_BYTES = 720, 84, 160
+"""What an explanation, each of its tokens and each small value take as Python objects
+(tracemalloc, 64-bit)."""
 
 
 @dataclass(kw_only=True)
@@ -77,8 +78,11 @@ class ResultMemory:
         if not is_kept or self._seconds == 0:
             del self._memories[request_id]
             return
+        run = memory.run
         memory.num_bytes = (
-            memory.run.num_sequences * _EXPLANATION_BYTES + memory.run.num_tokens * _TOKEN_BYTES
+            run.num_sequences * _EXPLANATION_BYTES
+            + run.num_tokens * _TOKEN_BYTES
+            + run.num_values * _VALUE_BYTES
         )
         self.num_bytes += memory.num_bytes
         self._ended[request_id] = memory

@@ -8,7 +8,7 @@ reaches it in one message.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from gloss_engine.request import Explanation, TextResult
 from gloss_server.front.call_error import CallError
@@ -18,20 +18,22 @@ class Run:
     """Results of one request as they arrive.
 
     Args:
-        num_items: activations or texts.
+        num_items: activations or texts; of a text, those that are known.
         num_samples: explanations of each; 0 for texts.
         max_new_tokens: most tokens of an explanation.
         seed: of the draws.
         arrived: when its call arrived, monotonic seconds.
         streams: whether tokens come one by one.
-        client: who asked for it, for his rate.
 
     Attributes:
         run_id: its number towards the engine.
         tokens: generated ids by sequence (index * num_samples + sample); streams only.
         explanations, texts: what is finished, in the order in which it finished.
         num_started: activations that began to run.
-        num_tokens: tokens generated.
+        num_tokens: tokens generated for explanations.
+        num_text_tokens, num_target_tokens: tokens the target has read, and generated.
+        paths: the contract's names of fields that the engine judges, by the engine's; None: it
+            judges none that the front has not.
         started_at, first_token_at, ended_at: monotonic seconds, None before.
         failure: why it ended early, or None.
     """
@@ -46,15 +48,15 @@ class Run:
         seed: int,
         arrived: float,
         streams: bool,
-        client: str = "",
     ) -> None:
         self.run_id, self.num_items, self.num_samples = run_id, num_items, num_samples
         self.max_new_tokens, self.seed, self.arrived = max_new_tokens, seed, arrived
-        self.streams, self.client = streams, client
+        self.streams = streams
         self.tokens: list[list[int]] = [[] for _ in range(num_items * num_samples * streams)]
         self.explanations: list[Explanation] = []
         self.texts: list[TextResult] = []
-        self.num_started = self.num_tokens = 0
+        self.num_started = self.num_tokens = self.num_text_tokens = self.num_target_tokens = 0
+        self.paths: Mapping[str, str] | None = None
         self.started_at: float | None = None
         self.first_token_at: float | None = None
         self.ended_at: float | None = None
@@ -66,6 +68,15 @@ class Run:
     def num_sequences(self) -> int:
         """Explanations it asks for."""
         return self.num_items * self.num_samples
+
+    def waits_since(self, index: int) -> float:
+        """When it was known that an item is to run, monotonic seconds."""
+        return self.arrived
+
+    @property
+    def num_values(self) -> int:
+        """Small values that it holds besides explanations."""
+        return 0
 
     @property
     def has_ended(self) -> bool:

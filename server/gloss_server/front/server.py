@@ -25,17 +25,19 @@ from grpc_reflection.v1alpha import reflection
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_server.address import Address
 from gloss_server.command_error import CommandError
-from gloss_server.embedded import embedded_pair
 from gloss_server.front.call_error import CallError
 from gloss_server.front.call_log import CallLog
 from gloss_server.front.dispatcher import Dispatcher
+from gloss_server.front.engine_order import engine_order, supervisor_policy
 from gloss_server.front.handlers import Handlers
 from gloss_server.front.metrics_server import MetricsServer
 from gloss_server.front.safe_parsing import SafeParsing
 from gloss_server.front.service import GlossService
+from gloss_server.front.stream_writer import StreamWriter
 from gloss_server.front.telemetry import Telemetry
-from gloss_server.link.messages import Failed, Load, Loaded, StepReport, WarmingUp
-from gloss_server.link.supervisor import WORKER, Supervisor, SupervisorPolicy
+from gloss_server.front.text_service import TextService
+from gloss_server.link.messages import Failed, Loaded, StepReport, WarmingUp
+from gloss_server.link.supervisor import WORKER, Supervisor
 from gloss_server.settings import ServeSettings
 from gloss_server.terminal import visible
 
@@ -77,9 +79,16 @@ class Server:
         self._log = CallLog(settings.log_level, settings.log_explanations)
         self._telemetry = Telemetry()
         self._dispatcher = Dispatcher(settings, self._telemetry, self._log)
-        self._handlers = Handlers(self._telemetry, self._log, settings.default_deadline_seconds)
-        self._supervisor = Supervisor(_order(settings), self, _policy(settings), worker)
-        self._dispatcher.supervisor = self._supervisor
+        self._handlers = Handlers(
+            self._telemetry,
+            self._log,
+            settings.default_deadline_seconds,
+            {"Watch": settings.watch_deadline_seconds},
+        )
+        self._supervisor = Supervisor(
+            engine_order(settings), self, supervisor_policy(settings), worker
+        )
+        self._dispatcher.connect(self._supervisor)
         self._health = health.aio.HealthServicer()
         self._servers: list[grpc.aio.Server] = []
         self._bound: dict[str, str] = {}
@@ -145,8 +154,11 @@ class Server:
     async def _listen(self) -> None:
         """Open the service's port, and the admin port if there is one."""
         server = self._make_server()
-        service = GlossService(self._settings, self._dispatcher, self._telemetry)
-        server.add_generic_rpc_handlers((self._handlers.generic(service.methods()),))
+        streams = StreamWriter()
+        service = GlossService(self._settings, self._dispatcher, self._telemetry, streams)
+        texts = TextService(self._settings, self._dispatcher, streams)
+        methods = service.methods() | texts.methods()
+        server.add_generic_rpc_handlers((self._handlers.generic(methods),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._settings.reflection:
             names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -253,46 +265,6 @@ def _check_free(address: Address) -> None:
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(place)
-
-
-def _order(settings: ServeSettings) -> Load:
-    """What the engine loads.
-
-    Raises:
-        CommandError: settings that this version does not know what to do with.
-    """
-    if settings.target is not None:
-        raise CommandError("target: this version does not use it yet; leave it out")
-    config = {
-        "device": settings.device,
-        "dtype": settings.dtype,
-        "quantization": settings.quantization,
-        "injection_mode": settings.injection_mode,
-        "max_new_tokens": settings.max_new_tokens,
-        "fve_baseline": settings.fve_baseline,
-        "num_threads": settings.num_threads,
-        "max_step_tokens": settings.max_step_tokens,
-        "batch_invariant": settings.batch_invariant,
-        "graphs": settings.graphs,
-    }
-    for name in ("num_slots", "memory_fraction"):
-        if getattr(settings, name) is not None:
-            config[name] = getattr(settings, name)
-    if settings.av is None:
-        pair = embedded_pair()
-        return Load(av=str(pair.av), ar=str(pair.ar), config=config)
-    return Load(
-        av=str(settings.av), ar=None if settings.ar is None else str(settings.ar), config=config
-    )
-
-
-def _policy(settings: ServeSettings) -> SupervisorPolicy:
-    return SupervisorPolicy(
-        heartbeat_timeout=settings.heartbeat_timeout_seconds,
-        load_timeout=settings.load_timeout_seconds,
-        restart_limit=settings.restart_limit,
-        restart_window=settings.restart_window_seconds,
-    )
 
 
 def _options(settings: ServeSettings) -> list[tuple[str, int]]:

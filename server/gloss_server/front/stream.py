@@ -1,7 +1,8 @@
 """A reader's place in a run, and the messages that take it further.
 
 `StreamCursor.take` puts everything that has come since the last time into as few messages as their
-size allows. A reader who comes late, or again, gets all from the beginning.
+size allows. A reader who comes late, or again, gets all from the beginning. What messages of
+Explain and Watch have besides is in `text_stream.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from gloss_server.front.writing import explanation_message, stream_end
 MAX_MESSAGE_BYTES = 512 << 10
 """Messages are closed at this size; the contract promises under 1 MiB."""
 _DELTA_BYTES = 24
+_CONTEXT_TOKENS = 16
+"""Tokens that the text of those behind them may depend on."""
+StreamMessage = pb.StreamVerbalizeResponse | pb.ExplainResponse | pb.WatchResponse
 
 
 class TextStream:
@@ -35,21 +39,37 @@ class TextStream:
         self._known = ""
         self.text = ""
 
+    def continue_from(self, token_ids: Sequence[int]) -> None:
+        """Begin behind these tokens, whose text is known elsewhere."""
+        self._ids = list(token_ids[-_CONTEXT_TOKENS:])
+        self._read = len(self._ids)
+        # A character that they leave unfinished comes with the first token that completes it.
+        self._known = self._decode().rstrip("\ufffd")
+
     def push(self, token_ids: Sequence[int]) -> str:
         """The text that these tokens add."""
         self._ids.extend(token_ids)
-        decoded: str = self._tokenizer.decode(self._ids[self._window :], skip_special_tokens=False)
+        decoded = self._decode()
         if decoded.endswith("\ufffd") or not decoded.startswith(self._known):
             return ""
         added = decoded[len(self._known) :]
         self._window, self._read = self._read, len(self._ids)
-        self._known = self._tokenizer.decode(self._ids[self._window :], skip_special_tokens=False)
+        self._known = self._decode()
         self.text += added
         return added
+
+    def rest(self) -> str:
+        """What waits for a character to be finished, as far as it is one."""
+        decoded = self._decode()
+        return decoded[len(self._known) :] if decoded.startswith(self._known) else ""
 
     def rest_of(self, raw_text: str) -> str:
         """What is missing of the whole text, which is known now."""
         return raw_text[len(self.text) :] if raw_text.startswith(self.text) else ""
+
+    def _decode(self) -> str:
+        window: str = self._tokenizer.decode(self._ids[self._window :], skip_special_tokens=False)
+        return window
 
 
 class StreamCursor:
@@ -60,26 +80,31 @@ class StreamCursor:
         tokenizer: the AV's.
 
     Attributes:
+        run: as given.
         is_at_end: the run's end has been taken.
     """
 
     def __init__(self, run: Run, tokenizer: Tokenizer) -> None:
-        self._run, self._tokenizer = run, tokenizer
-        self._open = list(range(run.num_sequences))
+        self.run, self._tokenizer = run, tokenizer
+        self._open: list[int] = []
         self._texts: dict[int, TextStream] = {}
-        self._num_sent = [0] * run.num_sequences
+        self._num_sent: list[int] = []
         self._num_explanations = 0
         self.is_at_end = False
-        self._message = pb.StreamVerbalizeResponse()
+        self._message = self._new_message()
         self._num_bytes = 0
-        self._full: list[pb.StreamVerbalizeResponse] = []
+        self._full: list[StreamMessage] = []
 
-    def take(self, info: ModelInfo) -> list[pb.StreamVerbalizeResponse]:
+    def take(self, info: ModelInfo) -> list[StreamMessage]:
         """Messages with all that came since the last time; none if nothing did.
 
         Once the run has ended well the last one carries its end.
         """
-        run, num_sent = self._run, self._num_sent
+        self._add_news()
+        run, num_sent = self.run, self._num_sent
+        # A text's sequences are known as its activations are read.
+        self._open.extend(range(len(num_sent), run.num_sequences))
+        num_sent.extend([0] * (run.num_sequences - len(num_sent)))
         finished = run.explanations[self._num_explanations :]
         last = {e.index * run.num_samples + e.sample: e for e in finished}
         for sequence in self._open:
@@ -93,15 +118,28 @@ class StreamCursor:
             self._num_explanations += len(finished)
         if run.has_ended and run.failure is None and not self.is_at_end:
             self.is_at_end = True
-            self._message.end.CopyFrom(stream_end(run, info))
+            self._add_end(info)
             self._num_bytes += 1
         if self._num_bytes:
             self._close_message()
         messages, self._full = self._full, []
         return messages
 
+    def _new_message(self) -> StreamMessage:
+        return pb.StreamVerbalizeResponse()
+
+    def _add_news(self) -> None:
+        """Add what came besides explanations; it goes before them."""
+
+    def _add_end(self, info: ModelInfo) -> None:
+        """Add the summary of a run that has ended well."""
+        self._message.end.CopyFrom(stream_end(self.run, info))
+
+    def _message_of(self, explanation: Explanation) -> pb.Explanation:
+        return explanation_message(explanation)
+
     def _add_delta(self, sequence: int, explanation: Explanation | None) -> None:
-        run = self._run
+        run = self.run
         sent = self._num_sent[sequence]
         text_stream = self._texts.get(sequence)
         if text_stream is None:
@@ -125,7 +163,7 @@ class StreamCursor:
         self._grow(_DELTA_BYTES + 5 * len(token_ids) + 4 * len(text))
 
     def _add_explanation(self, explanation: Explanation) -> None:
-        message = explanation_message(explanation)
+        message = self._message_of(explanation)
         self._message.explanations.append(message)
         self._grow(message.ByteSize() + 8)
 
@@ -136,5 +174,5 @@ class StreamCursor:
 
     def _close_message(self) -> None:
         self._full.append(self._message)
-        self._message = pb.StreamVerbalizeResponse()
+        self._message = self._new_message()
         self._num_bytes = 0

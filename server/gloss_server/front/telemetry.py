@@ -58,6 +58,7 @@ class Telemetry:
         self._num_slots = 0
         self._engine = EngineStats()
         self._generated_tokens = self._prefix_tokens_reused = 0
+        self._target_tokens_read = self._target_tokens_generated = self._captured = 0
         self._last_step: float | None = None
         self.engine_state(self._state)
 
@@ -117,6 +118,10 @@ class Telemetry:
             if flag == "unclosed":
                 self.metrics.unclosed.inc()
 
+    def watch_lag(self, seconds: float) -> None:
+        """An explanation of a Watch was finished so long after its token was there."""
+        self.metrics.watch_lag.observe(seconds)
+
     def item_error(self, reason: str) -> None:
         """An activation or a sample failed alone."""
         self.metrics.item_errors.count(reason)
@@ -166,7 +171,27 @@ class Telemetry:
         prefilled = stats.prefill_tokens - before.prefill_tokens
         if prefilled > 0:
             metrics.prefill_tokens.inc(prefilled)
+        self._count_target(stats, before)
         self._engine = stats
+
+    def _count_target(self, stats: EngineStats, before: EngineStats) -> None:
+        metrics = self.metrics
+        num_read = max(stats.target_tokens_read - before.target_tokens_read, 0)
+        num_said = max(stats.target_tokens_generated - before.target_tokens_generated, 0)
+        num_captured = max(stats.captured - before.captured, 0)
+        metrics.target_tokens_read.inc(num_read)
+        metrics.target_tokens_generated.inc(num_said)
+        metrics.captured.inc(num_captured)
+        self._target_tokens_read += num_read
+        self._target_tokens_generated += num_said
+        self._captured += num_captured
+        seconds = stats.capture_seconds - before.capture_seconds
+        if seconds > 0:
+            metrics.capture_time.observe(seconds)
+        for reason, count in stats.skipped.items():
+            more = count - before.skipped.get(reason, 0)
+            if more > 0:
+                metrics.skipped.count(reason, more)
 
     def _show(self, stats: EngineStats) -> None:
         """Set the gauges."""
@@ -176,6 +201,8 @@ class Telemetry:
         metrics.waiting_to_score.set(stats.num_to_score)
         metrics.pages_used.set(stats.pages_used)
         metrics.pages.set(stats.pages_total)
+        metrics.reading.set(stats.num_reading)
+        metrics.watching.set(stats.num_watching)
 
     def engine_state(self, state: str) -> None:
         """What the server can do now: loading, serving, restarting or draining."""
@@ -238,6 +265,12 @@ class Telemetry:
             prefix_tokens_reused=self._prefix_tokens_reused,
             scored=self._num_scored,
             engine_restarts=self._num_restarts,
+            reading=engine.num_reading,
+            watching=engine.num_watching,
+            target_tokens_read=self._target_tokens_read,
+            target_tokens_generated=self._target_tokens_generated,
+            captured=self._captured,
+            skipped=_named(self.metrics.skipped),
         )
         if self._num_scored:
             response.mean_mse = self._mse_sum / self._num_scored

@@ -11,12 +11,17 @@ from gloss_api.v1 import gloss_pb2 as pb
 from gloss_engine import request
 from gloss_engine.info import ModelInfo
 from gloss_engine.request import Explanation, TextResult
+from gloss_engine.text_request import SKIP_REASONS, TokenPlace
 from gloss_server.front.call_error import item_status
 from gloss_server.front.run import Run
 from gloss_server.front.tensor import encode_rows
+from gloss_server.front.token_texts import TokenTexts
 
 FINISH_REASONS: dict[str, pb.FinishReason] = {
     reason: getattr(pb, f"FINISH_REASON_{reason.upper()}") for reason in request.FINISH_REASONS
+}
+SKIPPED: dict[str, pb.SkipReason] = {
+    reason: getattr(pb, f"SKIP_REASON_{reason.upper()}") for reason in SKIP_REASONS
 }
 _FLAGS: dict[str, pb.ExplanationFlag] = {
     name.removeprefix("EXPLANATION_FLAG_").lower(): getattr(pb, name)
@@ -42,6 +47,18 @@ def explanation_message(explanation: Explanation) -> pb.Explanation:
             fve=explanation.fve,
             flags=[_FLAGS[flag] for flag in explanation.flags],
         ),
+        lag_seconds=explanation.lag_seconds,
+    )
+
+
+def token_position(place: TokenPlace, texts: TokenTexts) -> pb.TokenPosition:
+    """Where an activation stands in the target's text."""
+    return pb.TokenPosition(
+        position=place.position,
+        token_id=place.token_id,
+        token=texts.of(place.token_id),
+        norm=place.norm,
+        layer_index=place.layer_index,
     )
 
 
@@ -56,6 +73,11 @@ def verbalize_response(run: Run, request_id: str, info: ModelInfo) -> pb.Verbali
         usage=usage(run, info),
         timings=timings(run),
     )
+
+
+def stream_start(run: Run, request_id: str, info: ModelInfo) -> pb.StreamStart:
+    """What the first message says of a run."""
+    return pb.StreamStart(request_id=request_id, fingerprint=info.fingerprint, seed=run.seed)
 
 
 def stream_end(run: Run, info: ModelInfo) -> pb.StreamEnd:

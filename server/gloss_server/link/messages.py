@@ -14,6 +14,19 @@ import numpy as np
 from gloss_engine.info import ModelInfo
 from gloss_engine.request import Explanation, TextRequest, TextResult, VerbalizeRequest
 from gloss_engine.stats import EngineStats
+from gloss_engine.text_request import (
+    CapturedToken,
+    CaptureRequest,
+    ExplainRequest,
+    OpenedText,
+    Reading,
+    SkippedToken,
+    TargetEnd,
+    WatchRequest,
+)
+
+EngineRequest = VerbalizeRequest | TextRequest | ExplainRequest | WatchRequest | CaptureRequest
+"""What an engine can be asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,12 +34,13 @@ class Load:
     """Front to engine, first of all: what to load.
 
     Attributes:
-        av, ar: checkpoint directories.
+        av, ar, target: checkpoint directories.
         config: fields of EngineConfig.
     """
 
     av: str
     ar: str | None
+    target: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
 
 
@@ -75,7 +89,7 @@ class Submit:
     """A request to run; activations are numpy arrays."""
 
     run_id: int
-    request: VerbalizeRequest | TextRequest
+    request: EngineRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +127,21 @@ class TokenColumns:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TargetTokenColumns:
+    """One step's new tokens of all targets that generate, as columns.
+
+    Attributes:
+        run_ids: [n] int64.
+        positions: [n] int32, the prompt's counted.
+        token_ids: [n] int32.
+    """
+
+    run_ids: np.ndarray
+    positions: np.ndarray
+    token_ids: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
     """Engine to front: what one step brought.
 
@@ -123,7 +152,9 @@ class StepReport:
         num_rows: sequences that got a token.
         started: run id to the number of activations that began to run.
         tokens: new tokens, streaming runs only.
-        explanations, texts: results; their request_id is the run id as text.
+        explanations, texts: results; their request_id is the run id as text, as it is in all that
+            follows but the columns.
+        opened, captured, target_tokens, target_ends, skipped, readings: as in StepOutput.
         finished: runs whose last result is among them.
         refusals: runs that were not taken.
         stats: counters and gauges after the step.
@@ -136,6 +167,12 @@ class StepReport:
     tokens: TokenColumns
     explanations: list[Explanation]
     texts: list[TextResult]
+    opened: list[OpenedText]
+    captured: list[CapturedToken]
+    target_tokens: TargetTokenColumns
+    target_ends: list[TargetEnd]
+    skipped: list[SkippedToken]
+    readings: list[Reading]
     finished: list[int]
     refusals: list[Refusal]
     stats: EngineStats

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gloss_engine.request import TextRequest, VerbalizeRequest
 from gloss_server.command_error import CommandError
 from gloss_server.link.channel import Closed, encode, read_message
 from gloss_server.link.messages import (
     Commands,
+    EngineRequest,
     Failed,
     Load,
     Loaded,
@@ -133,7 +133,7 @@ class Supervisor:
                 async with asyncio.timeout(delay):
                     await self._stopping.wait()
 
-    def submit(self, run_id: int, request: VerbalizeRequest | TextRequest) -> None:
+    def submit(self, run_id: int, request: EngineRequest) -> None:
         """Send a request with what else this turn of the event loop brings."""
         self._submits.append(Submit(run_id=run_id, request=request))
         self._flush_soon()

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from traceback import format_exception
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from gloss_engine.errors import GlossError, RequestError
 from gloss_engine.info import ModelInfo
 from gloss_engine.request import StepOutput, TextRequest, TokenDelta, VerbalizeRequest
 from gloss_engine.stats import EngineStats
+from gloss_engine.text_request import CaptureRequest, ExplainRequest, TargetToken, WatchRequest
 from gloss_server.link.channel import Closed, EngineChannel
 from gloss_server.link.messages import (
     Alive,
@@ -34,6 +35,8 @@ from gloss_server.link.messages import (
     Loaded,
     Refusal,
     StepReport,
+    Submit,
+    TargetTokenColumns,
     TokenColumns,
     WarmingUp,
 )
@@ -56,7 +59,16 @@ class WorkerEngine(Protocol):
         """Queue activations."""
 
     def submit_texts(self, request: TextRequest, request_id: str | None = None) -> str:
-        """Queue texts."""
+        """Queue texts for the AR."""
+
+    def submit_explain(self, request: ExplainRequest, request_id: str | None = None) -> str:
+        """Queue a text whose activations are to be explained."""
+
+    def submit_watch(self, request: WatchRequest, request_id: str | None = None) -> str:
+        """Queue a prompt for the target to go on from."""
+
+    def submit_capture(self, request: CaptureRequest, request_id: str | None = None) -> str:
+        """Queue texts whose activations are to be read."""
 
     def cancel(self, request_id: str) -> None:
         """Take a request out at the next step."""
@@ -69,6 +81,16 @@ class WorkerEngine(Protocol):
 
     def warm_up(self) -> float:
         """Do what is done once, before the first request; the seconds it took."""
+
+
+_SUBMITS: dict[type, Callable[[WorkerEngine, Any, str], str]] = {
+    VerbalizeRequest: lambda engine, request, name: engine.submit(request, name),
+    TextRequest: lambda engine, request, name: engine.submit_texts(request, name),
+    ExplainRequest: lambda engine, request, name: engine.submit_explain(request, name),
+    WatchRequest: lambda engine, request, name: engine.submit_watch(request, name),
+    CaptureRequest: lambda engine, request, name: engine.submit_capture(request, name),
+}
+"""What takes each kind of request."""
 
 
 class Worker:
@@ -102,13 +124,8 @@ class Worker:
 
     def _obey(self, commands: Commands, refusals: list[Refusal]) -> None:
         for submit in commands.submits:
-            name = str(submit.run_id)
             try:
-                if isinstance(submit.request, TextRequest):
-                    self._engine.submit_texts(submit.request, name)
-                else:
-                    self._engine.submit(submit.request, name)
-                    self._num_samples[name] = submit.request.num_samples
+                self._submit(submit)
             except RequestError as error:
                 refusals.append(
                     Refusal(
@@ -120,6 +137,12 @@ class Worker:
                 )
         for run_id in commands.cancels:
             self._engine.cancel(str(run_id))
+
+    def _submit(self, submit: Submit) -> None:
+        request, name = submit.request, str(submit.run_id)
+        _SUBMITS[type(request)](self._engine, request, name)
+        if not isinstance(request, TextRequest | CaptureRequest):
+            self._num_samples[name] = request.num_samples
 
     def _step(self, refusals: list[Refusal]) -> None:
         began = time.monotonic()
@@ -135,6 +158,12 @@ class Worker:
             tokens=self._columns(out.tokens),
             explanations=out.explanations,
             texts=out.texts,
+            opened=out.opened,
+            captured=out.captured,
+            target_tokens=_target_columns(out.target_tokens),
+            target_ends=out.target_ends,
+            skipped=out.skipped,
+            readings=out.readings,
             finished=[int(name) for name in out.finished],
             refusals=refusals,
             stats=self._engine.stats(),
@@ -154,6 +183,15 @@ class Worker:
             ),
             token_ids=np.array([delta.token_id for delta in tokens], np.int32),
         )
+
+
+def _target_columns(tokens: list[TargetToken]) -> TargetTokenColumns:
+    """What the targets of all runs have generated."""
+    return TargetTokenColumns(
+        run_ids=np.array([int(token.request_id) for token in tokens], np.int64),
+        positions=np.array([token.position for token in tokens], np.int32),
+        token_ids=np.array([token.token_id for token in tokens], np.int32),
+    )
 
 
 def load(order: Load) -> WorkerEngine:

@@ -25,8 +25,7 @@ def test_bounds_hold_and_releases_empty_it(calls: list[tuple[int, int, bool]]) -
     for num, tokens, leave in calls:
         try:
             admission.check(num, tokens, None)
-            admission.admit(num, tokens)
-            held.append((num, tokens))
+            held.append((num, tokens, admission.admit(num, tokens)))
         except CallError as error:
             assert error.reason in ("QUEUE_FULL", "BATCH_TOO_LARGE")
             fits = admission.num_explanations + num <= 20
@@ -35,9 +34,14 @@ def test_bounds_hold_and_releases_empty_it(calls: list[tuple[int, int, bool]]) -
             assert (error.retry_after is None) == (num > 20 or num * tokens > 300)
         assert admission.num_explanations <= 20 and admission.num_tokens <= 300
         if leave and held:
-            admission.release(*held.pop(0))
-    for num, tokens in held:
-        admission.release(num, tokens)
+            *_, lease = held.pop(0)
+            lease.close()
+    for num, tokens, lease in held:
+        for _ in range(num):
+            assert not lease.is_empty
+            lease.give_back(1, tokens)
+        assert lease.is_empty
+        lease.close()
     assert admission.num_explanations == admission.num_tokens == 0
 
 

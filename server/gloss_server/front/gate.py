@@ -1,0 +1,155 @@
+"""Who is let in, by kind of request: bounds on all that a request takes, then its client's rate.
+
+What is checked is taken at once; nothing happens in between. A Permit gives it back.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from gloss_engine.request import VerbalizeRequest
+from gloss_engine.text_request import ExplainRequest, WatchRequest
+from gloss_server.front.admission import Admission
+from gloss_server.front.permit import ExplainPermit, Permit, WatchPermit
+from gloss_server.front.rate_limit import RateLimit
+from gloss_server.front.room import Room
+from gloss_server.settings import ServeSettings
+
+_WATCH_RETRY_SECONDS = 2.0
+"""A Watch lasts for seconds to minutes."""
+_TEXT_RETRY_SECONDS = 0.5
+"""A text is read within a few steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who asks.
+
+    Attributes:
+        request_id: the caller's name for the request; empty: nobody can join it.
+        digest: of all that was sent.
+        client: whose rate it counts against.
+        arrived, deadline: monotonic seconds.
+    """
+
+    request_id: str
+    digest: bytes
+    client: str
+    arrived: float
+    deadline: float
+
+
+class Gate:
+    """The bounds of one server.
+
+    Args:
+        settings: what they are.
+
+    Attributes:
+        admission: of explanations; it hears how fast they drain.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.admission = Admission(settings.max_queued_explanations, settings.max_queued_tokens)
+        self._texts = Room({"texts": settings.max_queued_explanations})
+        self._reading = Room({"tokens of texts": settings.max_queued_text_tokens})
+        self._watches = Room({"watches": settings.max_queued_watches})
+        self._rates = RateLimit(settings.client_tokens_per_second, settings.client_burst_seconds)
+        self._max_positions = settings.max_items
+
+    def verbalize(self, request: VerbalizeRequest, caller: Caller) -> Permit:
+        """Let activations in.
+
+        Raises:
+            CallError: refused, as by all methods here.
+        """
+        num_explanations = len(request.activations) * request.num_samples
+        most = request.sampling.max_new_tokens
+        self.admission.check(num_explanations, most, caller.deadline - time.monotonic())
+        self._rates.charge(caller.client, num_explanations * most)
+        return Permit(
+            rates=self._rates,
+            client=caller.client,
+            charged=num_explanations * most,
+            results=self.admission.admit(num_explanations, most),
+            each=(1, most),
+        )
+
+    def texts(self, num_texts: int) -> Permit:
+        """Let texts for the AR in."""
+        retry_after = self.admission.retry_after()
+        self._texts.check(num_texts, field="texts", retry_after=retry_after)
+        return Permit(rates=self._rates, results=self._texts.take(num_texts), each=(1,))
+
+    def explain(
+        self, request: ExplainRequest, num_text_tokens: int, caller: Caller
+    ) -> ExplainPermit:
+        """Let a text in whose number of activations is not known yet.
+
+        Args:
+            num_text_tokens: most tokens it can have.
+        """
+        most, num_samples = request.sampling.max_new_tokens, request.num_samples
+        self.admission.check(num_samples, most, caller.deadline - time.monotonic())
+        self._check_text(num_text_tokens, "input")
+        self._rates.charge(caller.client, 0)
+        return ExplainPermit(
+            rates=self._rates,
+            client=caller.client,
+            results=self.admission.admit(num_samples, most),
+            each=(1, most),
+            admission=self.admission,
+            text=self._reading.take(num_text_tokens),
+            num_samples=num_samples,
+            max_new_tokens=most,
+            max_positions=self._max_positions,
+            field="positions",
+            deadline=caller.deadline,
+        )
+
+    def watch(self, request: WatchRequest, num_text_tokens: int, caller: Caller) -> WatchPermit:
+        """Let a Watch in. It lasts as long as its target speaks, so no deadline is too near.
+
+        Args:
+            num_text_tokens: most tokens its prompt can have.
+        """
+        assert request.max_pending is not None
+        most, num_samples = request.sampling.max_new_tokens, request.num_samples
+        num_explanations = request.max_pending * num_samples
+        self._watches.check(1, field="prompt", retry_after=_WATCH_RETRY_SECONDS)
+        self.admission.check(num_explanations, most, None, "max_pending")
+        self._check_text(num_text_tokens, "prompt")
+        charged = num_explanations * most + request.target_sampling.max_new_tokens
+        self._rates.charge(caller.client, charged)
+        room = self.admission.admit(num_explanations, most)
+        permit = WatchPermit(
+            rates=self._rates,
+            client=caller.client,
+            charged=charged,
+            each=(1, most),
+            others=(self._watches.take(1), room),
+            admission=self.admission,
+            text=self._reading.take(num_text_tokens),
+            num_samples=num_samples,
+            max_new_tokens=most,
+            max_positions=self._max_positions,
+            field="prompt_positions",
+            max_pending=request.max_pending,
+        )
+        permit.set_idle(num_explanations)
+        return permit
+
+    def capture(self, num_text_tokens: int, caller: Caller) -> Permit:
+        """Let a call in that reads texts piece by piece.
+
+        Args:
+            num_text_tokens: most tokens of what it has in flight at a time.
+        """
+        self._check_text(num_text_tokens, "inputs")
+        self._rates.charge(caller.client, 0)
+        room = self._reading.take(num_text_tokens)
+        return Permit(rates=self._rates, client=caller.client, others=(room,))
+
+    def _check_text(self, num_tokens: int, field: str) -> None:
+        self._reading.check(num_tokens, field=field, retry_after=_TEXT_RETRY_SECONDS)

@@ -1,0 +1,164 @@
+"""What a request has taken of the server's room, from its admission until its end.
+
+`gate.py` makes permits. One gives room back as results come, and the rest when it is closed.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from gloss_server.front.admission import Admission
+from gloss_server.front.call_error import CallError
+from gloss_server.front.rate_limit import RateLimit
+from gloss_server.front.room import Lease
+
+
+@dataclass(kw_only=True)
+class Permit:
+    """The room of a request whose results are counted beforehand.
+
+    Attributes:
+        rates: where tokens are charged; client: to whom; charged: how many.
+        results: a share of it comes back with each result; each: that share.
+        others: come back with the end.
+    """
+
+    rates: RateLimit
+    client: str = ""
+    charged: int = 0
+    results: Lease | None = None
+    each: tuple[int, ...] = ()
+    others: tuple[Lease, ...] = ()
+
+    def opened(self, num_positions: int, num_tokens: int) -> None:
+        """A text turned out to have `num_tokens`, of which `num_positions` will be read.
+
+        Raises:
+            CallError: there is no room for so many.
+        """
+
+    def captured(self) -> None:
+        """An activation was read; its explanations are in flight."""
+
+    def text_read(self, num_tokens: int) -> None:
+        """A text of so many tokens has been read."""
+        self.rates.spend(self.client, num_tokens)
+
+    def result_ended(self) -> None:
+        """A result is there: an explanation, or a text's."""
+        if self.results is not None and not self.results.is_empty:
+            self.results.give_back(*self.each)
+
+    def close(self, num_spent: int) -> None:
+        """The request has ended; it took `num_spent` of the tokens it was charged for."""
+        for lease in (self.results, *self.others):
+            if lease is not None:
+                lease.close()
+        self.rates.refund(self.client, self.charged - num_spent)
+
+
+@dataclass(kw_only=True)
+class TextPermit(Permit):
+    """The room of a request whose activations are known once its text has been opened.
+
+    Attributes:
+        admission: of explanations.
+        text: the room of its text, until that has been read.
+        num_samples, max_new_tokens: explanations of an activation, and most tokens of each.
+        max_positions: most activations of a text.
+        field: the request's field that chooses them.
+    """
+
+    admission: Admission
+    text: Lease
+    num_samples: int
+    max_new_tokens: int
+    max_positions: int
+    field: str
+
+    def text_read(self, num_tokens: int) -> None:
+        """See Permit. Only the first time counts."""
+        if not self.text.is_empty:
+            super().text_read(num_tokens)
+            self.text.close()
+
+    def close(self, num_spent: int) -> None:
+        """See Permit."""
+        super().close(num_spent)
+        self.text.close()
+
+    def _check_positions(self, num_positions: int, num_tokens: int) -> None:
+        if num_positions > self.max_positions:
+            raise CallError(
+                "BATCH_TOO_LARGE",
+                f"{self.field}: they choose {num_positions} of the text's {num_tokens} tokens, "
+                f"expected at most {self.max_positions}; choose fewer, or send several calls",
+                self.field,
+            )
+
+
+@dataclass(kw_only=True)
+class ExplainPermit(TextPermit):
+    """The room of an Explain: of one activation first, then of all that its text has.
+
+    Attributes:
+        deadline: of its call, monotonic seconds.
+    """
+
+    deadline: float
+
+    def opened(self, num_positions: int, num_tokens: int) -> None:
+        """See Permit."""
+        self._check_positions(num_positions, num_tokens)
+        assert self.results is not None
+        self.results.close()
+        num_explanations = num_positions * self.num_samples
+        remaining = self.deadline - time.monotonic()
+        self.admission.check(num_explanations, self.max_new_tokens, remaining, self.field)
+        num_charged = num_explanations * self.max_new_tokens
+        self.rates.charge(self.client, num_charged)
+        self.charged += num_charged
+        self.results = self.admission.admit(num_explanations, self.max_new_tokens)
+
+
+@dataclass(kw_only=True)
+class WatchPermit(TextPermit):
+    """The room of a Watch: of the most explanations it ever has in flight, as long as it lives.
+
+    Attributes:
+        max_pending: activations in flight at most, but for the prompt's.
+        num_idle: explanations that it has room for and that are not in flight.
+    """
+
+    max_pending: int
+    num_idle: int = 0
+
+    def opened(self, num_positions: int, num_tokens: int) -> None:
+        """See Permit. The prompt's activations may be more than are in flight later."""
+        self._check_positions(num_positions, num_tokens)
+        more = max(num_positions - self.max_pending, 0) * self.num_samples
+        self.admission.check(more, self.max_new_tokens, None, self.field)
+        self.results = self.admission.admit(more, self.max_new_tokens)
+        self.set_idle(self.num_idle + more)
+
+    def captured(self) -> None:
+        """See Permit."""
+        self.set_idle(self.num_idle - self.num_samples)
+
+    def result_ended(self) -> None:
+        """See Permit."""
+        if self.results is not None and not self.results.is_empty:
+            super().result_ended()
+        else:
+            self.set_idle(self.num_idle + 1)
+
+    def close(self, num_spent: int) -> None:
+        """See Permit."""
+        super().close(num_spent)
+        self.set_idle(0)
+
+    def set_idle(self, num_idle: int) -> None:
+        """Tell admission how much of this room nobody uses."""
+        self.admission.num_idle += num_idle - self.num_idle
+        self.num_idle = num_idle
