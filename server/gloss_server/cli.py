@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from gloss_server import __version__
-from gloss_server.cli_files import verbalize
+from gloss_server.cli_files import capture, verbalize
 from gloss_server.cli_local import demo, doctor, plan
 from gloss_server.cli_server import health, serve, top
 from gloss_server.command_error import CommandError
@@ -90,5 +90,5 @@ def gloss(
         raise typer.Exit(2)
 
 
-for _command in (verbalize, serve, health, top, demo, doctor, plan):
+for _command in (verbalize, capture, serve, health, top, demo, doctor, plan):
     app.command()(_command)

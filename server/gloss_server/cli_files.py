@@ -1,4 +1,4 @@
-"""Commands over files: `gloss verbalize`. Options and their defaults, and the call each makes.
+"""Commands over files, which go on where they were: `gloss verbalize`, `gloss capture`.
 
 torch takes seconds to import, so commands import what they need when they run.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from gloss_server import capture_options as captured
 from gloss_server import option_types as kinds
 from gloss_server.terminal import RunProgress, say
 
@@ -77,3 +78,30 @@ def verbalize(
     outcome = run_verbalize(options, explainer, RunProgress())
     say(outcome.summary(output))
     raise typer.Exit(SOME_ROWS_FAILED if outcome.num_failed else 0)
+
+
+def capture(
+    input_file: captured.Input,
+    output: captured.Output,
+    target: captured.Target = None,
+    layer: captured.Layer = None,
+    positions: captured.Positions = "all",
+    device: kinds.Device = None,
+    dtype: kinds.Dtype = None,
+) -> None:
+    """Capture a model's activations from a file of texts. The same command continues a run."""
+    from gloss_server.capture_command import capture as run_capture
+
+    options = captured.CaptureOptions(
+        input=input_file,
+        output=output,
+        target=target,
+        layer=layer,
+        positions=positions,
+        device=device or "auto",
+        dtype=dtype or "auto",
+    )
+    outcome = run_capture(options, RunProgress())
+    for line in outcome.lines(output):
+        say(line)
+    raise typer.Exit(SOME_ROWS_FAILED if outcome.num_failures else 0)

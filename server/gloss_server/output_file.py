@@ -85,6 +85,5 @@ def write_whole(path: Path, text: str) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(unfinished, path)
-        except OSError:
+        finally:
             unfinished.unlink(missing_ok=True)
-            raise

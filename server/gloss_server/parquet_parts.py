@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gloss_server.command_error import writing
-from gloss_server.output_file import is_written, lock, parts_directory
+from gloss_server.output_file import foreign, is_written, lock, parts_directory
 
 _UNFINISHED = ".tmp"
 
@@ -52,6 +53,11 @@ class ParquetParts:
         """The parts, in order."""
         return sorted(self._directory.glob("*.parquet"))
 
+    def schema(self) -> pa.Schema:
+        """Of the rows, without metadata; there must be some part."""
+        file = self.path if self.is_finished else self.files()[0]
+        return pq.read_schema(file).remove_metadata()
+
     def add(self, name: str, table: pa.Table) -> None:
         """Write one part.
 
@@ -65,7 +71,7 @@ class ParquetParts:
         target = self._directory / f"{name}.parquet"
         self._write(target, table.schema, [table], max(len(table), 1))
 
-    def join(self, group_rows: int, metadata: Mapping[str, str] | None = None) -> None:
+    def join(self, group_rows: int, metadata: Mapping[bytes, str] | None = None) -> None:
         """Make the parts one file, unless they are, and remove them.
 
         Args:
@@ -74,11 +80,11 @@ class ParquetParts:
 
         Raises:
             OutputError: it could not be written; the parts are still there.
+            CommandError: a part that cannot be read.
         """
         if not self.is_finished:
-            files = self.files()
-            schema = pq.read_schema(files[0]).with_metadata(metadata)
-            self._write(self.path, schema, map(pq.read_table, files), group_rows)
+            schema = self.schema().with_metadata(metadata)
+            self._write(self.path, schema, self._read(self.files()), group_rows)
             self.is_finished = True
         shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -96,27 +102,47 @@ class ParquetParts:
                 _write_groups(unfinished, schema, tables, group_rows)
                 os.replace(unfinished, target)
                 _sync_directory(target.parent)
-            except OSError:
+            finally:
                 unfinished.unlink(missing_ok=True)
-                raise
+
+    def _read(self, files: Iterable[Path]) -> Iterator[pa.Table]:
+        for file in files:
+            try:
+                table = pq.read_table(file)
+            except (pa.ArrowException, OSError) as error:
+                raise foreign(self.path, f"{file.name} is no part") from error
+            yield table
 
 
 def _write_groups(
     path: Path, schema: pa.Schema, tables: Iterable[pa.Table], group_rows: int
 ) -> None:
-    """Tables into one file, in row groups worth reading, flushed to the disk."""
+    """Tables into one file, in row groups of that many rows wherever tables end, on the disk."""
     with path.open("wb") as file:
-        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(file, schema, compression="zstd", **_encodings(schema)) as writer:
             held: list[pa.Table] = []
             for table in tables:
                 held.append(table)
-                if sum(map(len, held)) >= group_rows:
-                    writer.write_table(pa.concat_tables(held))
-                    held = []
-            if held:
-                writer.write_table(pa.concat_tables(held))
+                while sum(map(len, held)) >= group_rows:
+                    joined = pa.concat_tables(held)
+                    writer.write_table(joined.slice(0, group_rows).combine_chunks())
+                    held = [joined.slice(group_rows)]
+            if any(map(len, held)):
+                writer.write_table(pa.concat_tables(held).combine_chunks())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _encodings(schema: pa.Schema) -> dict[str, Any]:
+    """Vectors go byte by byte: 10% to 65% smaller, and faster to write and read, than with a
+    dictionary of their values (4,000 rows of 3584, float32 and bfloat16 values)."""
+    vectors = [field.name for field in schema if pa.types.is_fixed_size_list(field.type)]
+    if not vectors:
+        return {}
+    return {
+        "use_dictionary": [name for name in schema.names if name not in vectors],
+        "use_byte_stream_split": [f"{name}.list.element" for name in vectors],
+    }
 
 
 def _sync_directory(path: Path) -> None:
