@@ -215,6 +215,10 @@ class EngineConfig:
             return 2 * self.num_slots
         return self.max_step_tokens
 
+    def resolve_capture_places(self) -> int:
+        """Rows of the AV's prefill buffer for captured activations that wait to start."""
+        return 2 * self.num_slots
+
     def step_sizes(self, max_prefills: int, max_private_len: int) -> StepSizes:
         """The sizes of steps.
 

@@ -1,8 +1,10 @@
 """The engine: activations in, explanations with their evidence out, one step at a time.
 
 `submit` queues a request, `step` runs everything that is in flight for one token, `cancel` takes a
-request out at the next step. With a lag of one, `step` launches a step and then reads the one
-before, so that the device never waits for the host. Nothing here is concurrent; a server gives it a
+request out at the next step. Where a target is loaded, texts go in too (`submit_explain`,
+`submit_watch`, `submit_capture`), and a step is the AV's or the target's, by their shares of time.
+With a lag of one, `step` launches a step and then reads the one before, so that the device never
+waits for the host. Nothing here is concurrent; a server gives it a
 process of its own.
 Knows nothing of transport, files or checkpoints (`loading.py` builds one from directories).
 """
@@ -11,41 +13,38 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import deque
-from dataclasses import dataclass, replace
+from collections.abc import Sequence as Rows
+from dataclasses import replace
 from itertools import count
-
-import torch
 
 from gloss_engine.av.verbalizer import ExplanationReader
 from gloss_engine.errors import RequestError
 from gloss_engine.facts import ModelFacts
 from gloss_engine.info import ModelInfo
-from gloss_engine.open_requests import OpenRequest, OpenRequests
+from gloss_engine.open_requests import OpenRequest, OpenRequests, OpenRow, given_rows
 from gloss_engine.open_texts import OpenTexts
 from gloss_engine.request import (
+    Explaining,
     Explanation,
     StepOutput,
     TextRequest,
-    TextResult,
     TokenDelta,
     VerbalizeRequest,
 )
-from gloss_engine.runner import LaunchedStep, Runner, StepResult
+from gloss_engine.runner import Runner
 from gloss_engine.scheduler import Scheduler, StepPlan
 from gloss_engine.score_queue import ScoreQueue
 from gloss_engine.sequence import Item, Sequence
 from gloss_engine.stats import EngineStats
-from gloss_engine.validation import item_errors, validate, validate_texts
+from gloss_engine.steps import AvResult, AvStep, Steps
+from gloss_engine.target.work import TargetWork
+from gloss_engine.target_requests import TargetRequests
+from gloss_engine.text_request import CaptureRequest, ExplainRequest, WatchRequest
+from gloss_engine.validation import check_explaining, item_errors, validate, validate_texts
 from gloss_kernels import FINISH_NAMES, Finish
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Launched:
-    """A step that has not been read, with the sequences it draws for and the slots they had."""
-
-    step: LaunchedStep
-    rows: list[tuple[Sequence, int]]
+PACE_SECONDS = 0.005
+"""How long a step waits at most when all there is to do is a token that is not due yet."""
 
 
 class Engine:
@@ -57,6 +56,7 @@ class Engine:
         reader: turns ids into text.
         facts: what the checkpoints say.
         scores: the AR's side, or None.
+        target: the target's side, or None.
         info: what is loaded, for those who ask; None for an engine without checkpoints.
         lag: steps that are launched before the oldest is read: 0 or 1.
     """
@@ -70,12 +70,21 @@ class Engine:
         scores: ScoreQueue | None = None,
         info: ModelInfo | None = None,
         lag: int = 0,
+        target: TargetWork | None = None,
+        target_share: float = 0.5,
+        watch_max_pending: int = 64,
     ) -> None:
         self.runner, self.scheduler, self.reader = runner, scheduler, reader
         self.facts, self.scores, self.info, self.lag = facts, scores, info, lag
-        self._launched: deque[_Launched] = deque()
+        self.target = target
+        self._steps = Steps(runner, scheduler, target, target_share, lag)
         self._requests = OpenRequests(reader, facts)
         self._texts = OpenTexts()
+        self._targets: TargetRequests | None = None
+        if target is not None:
+            self._targets = TargetRequests(
+                target, self._requests, self._add_rows, watch_max_pending
+            )
         self._cancelled: list[str] = []
         self._held = StepOutput()
         self._num_requests = 0
@@ -86,13 +95,15 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether another step would bring anything."""
-        held = self._held.explanations or self._held.texts
-        return bool(self._requests or self._texts or held)
+        return bool(self._requests or self._texts or self._targets or self._held)
 
     def stats(self) -> EngineStats:
         """A copy of the counters, with this moment's gauges."""
+        target = self.target
+        about_target = {} if target is None else target.stats()
         return replace(
             self._stats,
+            **about_target,
             explanations=dict(self._stats.explanations),
             item_errors=dict(self._stats.item_errors),
             scored=0 if self.scores is None else self.scores.num_scored,
@@ -121,36 +132,41 @@ class Engine:
         activations = validate(request, self.facts, self.scheduler, self.scores is not None)
         request_id = request_id or self._new_id()
         seed = request.sampling.seed
-        seed = secrets.randbits(64) if seed is None else seed
-        n, samples = activations.shape[0], int(request.num_samples)
-        norms = torch.linalg.vector_norm(activations, dim=-1).tolist()
         opened = OpenRequest(
             request=request,
-            activations=activations,
-            norms=norms,
-            seed=seed,
-            num_open=n * samples,
-            scored=request.score is not False and self.scores is not None,
+            seed=secrets.randbits(64) if seed is None else seed,
+            scored=self._scores(request),
         )
         self._requests.add(request_id, opened)
-        errors = item_errors(norms)
-        for index in range(n):
-            if index in errors:
-                for sample in range(samples):
-                    self._requests.fail(request_id, index, sample, errors[index])
-                continue
-            key = index if request.item_keys is None else int(request.item_keys[index])
-            self.scheduler.add(
-                Item(
-                    request_id=request_id,
-                    index=index,
-                    item_key=key,
-                    seed=seed,
-                    sampling=request.sampling,
-                    num_samples=samples,
-                    activation=activations[index],
-                )
-            )
+        self._add_rows(request_id, given_rows(request, activations))
+        return request_id
+
+    def submit_explain(self, request: ExplainRequest, request_id: str | None = None) -> str:
+        """Queue a text, whose activations are explained once the target has read it.
+
+        Args and errors are those of `submit`.
+        """
+        side, request_id = self._check_text(request, request_id)
+        side.explain(request_id, request, self._scores(request))
+        return request_id
+
+    def submit_watch(self, request: WatchRequest, request_id: str | None = None) -> str:
+        """Queue a prompt that the target goes on from while its activations are explained.
+
+        Args and errors are those of `submit`.
+        """
+        side, request_id = self._check_text(request, request_id)
+        side.watch(request_id, request, self._scores(request))
+        return request_id
+
+    def submit_capture(self, request: CaptureRequest, request_id: str | None = None) -> str:
+        """Queue texts whose activations are handed out.
+
+        Args and errors are those of `submit`.
+        """
+        side = self._text_side(request_id)
+        request_id = request_id or self._new_id()
+        side.capture(request_id, request)
         return request_id
 
     def submit_texts(self, request: TextRequest, request_id: str | None = None) -> str:
@@ -181,6 +197,8 @@ class Engine:
         """
         started = time.perf_counter()
         self.runner.warm_up()
+        if self.target is not None:
+            self.target.warm_up()
         if self.scores is not None:
             self.scores.warm_up()
         return time.perf_counter() - started
@@ -191,8 +209,7 @@ class Engine:
         An id that is not in flight is ignored: it may just have finished. Texts of a cancelled
         request that have not run come back without a result and without an error.
         """
-        in_flight = request_id in self._requests or request_id in self._texts
-        if in_flight and request_id not in self._cancelled:
+        if self._in_flight(request_id) and request_id not in self._cancelled:
             self._cancelled.append(request_id)
 
     def step(self) -> StepOutput:
@@ -202,22 +219,25 @@ class Engine:
         for request_id in self._cancelled:
             self._leave(request_id)
         self._cancelled.clear()
-        plan = self.scheduler.schedule()
-        if plan.has_work:
-            self._launch(plan, out)
-        while len(self._launched) > (self.lag if plan.has_work else 0):
-            launched = self._launched.popleft()
-            self._read(launched.rows, launched.step.result(), out)
+        launched = self._steps.launch()
+        if isinstance(launched, AvStep):
+            self._note(launched.plan, out)
+        elif launched is None and not self._steps and not (self.scores and len(self.scores)):
+            self._pause()
+        for came in self._steps.read(ahead=launched is not None):
+            if isinstance(came, AvResult):
+                self._read(came, out)
+            elif self._targets is not None:
+                self._targets.take(came, out)
         if self.scores is not None:
-            scored = self.scores.run(self._stats.num_steps, idle=not self.scheduler.has_work)
+            scored = self.scores.run(self._stats.num_steps, idle=not self._steps.is_busy)
             self._requests.ready += scored.explanations
             self._texts.ready += scored.texts
-        for explanation in self._requests.ready:
-            self._count(explanation)
-        for text_result in self._texts.ready:
-            self._count(text_result)
+        self._stats.count([*self._requests.ready, *self._texts.ready])
         self._requests.hand_out(out)
         self._texts.hand_out(out)
+        if self._targets is not None:
+            self._targets.hand_out(out)
         self._stats.step_seconds += time.perf_counter() - started
         return out
 
@@ -233,18 +253,37 @@ class Engine:
         others = StepOutput()
         while request_id in self._requests:
             out = self.step()
-            for explanation in out.explanations:
-                mine = explanation.request_id == request_id
-                (results if mine else others.explanations).append(explanation)
-            others.tokens += [delta for delta in out.tokens if delta.request_id != request_id]
-            others.started += [item for item in out.started if item[0] != request_id]
-            others.texts += out.texts
-            others.finished += [name for name in out.finished if name != request_id]
+            results += out.take(request_id)
+            others.extend(out)
         self._held = others
         return sorted(results, key=lambda e: (e.index, e.sample))
 
+    def _text_side(self, request_id: str | None) -> TargetRequests:
+        """The target's requests, for a new one."""
+        self._check_new(request_id)
+        if self._targets is None:
+            raise RequestError(
+                "NO_TARGET", "target", "target: none is loaded; load one with the AV"
+            )
+        return self._targets
+
+    def _check_text(
+        self, request: Explaining, request_id: str | None
+    ) -> tuple[TargetRequests, str]:
+        """Check how a text is to be explained; who takes it, and its name."""
+        side = self._text_side(request_id)
+        check_explaining(request, self.facts, self.scheduler, self.scores is not None)
+        return side, request_id or self._new_id()
+
+    def _scores(self, request: Explaining) -> bool:
+        return request.score is not False and self.scores is not None
+
+    def _in_flight(self, request_id: str) -> bool:
+        captures = self._targets is not None and request_id in self._targets
+        return request_id in self._requests or request_id in self._texts or captures
+
     def _check_new(self, request_id: str | None) -> None:
-        if request_id in self._requests or request_id in self._texts:
+        if request_id is not None and self._in_flight(request_id):
             raise RequestError(
                 "DUPLICATE_REQUEST", "request_id", f"request_id: {request_id!r} is in flight"
             )
@@ -252,24 +291,52 @@ class Engine:
     def _new_id(self) -> str:
         """A name that nobody in flight has."""
         names = (f"request-{number}" for number in count(self._num_requests))
-        request_id = next(n for n in names if n not in self._requests and n not in self._texts)
+        request_id = next(name for name in names if not self._in_flight(name))
         self._num_requests += 1
         return request_id
 
-    def _launch(self, plan: StepPlan, out: StepOutput) -> None:
-        """Start one step of the model."""
-        rows = [(sequence, sequence.slot) for sequence in plan.sequences]
-        self._launched.append(_Launched(step=self.runner.launch(plan), rows=rows))
-        out.num_rows = len(rows)
+    def _add_rows(self, request_id: str, rows: Rows[OpenRow]) -> None:
+        """Let activations of a request be explained; one that cannot be fails alone."""
+        opened = self._requests[request_id]
+        errors = item_errors([row.norm for row in rows])
+        samples = int(opened.request.num_samples)
+        indices = self._requests.extend(request_id, rows)
+        for at, (index, row) in enumerate(zip(indices, rows, strict=True)):
+            item = Item(
+                request_id=request_id,
+                index=index,
+                item_key=row.item_key,
+                seed=opened.seed,
+                sampling=opened.request.sampling,
+                num_samples=samples,
+                activation=row.activation,
+                place=row.buffer_place,
+            )
+            if at not in errors:
+                self.scheduler.add(item)
+                continue
+            self.runner.release([item])
+            for sample in range(samples):
+                self._requests.fail(request_id, index, sample, errors[at])
+
+    def _pause(self) -> None:
+        """All there is to do is a token that is not due yet: let the processor go."""
+        if self.target is not None and self.target.has_work:
+            time.sleep(PACE_SECONDS)
+
+    def _note(self, plan: StepPlan, out: StepOutput) -> None:
+        """Tell and count what a launched step of the AV runs."""
+        out.num_rows = len(plan.sequences)
         out.started = [(prefill.item.request_id, prefill.item.index) for prefill in plan.prefills]
         stats = self._stats
         stats.num_steps += 1
         stats.prefill_tokens += len(plan.prefills) * self.facts.suffix_len
         stats.prefix_tokens_reused += len(plan.prefills) * self.facts.prefix_len
 
-    def _read(self, rows: list[tuple[Sequence, int]], result: StepResult, out: StepOutput) -> None:
+    def _read(self, came: AvResult, out: StepOutput) -> None:
         """Take in what a step drew, and the departures it causes."""
-        for sequence, slot in rows:
+        result = came.result
+        for sequence, slot in came.rows:
             if sequence.ended:
                 continue
             self._stats.decode_tokens += 1
@@ -284,7 +351,7 @@ class Engine:
                 self._finish(sequence, reason)
 
     def _look(
-        self, sequence: Sequence, request: VerbalizeRequest, reason: str | None, out: StepOutput
+        self, sequence: Sequence, request: Explaining, reason: str | None, out: StepOutput
     ) -> str | None:
         """Look at a sequence's last token as it comes: for streams and custom stop strings."""
         item = sequence.item
@@ -306,13 +373,15 @@ class Engine:
             return
         opened = self._requests[explanation.request_id]
         if self.scores is not None and opened.scored and reason != "cancelled":
-            activation = opened.activations[explanation.index]
+            activation = opened.rows[explanation.index].activation
             self.scores.add(explanation, activation, self._stats.num_steps)
         else:
             self._requests.ready.append(explanation)
 
     def _leave(self, request_id: str) -> None:
         """Cancel what a request still has in flight."""
+        if self._targets is not None:
+            self._targets.cancel(request_id)
         if self.scores is not None:
             dropped = self.scores.drop(request_id)
             self._requests.ready += dropped.explanations
@@ -322,13 +391,3 @@ class Engine:
         self._requests.drop(items)
         for sequence in leaving:
             self._finish(sequence, "cancelled")
-
-    def _count(self, result: Explanation | TextResult) -> None:
-        """Count a result: explanations by reason, errors by theirs."""
-        if result.error is not None:
-            counts, reason = self._stats.item_errors, result.error.reason
-        elif isinstance(result, Explanation):
-            counts, reason = self._stats.explanations, result.finish_reason
-        else:
-            return
-        counts[reason] = counts.get(reason, 0) + 1

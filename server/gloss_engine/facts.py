@@ -15,7 +15,8 @@ class ModelFacts:
         prefix_len, suffix_len: prompt tokens computed once, and per activation.
         max_new_tokens: most tokens a request may ask for.
         norm_median, min_position: for flags; None where not known.
-        special_ids, unknown_id: for flags.
+        special_ids, unknown_id: for flags; target_special_ids, target_unknown_id: the same of
+            tokens that the target read itself.
     """
 
     d_model: int
@@ -27,3 +28,5 @@ class ModelFacts:
     min_position: int | None = None
     special_ids: frozenset[int] = frozenset()
     unknown_id: int | None = None
+    target_special_ids: frozenset[int] = frozenset()
+    target_unknown_id: int | None = None

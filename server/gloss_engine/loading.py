@@ -29,14 +29,22 @@ from gloss_engine.scheduler import Scheduler
 from gloss_engine.score_queue import ScoreQueue
 from gloss_engine.sidecar import Sidecar
 from gloss_engine.slots import SlotLimits, Slots
+from gloss_engine.target.loading import load_explained, target_machinery, with_target
 
 
 def load_engine(
     av_directory: Path | str,
     ar_directory: Path | str | None = None,
     config: EngineConfig | None = None,
+    *,
+    target: Path | str | None = None,
 ) -> Engine:
     """Load an AV, and an AR if one is given, in the released layout.
+
+    Args:
+        av_directory, ar_directory: the pair.
+        config: settings.
+        target: directory of the model that the pair explains, for requests of text; or None.
 
     Raises:
         CheckpointError: a checkpoint that does not hold together, or a pair that does not.
@@ -65,7 +73,14 @@ def load_engine(
             budget_seconds=config.resolve_score_budget(),
             lag=config.resolve_lag(),
         )
-    runner, scheduler = machinery(verbalizer.decoder, verbalizer.program, config)
+    explained = None
+    if target is not None:
+        explained = load_explained(_directory(target), verbalizer, config)
+    places = 0 if explained is None else config.resolve_capture_places()
+    runner, scheduler = machinery(verbalizer.decoder, verbalizer.program, config, num_places=places)
+    work = None
+    if explained is not None:
+        work = target_machinery(explained, runner.prefill_buffer, config)
     sidecar = verbalizer.sidecar
     facts = ModelFacts(
         d_model=verbalizer.spec.d_model,
@@ -77,6 +92,8 @@ def load_engine(
         min_position=sidecar.min_position,
         special_ids=verbalizer.special_ids,
         unknown_id=verbalizer.unknown_id,
+        target_special_ids=frozenset() if explained is None else explained.target.special_ids,
+        target_unknown_id=None if explained is None else explained.target.unknown_id,
     )
     av = _checkpoint(Path(av_directory), verbalizer.spec, sidecar.av_template)
     ar = None
@@ -84,8 +101,19 @@ def load_engine(
         spec, template = reconstructor.decoder.spec, reconstructor.sidecar.ar_template
         ar = _checkpoint(Path(ar_directory), spec, template)
     info = _info(verbalizer, av, reconstructor, ar, config, scheduler)
+    if explained is not None:
+        info = with_target(info, explained.target, config)
     return Engine(
-        runner, scheduler, verbalizer.reader, facts, scores, info, lag=config.resolve_lag()
+        runner,
+        scheduler,
+        verbalizer.reader,
+        facts,
+        scores,
+        info,
+        lag=config.resolve_lag(),
+        target=work,
+        target_share=config.target_share,
+        watch_max_pending=config.watch_max_pending,
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gloss_engine.models.decoder import Decoder
 from gloss_engine.program import AvProgram
-from gloss_engine.transfer import send
+from gloss_engine.transfer import send_rows
 
 
 class PrefillBuffer:
@@ -102,18 +102,8 @@ class PrefillBuffer:
         assert count <= self.max_prefills
         if count == 0:
             return []
-        # Those of the host come first, in one copy.
-        on_host = [index for index in range(count) if activations[index].device != device]
-        on_device = [index for index in range(count) if activations[index].device == device]
-        stacks = []
-        if on_host:
-            rows = torch.stack([activations[index] for index in on_host])
-            stacks.append(send(rows, device, torch.float32))
-        if on_device:
-            stacks.append(torch.stack([activations[index] for index in on_device]))
-        self.write(torch.cat(stacks), torch.arange(1, count + 1, device=device))
-        places = dict(zip(on_host + on_device, range(1, count + 1), strict=True))
-        return [places[index] for index in range(count)]
+        self.write(send_rows(activations, device), torch.arange(1, count + 1, device=device))
+        return list(range(1, count + 1))
 
     def warm_up(self) -> None:
         """Compile what writing rows needs."""

@@ -5,8 +5,8 @@ What concerns texts, which a target reads first, is in `text_request.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -26,6 +26,19 @@ if TYPE_CHECKING:
     import torch
 
 FINISH_REASONS = ("eos", "closing_tag", "stop", "length", "cancelled", "error")
+
+
+class Explaining(Protocol):
+    """How a request wants its activations explained, whatever kind it is."""
+
+    @property
+    def num_samples(self) -> int: ...
+    @property
+    def sampling(self) -> SamplingParams: ...
+    @property
+    def score(self) -> bool | None: ...
+    @property
+    def stream(self) -> bool: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,3 +186,24 @@ class StepOutput:
     skipped: list[SkippedToken] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        """Whether it brought anything."""
+        return any(getattr(self, name) for name in _LISTS)
+
+    def take(self, request_id: str) -> list[Explanation]:
+        """Take out all that concerns one request of activations; its explanations."""
+        mine = [e for e in self.explanations if e.request_id == request_id]
+        self.explanations = [e for e in self.explanations if e.request_id != request_id]
+        self.tokens = [delta for delta in self.tokens if delta.request_id != request_id]
+        self.started = [item for item in self.started if item[0] != request_id]
+        self.finished = [name for name in self.finished if name != request_id]
+        return mine
+
+    def extend(self, later: StepOutput) -> None:
+        """Add what a later step brought."""
+        for name in _LISTS:
+            getattr(self, name).extend(getattr(later, name))
+
+
+_LISTS = tuple(one.name for one in fields(StepOutput) if one.name != "num_rows")

@@ -71,12 +71,16 @@ class _Launched:
 
     def result(self) -> StepResult:
         """See `LaunchedStep`."""
-        report = self._report.wait()
-        return StepResult(
-            tokens=report[0].tolist(),
-            logprobs=report[1].view(torch.float32).tolist(),
-            codes=report[2].tolist(),
-        )
+        return read_report(self._report.wait())
+
+
+def read_report(report: Tensor) -> StepResult:
+    """What the slots' report says; [3, num_slots] on the host."""
+    return StepResult(
+        tokens=report[0].tolist(),
+        logprobs=report[1].view(torch.float32).tolist(),
+        codes=report[2].tolist(),
+    )
 
 
 class ModelRunner:

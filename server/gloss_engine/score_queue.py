@@ -18,7 +18,7 @@ from gloss_engine.ar.scorer import Score, Scorer
 from gloss_engine.av.flags import score_flags
 from gloss_engine.errors import ItemError
 from gloss_engine.request import Explanation, TextResult
-from gloss_engine.transfer import Arriving, Stopwatch, send
+from gloss_engine.transfer import Arriving, Stopwatch, send, send_rows
 
 _BATCH_CHARS = 64 << 10
 """Characters run at once: 64 explanations of 200 tokens, or about 15 ms of tokenization."""
@@ -231,7 +231,7 @@ class ScoreQueue:
             chosen = vectors
             if len(places) < len(fitting):
                 chosen = vectors.index_select(0, send(places, vectors.device))
-            given = send(torch.stack(activations), vectors.device, torch.float32)
+            given = send_rows(activations, vectors.device)
             measures = Arriving(self.scorer.measure(chosen, given))
         wanted = any(isinstance(entry.owner, TextResult) for entry in entries)
         stopwatch.stop()

@@ -8,19 +8,44 @@ the report.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gloss_engine.sampling import SamplingParams
 from gloss_engine.scheduler import StepPlan
-from gloss_engine.sequence import Sequence
 from gloss_engine.transfer import send
 from gloss_kernels import Finish, Operations
 
-IDLE = -1
-"""The code of a row that nobody holds; of one that ended it is a `Finish`."""
+IDLE, PAUSED = -1, -2
+"""Codes of a row that nobody holds, and of one that waits; of one that ended it is a `Finish`."""
+
+
+class Draws(Protocol):
+    """What the draws of a sequence depend on, apart from its sample."""
+
+    @property
+    def sampling(self) -> SamplingParams: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def item_key(self) -> int: ...
+
+
+class RowOwner(Protocol):
+    """A sequence that is given a row."""
+
+    @property
+    def item(self) -> Draws: ...
+    @property
+    def sample(self) -> int: ...
+    @property
+    def slot(self) -> int: ...
+    @property
+    def pages(self) -> list[int]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +129,12 @@ class Slots:
             private_len: private keys it then has stored.
         """
         if plan.idle:
-            self._vacate(plan.idle)
+            self.vacate(plan.idle)
         if plan.moves:
             self._move(plan.moves)
         if plan.starts:
-            self._start([start.sequence for start in plan.starts], first_token, private_len)
+            owners = [start.sequence for start in plan.starts]
+            self.start(owners, first_token, [private_len] * len(owners))
 
     def warm_up(self) -> None:
         """Compile what writing rows needs."""
@@ -122,7 +148,8 @@ class Slots:
             self.presence = torch.zeros(shape, dtype=torch.int32, device=self.device)
         return self.presence
 
-    def _vacate(self, slots: list[int]) -> None:
+    def vacate(self, slots: list[int]) -> None:
+        """Nobody holds these rows any more."""
         self.codes.index_fill_(0, send(slots, self.device), IDLE)
         for slot in slots:
             self._in_use.subtract(self._parts_of.pop(slot))
@@ -136,7 +163,20 @@ class Slots:
         for old, new in moves:
             self._parts_of[new] = self._parts_of.pop(old)
 
-    def _start(self, sequences: list[Sequence], first_token: Tensor, private_len: int) -> None:
+    def set_codes(self, slots: list[int], code: int) -> None:
+        """Let rows that are held wait (PAUSED), or go on (`Finish.RUNNING`)."""
+        self.codes.index_fill_(0, send(slots, self.device), code)
+
+    def start(
+        self, sequences: Sequence[RowOwner], first_tokens: Tensor, private_lens: list[int]
+    ) -> None:
+        """Write the rows of sequences that start.
+
+        Args:
+            sequences: with their slots and pages.
+            first_tokens: [n] or [1] int64 tokens that they decode first.
+            private_lens: private keys that each has stored by then.
+        """
         settings = [sequence.item.sampling for sequence in sequences]
         width = self.limits.max_pages
         whole = send(
@@ -145,9 +185,12 @@ class Slots:
                     sequence.slot,
                     sampling.max_new_tokens,
                     sampling.top_k,
+                    private_len,
                     *(sequence.pages + [0] * (width - len(sequence.pages))),
                 )
-                for sequence, sampling in zip(sequences, settings, strict=True)
+                for sequence, sampling, private_len in zip(
+                    sequences, settings, private_lens, strict=True
+                )
             ],
             self.device,
         )
@@ -158,12 +201,11 @@ class Slots:
             torch.float32,
         )
         self.max_tokens[rows], self.top_ks[rows] = whole[:, 1], whole[:, 2]
-        self.block_table[rows] = whole[:, 3:]
+        self.private_lens[rows], self.block_table[rows] = whole[:, 3], whole[:, 4:]
         self.temperatures[rows], self.top_ps[rows] = real[:, 0], real[:, 1]
         self.min_ps[rows], self.penalties[rows] = real[:, 2], real[:, 3]
         self.codes.index_fill_(0, rows, int(Finish.RUNNING))
-        self.tokens[rows] = first_token
-        self.private_lens.index_fill_(0, rows, private_len)
+        self.tokens[rows] = first_tokens
         self.num_generated.index_fill_(0, rows, 0)
         self.stop_states.index_fill_(0, rows, 0)
         for sequence, sampling in zip(sequences, settings, strict=True):
@@ -174,7 +216,7 @@ class Slots:
         if self._in_use["penalty"] or self.presence is not None:
             self.require_presence().index_fill_(0, rows, 0)
 
-    def _draw(self, rows: Tensor, sequences: list[Sequence]) -> None:
+    def _draw(self, rows: Tensor, sequences: Sequence[RowOwner]) -> None:
         """Fill the draws of rows: positions count generated tokens from 0."""
         items = [sequence.item for sequence in sequences]
         width = max(item.sampling.max_new_tokens for item in items)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from gloss_engine.request import Explanation, TextResult
 
 
 @dataclass(kw_only=True)
@@ -53,3 +56,14 @@ class EngineStats:
     captured: int = 0
     capture_seconds: float = 0.0
     skipped: dict[str, int] = field(default_factory=dict)
+
+    def count(self, results: Iterable[Explanation | TextResult]) -> None:
+        """Count results: explanations by reason, errors by theirs."""
+        for result in results:
+            if result.error is not None:
+                counts, reason = self.item_errors, result.error.reason
+            elif isinstance(result, Explanation):
+                counts, reason = self.explanations, result.finish_reason
+            else:
+                continue
+            counts[reason] = counts.get(reason, 0) + 1

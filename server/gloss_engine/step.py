@@ -3,9 +3,6 @@
 Reads and writes tensors that stay where they are, makes no decision that depends on their values,
 and asks the host nothing: so a step of one shape can be captured once and replayed. On a CPU the
 same code runs as it is.
-
-Rows of slots without a running sequence take part and leave no trace: they write to page 0, read
-what they wrote there, and their state stays.
 """
 
 from __future__ import annotations
@@ -13,13 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gloss_engine.decode_rows import Stops, decode_rows, draw
 from gloss_engine.models.batch import ForwardBatch, Injection, PagedCache
 from gloss_engine.models.decoder import Decoder
 from gloss_engine.prefill_buffer import PrefillBuffer
 from gloss_engine.program import ADD_LAYER_INDEX, AvProgram
 from gloss_engine.slots import Slots
 from gloss_engine.step_shape import StepShape
-from gloss_kernels import DecodePlan, Finish, PackedPlan
+from gloss_kernels import PackedPlan
 
 
 class Step:
@@ -54,6 +52,7 @@ class Step:
         max_prefills, device = prefill_buffer.max_prefills, decoder.device
         self.prefill_pages = torch.zeros(max_prefills, num_pages, dtype=torch.int64, device=device)
         self.prefill_rows = torch.zeros(max_prefills, dtype=torch.int64, device=device)
+        self._stops = Stops(table=program.stop_table, is_eos=program.is_eos)
 
     @torch.inference_mode()
     def run(self, shape: StepShape) -> None:
@@ -62,14 +61,18 @@ class Step:
         ids, positions, places = [], [], []
         decode = packed = None
         if n:
-            running = slots.codes[:n] == int(Finish.RUNNING)
-            stored = slots.private_lens[:n] * running
-            table = slots.block_table[:n] * running.unsqueeze(1)
-            page = table.gather(1, (stored // self.page_size).unsqueeze(1)).squeeze(1)
-            ids.append(slots.tokens[:n] * running)
-            positions.append(stored + self.program.prefix_len)
-            places.append(torch.stack((page, stored % self.page_size)))
-            decode = self._decode_plan(table, stored + 1, shape.max_private_len)
+            rows = decode_rows(
+                slots,
+                n,
+                page_size=self.page_size,
+                num_kv_heads=self.decoder.spec.num_kv_heads,
+                prefix_len=self.program.prefix_len,
+                max_private_len=shape.max_private_len,
+            )
+            ids.append(rows.ids)
+            positions.append(rows.positions)
+            places.append(rows.places)
+            decode = rows.plan
         if m:
             at = torch.arange(self.prefill_len, device=self.decoder.device)
             pages = self.prefill_pages[:m, at // self.page_size].reshape(-1)
@@ -90,18 +93,8 @@ class Step:
         )
         hidden_states = self.decoder.forward(hidden_states, batch)
         if n:
-            slots.private_lens[:n] += running
-            self._sample(self.decoder.logits(hidden_states), shape.parts)
-
-    def _decode_plan(self, table: Tensor, lens: Tensor, max_private_len: int) -> DecodePlan:
-        return DecodePlan(
-            table,
-            lens,
-            max_private_len=max_private_len,
-            page_size=self.page_size,
-            num_kv_heads=self.decoder.spec.num_kv_heads,
-            prefix_len=self.program.prefix_len,
-        )
+            slots.private_lens[:n] += rows.running
+            draw(self.decoder, slots, hidden_states, shape.parts, self._stops)
 
     def _packed_plan(self, num_prefills: int) -> PackedPlan:
         starts = torch.arange(num_prefills + 1, device=self.decoder.device) * self.prefill_len
@@ -122,37 +115,3 @@ class Step:
         directions = buffer.index_select(0, buffer_rows)
         injection = Injection(layer_index=ADD_LAYER_INDEX, rows=rows, directions=directions)
         return self.decoder.embed(ids), injection
-
-    def _sample(self, logits: Tensor, parts: frozenset[str]) -> None:
-        """Draw a token for the first rows and advance their state."""
-        slots, program, n = self.slots, self.program, logits.shape[0]
-        presence = slots.require_presence()[:n] if "penalty" in parts else None
-        uniforms = None
-        if "draw" in parts:
-            at = slots.num_generated[:n].unsqueeze(1)
-            uniforms = slots.uniforms[:n].gather(1, at).squeeze(1)
-        tokens, logprobs, finite = self.decoder.operations.sample(
-            logits,
-            uniforms,
-            temperatures=slots.temperatures[:n],
-            any_greedy="greedy" in parts,
-            top_ks=slots.top_ks[:n] if "top_k" in parts else None,
-            top_ps=slots.top_ps[:n] if "top_p" in parts else None,
-            min_ps=slots.min_ps[:n] if "min_p" in parts else None,
-            penalties=slots.penalties[:n] if "penalty" in parts else None,
-            presence=presence,
-        )
-        self.decoder.operations.advance(
-            tokens,
-            logprobs,
-            finite,
-            codes=slots.codes[:n],
-            last_tokens=slots.tokens[:n],
-            stop_states=slots.stop_states[:n],
-            num_generated=slots.num_generated[:n],
-            limits=slots.max_tokens[:n],
-            stop_table=program.stop_table,
-            is_eos=program.is_eos,
-            report=slots.report[:, :n],
-            presence=presence,
-        )

@@ -9,11 +9,28 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 
-from gloss_engine.step import Step
+from gloss_engine.models.decoder import Decoder
+from gloss_engine.slots import Slots
 from gloss_engine.step_shape import StepShape, StepSizes
+
+
+class GraphStep(Protocol):
+    """A step that can be captured: the AV's (`step.py`) or the target's (`target/step.py`).
+
+    Attributes:
+        decoder: the model it runs.
+        slots: the state of its sequences.
+    """
+
+    decoder: Decoder
+    slots: Slots
+
+    def run(self, shape: StepShape) -> None:
+        """Run one step; queued on the device when this returns."""
 
 
 class StepGraphs:
@@ -24,7 +41,7 @@ class StepGraphs:
         sizes: the shapes to capture.
     """
 
-    def __init__(self, step: Step, sizes: StepSizes) -> None:
+    def __init__(self, step: GraphStep, sizes: StepSizes) -> None:
         self.step, self.sizes = step, sizes
         self._graphs: dict[StepShape, torch.cuda.CUDAGraph] = {}
 

@@ -7,6 +7,7 @@ CPU a tensor is where it is.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,6 +20,21 @@ def send(values: Any, device: torch.device, dtype: torch.dtype = torch.int64) ->
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def send_rows(rows: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Rows [width] of which some are on the host and some on the device, as [n, width] float32."""
+    here = [index for index, row in enumerate(rows) if row.device.type == device.type]
+    if len(here) == len(rows):
+        return torch.stack(list(rows)).to(torch.float32)
+    away = [index for index, row in enumerate(rows) if row.device.type != device.type]
+    sent = send(torch.stack([rows[index] for index in away]), device, torch.float32)
+    if not here:
+        return sent
+    whole = torch.empty(len(rows), rows[0].shape[0], device=device)
+    whole[send(away, device)] = sent
+    whole[send(here, device)] = torch.stack([rows[index] for index in here]).to(torch.float32)
+    return whole
 
 
 class Arriving:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from gloss_engine.errors import ItemError, RequestError
 from gloss_engine.facts import ModelFacts
-from gloss_engine.request import TextRequest, VerbalizeRequest
+from gloss_engine.request import Explaining, TextRequest, VerbalizeRequest
 from gloss_engine.scheduler import Scheduler
+from gloss_engine.text_request import WatchRequest
 
 
 def validate(
@@ -30,6 +31,19 @@ def validate(
     """
     activations = as_activations(request.activations, facts.d_model)
     _check_rows(request, activations.shape[0])
+    check_explaining(request, facts, scheduler, can_score)
+    _check_layer(request, facts.layer_index)
+    return activations
+
+
+def check_explaining(
+    request: Explaining, facts: ModelFacts, scheduler: Scheduler, can_score: bool
+) -> None:
+    """Check how a request wants to be explained, whatever kind it is.
+
+    Raises:
+        RequestError: naming the field, what was got, what was expected.
+    """
     if not is_index(request.num_samples) or request.num_samples < 1:
         raise RequestError(
             "INVALID_SAMPLES",
@@ -42,9 +56,48 @@ def validate(
             "score",
             "score: asked for, but no AR is loaded; load one or do not ask",
         )
-    _check_layer(request, facts.layer_index)
     _check_length(request, facts, scheduler)
-    return activations
+
+
+def check_watch(request: WatchRequest, max_new_tokens: int | None) -> None:
+    """Check how a target is to be watched.
+
+    Args:
+        request: of a target that is loaded.
+        max_new_tokens: most tokens it generates; None: it only reads.
+
+    Raises:
+        RequestError: naming the field, what was got, what was expected.
+    """
+    if max_new_tokens is None:
+        raise RequestError(
+            "TARGET_READS_ONLY",
+            "target",
+            "target: it was loaded up to block K, and only reads; load it whole to watch it",
+        )
+    wanted = request.target_sampling.max_new_tokens
+    if wanted > max_new_tokens:
+        raise RequestError(
+            "TOO_MANY_TOKENS",
+            "target_sampling.max_new_tokens",
+            f"target_sampling.max_new_tokens: got {wanted}, expected at most {max_new_tokens}, "
+            "this engine's limit",
+        )
+    for name in ("every", "max_pending"):
+        value = getattr(request, name)
+        if value is not None and not (is_index(value) and value >= 1):
+            raise RequestError(
+                f"INVALID_{name.upper()}",
+                name,
+                f"{name}: got {value!r}, expected a whole number, 1 or more",
+            )
+    rate = request.tokens_per_second
+    if rate is not None and not (isinstance(rate, int | float) and 0 < rate < math.inf):
+        raise RequestError(
+            "INVALID_TOKENS_PER_SECOND",
+            "tokens_per_second",
+            f"tokens_per_second: got {rate!r}, expected more than 0 and finite",
+        )
 
 
 def validate_texts(request: TextRequest, facts: ModelFacts, can_score: bool) -> Tensor | None:
@@ -118,7 +171,7 @@ def _check_layer(request: VerbalizeRequest, layer: int | None) -> None:
     )
 
 
-def _check_length(request: VerbalizeRequest, facts: ModelFacts, scheduler: Scheduler) -> None:
+def _check_length(request: Explaining, facts: ModelFacts, scheduler: Scheduler) -> None:
     wanted = request.sampling.max_new_tokens
     if wanted > facts.max_new_tokens:
         raise RequestError(

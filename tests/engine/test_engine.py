@@ -40,16 +40,16 @@ def _spell(engine: Engine, monkeypatch: pytest.MonkeyPatch, ids: list[int]) -> N
 
     Adds a large bonus to the wanted token's logit of each row, by the row's own count.
     """
-    step = engine.runner.step
-    sample_rows = step._sample
+    decoder, slots = engine.runner.decoder, engine.runner.slots
+    logits_of = decoder.logits
 
-    def forced(logits: torch.Tensor, parts: frozenset[str]) -> None:
-        logits, n = logits.clone(), logits.shape[0]
-        counts = step.slots.num_generated[:n].clamp_max(len(ids) - 1)
+    def forced(hidden_states: torch.Tensor) -> torch.Tensor:
+        logits, n = logits_of(hidden_states).clone(), hidden_states.shape[0]
+        counts = slots.num_generated[:n].clamp_max(len(ids) - 1)
         logits[torch.arange(n), torch.tensor(ids)[counts]] += 1000.0
-        sample_rows(logits, parts)
+        return logits
 
-    monkeypatch.setattr(step, "_sample", forced)
+    monkeypatch.setattr(decoder, "logits", forced)
 
 
 def _encode(engine: Engine, text: str) -> list[int]:

@@ -258,8 +258,8 @@ def test_everything_comes_out_once(
     assert counted == len(ledger.results)
     assert (stats.pages_used, stats.num_running, stats.num_waiting) == (0, 0, 0)
     assert len(runner.slots.prefilled) == len(set(runner.slots.prefilled))
-    sound = sum(int(_sound(request.activations).sum()) for request in ledger.requests.values())
-    assert len(runner.released.union(runner.slots.prefilled)) == sound, "held for ever"
+    num_items = sum(len(request.activations) for request in ledger.requests.values())
+    assert len(runner.released.union(runner.slots.prefilled)) == num_items, "held for ever"
     assert len(runner.slots.started) == len(set(runner.slots.started))
 
 

@@ -56,6 +56,7 @@ class Verbalizer:
     """A loaded AV.
 
     Attributes:
+        directory: where it came from.
         sidecar, spec: the checkpoint's.
         prompt: its canonical prompt.
         decoder: its weights.
@@ -66,6 +67,7 @@ class Verbalizer:
 
     def __init__(self, directory: Path, config: EngineConfig) -> None:
         device, dtype = config.resolve_device(), config.resolve_dtype()
+        self.directory = directory
         self.sidecar, self.spec = read_sidecar(directory), read_spec(directory)
         check_av(directory, self.sidecar, self.spec, config, dtype)
         tokenizer = load_tokenizer(directory)

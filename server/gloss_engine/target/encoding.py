@@ -54,11 +54,12 @@ def encode(target: Target, given: TextInput, *, to_go_on: bool = False) -> tuple
 
 def _tokens(tokenizer: Any, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
     try:
-        return tuple(tokenizer.encode(text, add_special_tokens=add_special_tokens))
+        text.encode()
     except UnicodeEncodeError:
         raise RequestError(
             "INVALID_TEXT", "input", "input: got a lone surrogate, expected text UTF-8 can hold"
         ) from None
+    return tuple(tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
 
 def _check_ids(ids: tuple[int, ...], vocab_size: int) -> None:

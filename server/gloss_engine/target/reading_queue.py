@@ -1,0 +1,104 @@
+"""Texts that wait for the target, in two lines: what somebody looks at, and captures in bulk.
+
+A pass takes texts from the front of one line: as many short ones as fit together, or the next chunk
+of a long one. The lines take turns, so neither a large capture nor many texts block the other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from gloss_engine.target.reader import LongText, TextToRead
+from gloss_engine.target.watch import Watch
+
+EXPLAIN, CAPTURE, PROMPT = "explain", "capture", "prompt"
+
+
+@dataclass(eq=False, kw_only=True)
+class Job:
+    """A text to read.
+
+    Attributes:
+        request_id: whose.
+        kind: what for: EXPLAIN, CAPTURE, or the PROMPT of a Watch.
+        text: what is read.
+        layer_index: the block whose output is wanted.
+        index: which text of its request.
+        watch: whose prompt it is.
+        long: how far it is, where it takes passes of its own.
+        dropped: nobody wants it any more.
+    """
+
+    request_id: str
+    kind: str
+    text: TextToRead
+    layer_index: int
+    index: int = 0
+    watch: Watch | None = None
+    long: LongText | None = None
+    dropped: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """What one pass takes: several whole texts, or a chunk of one."""
+
+    jobs: list[Job] = field(default_factory=list)
+
+    @property
+    def long(self) -> LongText | None:
+        """The text that takes passes of its own, or None."""
+        return self.jobs[0].long
+
+
+class ReadingQueue:
+    """Jobs in order of arrival.
+
+    Args:
+        max_tokens: most tokens of a pass.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        self.max_tokens = max_tokens
+        self._lines: dict[bool, deque[Job]] = {False: deque(), True: deque()}
+        self._bulk_next = False
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lines.values()))
+
+    def add(self, job: Job) -> None:
+        """Queue a text. A prompt, and what is longer than a pass, is read in chunks."""
+        if job.kind == PROMPT or len(job.text.token_ids) > self.max_tokens:
+            job.long = LongText(
+                text=job.text, layer_index=job.layer_index, whole=job.kind == PROMPT, found=[]
+            )
+        self._lines[job.kind == CAPTURE].append(job)
+
+    def next_pass(self) -> Pass:
+        """Take what the next pass runs; a long text stays at the front until it is read."""
+        line = self._lines[self._bulk_next] or self._lines[not self._bulk_next]
+        self._bulk_next = line is self._lines[False]
+        first = line[0]
+        if first.long is not None:
+            left = len(first.text.token_ids) - first.long.num_read
+            if left <= self.max_tokens:
+                line.popleft()
+            return Pass(jobs=[first])
+        jobs: list[Job] = []
+        num_tokens = 0
+        while line and line[0].long is None and line[0].layer_index == first.layer_index:
+            num_tokens += len(line[0].text.token_ids)
+            if num_tokens > self.max_tokens and jobs:
+                break
+            jobs.append(line.popleft())
+        return Pass(jobs=jobs)
+
+    def drop(self, request_id: str) -> list[Job]:
+        """Take a request's texts out."""
+        dropped = [j for line in self._lines.values() for j in line if j.request_id == request_id]
+        for job in dropped:
+            job.dropped = True
+        for bulk, line in self._lines.items():
+            self._lines[bulk] = deque(job for job in line if not job.dropped)
+        return dropped

@@ -1,0 +1,354 @@
+"""What the target has to do: texts to read, prompts to go on from; one pass or step at a time.
+
+`launch` queues one of them on the device, `read` says later what came of it. Steps of running
+Watches and passes over texts alternate while there are both. What becomes of the activations is the
+engine's business.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gloss_engine.target.generator import Generator, LaunchedRow, LaunchedTokens
+from gloss_engine.target.reader import CapturedRows, TextReader, TextToRead
+from gloss_engine.target.reading_queue import CAPTURE, PROMPT, Job, Pass, ReadingQueue
+from gloss_engine.target.target import Target
+from gloss_engine.target.watch import Watch
+from gloss_engine.text_request import SkippedToken, TargetEnd, TargetToken
+from gloss_engine.transfer import Arriving, Stopwatch
+from gloss_kernels import FINISH_NAMES, Finish
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchedPass:
+    """A pass over texts on its way.
+
+    Attributes:
+        jobs: those that it finishes; a pass over a part of a long text finishes none.
+        rows: their activations, on the device.
+        norms: theirs, on the way to the host.
+        raw: the activations too, where somebody captures; else None.
+    """
+
+    jobs: list[Job]
+    rows: CapturedRows | None = None
+    norms: Arriving | None = None
+    raw: Arriving | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launched:
+    """Work of the target on its way, and the time it takes."""
+
+    work: LaunchedPass | LaunchedTokens
+    stopwatch: Stopwatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadText:
+    """A text that was read.
+
+    Attributes:
+        job: which.
+        raw: [n, d_model] float32 on the device.
+        norms: n L2 norms.
+        on_host: [n, d_model] on the host, for captures.
+    """
+
+    job: Job
+    raw: Tensor
+    norms: list[float]
+    on_host: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchedToken:
+    """An activation of a Watch that was captured while the target generated.
+
+    Attributes:
+        watch: whose.
+        position: where it stands.
+        raw: [d_model] float32 on the device.
+        norm: its L2 norm.
+        place: of it in the AV's prefill buffer, 0: none.
+    """
+
+    watch: Watch
+    position: int
+    raw: Tensor
+    norm: float
+    place: int
+
+
+@dataclass(kw_only=True)
+class TargetEvents:
+    """What came of some work, in the order in which it happened within each list.
+
+    Attributes:
+        texts: texts that were read.
+        watched: activations captured while generating.
+        tokens, ends, skipped: what a Watch hears.
+        done: Watches of which nothing more comes, but explanations.
+    """
+
+    texts: list[ReadText] = field(default_factory=list)
+    watched: list[WatchedToken] = field(default_factory=list)
+    tokens: list[TargetToken] = field(default_factory=list)
+    ends: list[TargetEnd] = field(default_factory=list)
+    skipped: list[SkippedToken] = field(default_factory=list)
+    done: list[Watch] = field(default_factory=list)
+
+
+class TargetWork:
+    """The target's side of an engine.
+
+    Args:
+        target: what runs.
+        reader: reads texts.
+        generator: goes on from prompts; None for a target that only reads.
+
+    Attributes:
+        tokens_read, tokens_generated, captured: totals.
+        seconds: time the target took.
+        skipped: tokens that were not explained, by reason.
+    """
+
+    def __init__(self, target: Target, reader: TextReader, generator: Generator | None) -> None:
+        self.target, self.reader, self.generator = target, reader, generator
+        self.queue = ReadingQueue(reader.max_tokens)
+        self.tokens_read = self.tokens_generated = self.captured = 0
+        self.seconds = 0.0
+        self.skipped: dict[str, int] = {}
+        self._decoded_last = False
+
+    @property
+    def num_watching(self) -> int:
+        """Watches whose target has not ended."""
+        return 0 if self.generator is None else self.generator.num_watches
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything waits or runs."""
+        return bool(self.queue) or self.num_watching > 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.target.decoder.device
+
+    def stats(self) -> dict[str, Any]:
+        """The target's part of EngineStats."""
+        return {
+            "num_reading": len(self.queue),
+            "num_watching": self.num_watching,
+            "target_tokens_read": self.tokens_read,
+            "target_tokens_generated": self.tokens_generated,
+            "captured": self.captured,
+            "capture_seconds": self.seconds,
+            "skipped": dict(self.skipped),
+        }
+
+    def add_text(self, job: Job) -> None:
+        """Queue a text."""
+        self.queue.add(job)
+
+    def add_watch(self, watch: Watch) -> None:
+        """Queue a Watch."""
+        assert self.generator is not None
+        self.generator.add(watch)
+
+    def can_run(self, now: float) -> bool:
+        """Whether there is something to launch at this moment."""
+        self._admit()
+        return bool(self.queue) or bool(self.generator and self.generator.due(now))
+
+    def launch(self, now: float) -> Launched:
+        """Queue one pass or step; something can run."""
+        stopwatch = Stopwatch(self.target.decoder.device)
+        decodes = bool(self.generator and self.generator.due(now))
+        work: LaunchedPass | LaunchedTokens
+        if decodes and not (self.queue and self._decoded_last):
+            assert self.generator is not None
+            work = self.generator.launch(now)
+        else:
+            work = self._read(self.queue.next_pass())
+        self._decoded_last = isinstance(work, LaunchedTokens)
+        stopwatch.stop()
+        return Launched(work=work, stopwatch=stopwatch)
+
+    def read(self, launched: Launched) -> TargetEvents:
+        """What came of launched work; waits for it."""
+        events = TargetEvents()
+        if isinstance(launched.work, LaunchedPass):
+            self._read_texts(launched.work, events)
+        else:
+            result, norms = launched.work.result()
+            now = time.monotonic()
+            for row in launched.work.rows:
+                if row.watch.ended:
+                    self.reader.release([row.place])
+                    continue
+                if row.captured is not None:
+                    self._take_activation(row, launched.work.raw, norms, events)
+                elif row.skipped:
+                    self._skip(row.watch, row.watch.position(row.launch), "max_pending", events)
+                self._take_token(row, result.tokens[row.slot], result.codes[row.slot], now, events)
+        self.seconds += launched.stopwatch.seconds()
+        return events
+
+    def cancel(self, request_id: str) -> None:
+        """Take a request out, with its texts that were not read to their end."""
+        if self.generator is not None:
+            for watch in (*self.generator.running.values(), *self.generator.waiting):
+                if watch.request_id == request_id:
+                    self.generator.retire(watch)
+        for job in self.queue.drop(request_id):
+            self.reader.release(job.text.places)
+
+    def warm_up(self) -> None:
+        """Compile what passes and steps run; nothing may be running."""
+        if self.target.decoder.device.type == "cuda":
+            self.reader.warm_up()
+        if self.generator is not None:
+            self.generator.warm_up()
+
+    def _admit(self) -> None:
+        """Queue the prompts of Watches that have got a slot."""
+        if self.generator is None:
+            return
+        for watch in self.generator.admit():
+            before = watch.prompt_ids[:-1]
+            if not before:
+                self.generator.start(watch, None)
+                continue
+            last = len(before)
+            positions = tuple(sorted(at for at in watch.prompt_positions if at < last))
+            self.queue.add(
+                Job(
+                    request_id=watch.request_id,
+                    kind=PROMPT,
+                    text=TextToRead(token_ids=before, positions=positions),
+                    layer_index=self.target.layer_index,
+                    watch=watch,
+                )
+            )
+
+    def _read(self, taken: Pass) -> LaunchedPass:
+        """Queue a pass on the device."""
+        self.reader.reserve([job.text for job in taken.jobs if job.kind != CAPTURE])
+        before = self.reader.num_tokens
+        long = taken.long
+        rows: CapturedRows | None
+        if long is None:
+            rows = self.reader.read_packed([j.text for j in taken.jobs], taken.jobs[0].layer_index)
+        else:
+            self.reader.read_chunk(long)
+            rows = long.captured() if long.is_read else None
+        self.tokens_read += self.reader.num_tokens - before
+        if rows is None:
+            return LaunchedPass(jobs=[])
+        job = taken.jobs[0]
+        if job.watch is not None and not job.watch.ended:
+            assert self.generator is not None and long is not None
+            self.generator.start(job.watch, long.prefix)
+        copies = any(job.kind == CAPTURE for job in taken.jobs)
+        return LaunchedPass(
+            jobs=taken.jobs,
+            rows=rows,
+            norms=Arriving(rows.norms),
+            raw=Arriving(rows.raw) if copies else None,
+        )
+
+    def _read_texts(self, launched: LaunchedPass, events: TargetEvents) -> None:
+        if launched.rows is None or launched.norms is None:
+            return
+        norms = launched.norms.wait().tolist()
+        on_host = None if launched.raw is None else launched.raw.wait()
+        at = 0
+        for job in launched.jobs:
+            end = at + len(job.text.positions)
+            if job.dropped or (job.watch is not None and job.watch.ended):
+                self.reader.release(job.text.places)
+            else:
+                self.captured += end - at
+                events.texts.append(
+                    ReadText(
+                        job=job,
+                        raw=launched.rows.raw[at:end],
+                        norms=norms[at:end],
+                        on_host=None if on_host is None else on_host[at:end],
+                    )
+                )
+            at = end
+
+    def _take_activation(
+        self, row: LaunchedRow, raw: Tensor, norms: list[float], events: TargetEvents
+    ) -> None:
+        assert row.captured is not None
+        row.watch.num_in_flight -= 1
+        self.captured += 1
+        events.watched.append(
+            WatchedToken(
+                watch=row.watch,
+                position=row.watch.position(row.launch),
+                raw=raw[row.captured],
+                norm=norms[row.captured],
+                place=row.place,
+            )
+        )
+
+    def _take_token(
+        self, row: LaunchedRow, token_id: int, code: int, now: float, events: TargetEvents
+    ) -> None:
+        """Take in what a launch drew; the last one may be for its activation alone."""
+        watch = row.watch
+        if row.launch >= watch.max_new_tokens:
+            self._finish(watch, events)
+            return
+        reason = None if code == Finish.RUNNING else FINISH_NAMES[Finish(code)]
+        if reason != "error":
+            watch.token_ids.append(token_id)
+            watch.token_times.append(now)
+            self.tokens_generated += 1
+            position = watch.position(row.launch) + 1
+            events.tokens.append(
+                TargetToken(request_id=watch.request_id, position=position, token_id=token_id)
+            )
+            if not watch.is_every(row.launch):
+                self._skip(watch, position, "every", events)
+        if reason in (None, "length"):
+            reason = self._ends(watch, row.launch)
+        if reason is None:
+            return
+        watch.finish_reason = reason
+        events.ends.append(TargetEnd(request_id=watch.request_id, finish_reason=reason))
+        if reason == "length" and watch.is_every(row.launch):
+            return
+        if reason not in ("error", "length") and watch.is_every(row.launch):
+            self._skip(watch, watch.position(row.launch) + 1, "target_ended", events)
+        self._finish(watch, events)
+
+    def _ends(self, watch: Watch, launch: int) -> str | None:
+        """Why a sequence that the device lets go on ends here all the same."""
+        stops = watch.request.target_sampling.stop
+        if stops:
+            text = self.target.tokenizer.decode(watch.token_ids, skip_special_tokens=False)
+            if any(stop in text for stop in stops):
+                return "stop"
+        return "length" if launch == watch.max_new_tokens - 1 else None
+
+    def _finish(self, watch: Watch, events: TargetEvents) -> None:
+        assert self.generator is not None
+        self.generator.retire(watch)
+        events.done.append(watch)
+
+    def _skip(self, watch: Watch, position: int, reason: str, events: TargetEvents) -> None:
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+        events.skipped.append(
+            SkippedToken(request_id=watch.request_id, position=position, reason=reason)
+        )
