@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from gloss_engine.errors import ItemError
 from gloss_engine.info import ModelInfo
@@ -52,7 +53,8 @@ class CapturePieces:
         self.failures: list[tuple[int, ItemError]] = []
         self._pieces = list(self._cut())
         sizes = [piece.num_tokens for piece in self._pieces]
-        self.num_tokens = max(map(sum, zip(sizes, [*sizes[1:], 0], strict=True)), default=0)
+        # The last one has none behind it.
+        self.num_tokens = max(map(sum, zip_longest(sizes, sizes[1:], fillvalue=0)), default=0)
 
     def __iter__(self) -> Iterator[Piece]:
         return iter(self._pieces)

@@ -46,7 +46,7 @@ class CaptureMessages:
     def of(
         self, readings: Iterable[Reading], indices: Sequence[int]
     ) -> Iterator[pb.CaptureResponse]:
-        """Messages with all of some readings.
+        """Messages with all of some readings. One may have rows, and an error for others.
 
         Args:
             readings: of a piece's texts.
@@ -56,7 +56,7 @@ class CaptureMessages:
             index = indices[reading.index]
             if reading.error is not None:
                 yield from self._fail(index, reading.error)
-            else:
+            if reading.positions:
                 yield from self._add(reading, index)
         yield from self._rest()
 

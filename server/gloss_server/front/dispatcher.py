@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from gloss_engine.request import TextRequest, VerbalizeRequest
 from gloss_engine.text_request import CaptureRequest, ExplainRequest, WatchRequest
+from gloss_server.front.admission import Admission
 from gloss_server.front.call_error import CallError
 from gloss_server.front.call_log import CallLog
 from gloss_server.front.gate import Caller, Gate
@@ -60,10 +61,15 @@ class Dispatcher:
         self._gate = Gate(settings)
         self._memory = ResultMemory(settings.result_memory_seconds, settings.result_memory_bytes)
         self._runs = OpenRuns(self._memory, telemetry)
-        self._intake = Intake(self._runs, self._gate.admission, telemetry, log)
+        self._intake = Intake(self._runs, self.admission, telemetry, log)
         self._was_loaded = False
         self.model: ServedModel | None = None
         self.is_draining = False
+
+    @property
+    def admission(self) -> Admission:
+        """What is in flight, and how fast it drains."""
+        return self._gate.admission
 
     def connect(self, supervisor: Supervisor) -> None:
         """Take the engine; before anything else."""
@@ -203,8 +209,8 @@ class Dispatcher:
         """See Listener."""
         info = loaded.info
         self.model = ServedModel.of(self._settings.model_name, info)
-        self._gate.admission.num_slots = info.num_slots
-        self._gate.admission.forget_rates()
+        self.admission.num_slots = info.num_slots
+        self.admission.forget_rates()
         self._telemetry.model_loaded(self.model)
         self._telemetry.engine_started(loaded.load_seconds, loaded.warm_up_seconds)
         if self._was_loaded:

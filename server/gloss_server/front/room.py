@@ -23,6 +23,11 @@ class Lease:
         self._room, self._amounts = room, list(amounts)
 
     @property
+    def left(self) -> tuple[int, ...]:
+        """What has not been given back."""
+        return tuple(self._amounts)
+
+    @property
     def is_empty(self) -> bool:
         """Whether all has been given back."""
         return not any(self._amounts)

@@ -40,11 +40,15 @@ class TextStream:
         self.text = ""
 
     def continue_from(self, token_ids: Sequence[int]) -> None:
-        """Begin behind these tokens, whose text is known elsewhere."""
+        """Begin behind these tokens, whose text is known elsewhere but for a character that they
+        leave unfinished: that comes with the token that completes it."""
         self._ids = list(token_ids[-_CONTEXT_TOKENS:])
+        while self._window < len(self._ids) and self._decode().startswith("\ufffd"):
+            self._window += 1
         self._read = len(self._ids)
-        # A character that they leave unfinished comes with the first token that completes it.
-        self._known = self._decode().rstrip("\ufffd")
+        while self._read > self._window and self._decode(self._read).endswith("\ufffd"):
+            self._read -= 1
+        self._known = self._decode(self._read)
 
     def push(self, token_ids: Sequence[int]) -> str:
         """The text that these tokens add."""
@@ -67,9 +71,10 @@ class TextStream:
         """What is missing of the whole text, which is known now."""
         return raw_text[len(self.text) :] if raw_text.startswith(self.text) else ""
 
-    def _decode(self) -> str:
-        window: str = self._tokenizer.decode(self._ids[self._window :], skip_special_tokens=False)
-        return window
+    def _decode(self, end: int | None = None) -> str:
+        window = self._ids[self._window : end]
+        text: str = self._tokenizer.decode(window, skip_special_tokens=False)
+        return text
 
 
 class StreamCursor:

@@ -84,9 +84,9 @@ class TextRun(Run):
     @property
     def is_read(self) -> bool:
         """Whether the target is done with the text itself."""
-        if self.opened is None or len(self.places) < len(self.opened.positions):
-            return False
-        return bool(self.opened.positions or self.target_tokens)
+        if self.opened is None or self.target_tokens:
+            return self.opened is not None
+        return 0 < len(self.opened.positions) <= len(self.places)
 
     @property
     def num_values(self) -> int:

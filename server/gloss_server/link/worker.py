@@ -198,7 +198,7 @@ def load(order: Load) -> WorkerEngine:
     """Load the engine of an order."""
     from gloss_engine import EngineConfig, load_engine
 
-    return load_engine(order.av, order.ar, EngineConfig(**order.config))
+    return load_engine(order.av, order.ar, EngineConfig(**order.config), target=order.target)
 
 
 def run_worker(load_engine: Callable[[Load], WorkerEngine] = load) -> int:
