@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gloss_engine.capture.positions import Positions
     from gloss_engine.config import ConfigError, EngineConfig
     from gloss_engine.engine import Engine
     from gloss_engine.errors import CheckpointError, GlossError, ItemError, RequestError
@@ -32,46 +33,65 @@ if TYPE_CHECKING:
     )
     from gloss_engine.sampling import SamplingParams
     from gloss_engine.stats import EngineStats
+    from gloss_engine.text_request import (
+        CaptureRequest,
+        ExplainRequest,
+        TextInput,
+        TokenPlace,
+        WatchRequest,
+    )
 
 _HOMES = {
+    "CaptureRequest": "text_request",
     "CheckpointError": "errors",
     "CheckpointInfo": "info",
     "ConfigError": "config",
     "Engine": "engine",
     "EngineConfig": "config",
     "EngineStats": "stats",
+    "ExplainRequest": "text_request",
     "Explanation": "request",
     "GlossError": "errors",
     "ItemError": "errors",
     "ModelInfo": "info",
+    "Positions": "capture.positions",
     "RequestError": "errors",
     "SamplingParams": "sampling",
     "StepOutput": "request",
+    "TextInput": "text_request",
     "TextRequest": "request",
     "TextResult": "request",
     "TokenDelta": "request",
+    "TokenPlace": "text_request",
     "VerbalizeRequest": "request",
+    "WatchRequest": "text_request",
     "load_engine": "loading",
 }
 
 __all__ = [
+    "CaptureRequest",
     "CheckpointError",
     "CheckpointInfo",
     "ConfigError",
     "Engine",
     "EngineConfig",
     "EngineStats",
+    "ExplainRequest",
     "Explanation",
     "GlossError",
     "ItemError",
     "ModelInfo",
+    "Positions",
     "RequestError",
     "SamplingParams",
     "StepOutput",
+    "TextInput",
     "TextRequest",
     "TextResult",
     "TokenDelta",
+    "TokenPlace",
     "VerbalizeRequest",
+    "WatchRequest",
     "load_engine",
 ]
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence as Rows
 from dataclasses import replace
 from itertools import count
 
@@ -21,27 +20,25 @@ from gloss_engine.av.verbalizer import ExplanationReader
 from gloss_engine.errors import RequestError
 from gloss_engine.facts import ModelFacts
 from gloss_engine.info import ModelInfo
-from gloss_engine.open_requests import OpenRequest, OpenRequests, OpenRow, given_rows
+from gloss_engine.open_requests import OpenRequest, OpenRequests, given_rows
 from gloss_engine.open_texts import OpenTexts
 from gloss_engine.request import (
     Explaining,
     Explanation,
     StepOutput,
     TextRequest,
-    TokenDelta,
     VerbalizeRequest,
 )
 from gloss_engine.runner import Runner
 from gloss_engine.scheduler import Scheduler, StepPlan
 from gloss_engine.score_queue import ScoreQueue
-from gloss_engine.sequence import Item, Sequence
 from gloss_engine.stats import EngineStats
 from gloss_engine.steps import AvResult, AvStep, Steps
 from gloss_engine.target.work import TargetWork
 from gloss_engine.target_requests import TargetRequests
 from gloss_engine.text_request import CaptureRequest, ExplainRequest, WatchRequest
-from gloss_engine.validation import check_explaining, item_errors, validate, validate_texts
-from gloss_kernels import FINISH_NAMES, Finish
+from gloss_engine.validation import check_explaining, validate, validate_texts
+from gloss_engine.verbalizations import Verbalizations
 
 PACE_SECONDS = 0.005
 """How long a step waits at most when all there is to do is a token that is not due yet."""
@@ -80,17 +77,20 @@ class Engine:
         self._steps = Steps(runner, scheduler, target, target_share, lag)
         self._requests = OpenRequests(reader, facts)
         self._texts = OpenTexts()
-        self._targets: TargetRequests | None = None
-        if target is not None:
-            self._targets = TargetRequests(
-                target, self._requests, self._add_rows, watch_max_pending
-            )
         self._cancelled: list[str] = []
         self._held = StepOutput()
         self._num_requests = 0
         self._stats = EngineStats(
             prefix_tokens=facts.prefix_len, pages_total=scheduler.allocator.capacity
         )
+        self._verbalizations = Verbalizations(
+            self._requests, runner, scheduler, reader, scores, self._stats
+        )
+        self._targets: TargetRequests | None = None
+        if target is not None:
+            self._targets = TargetRequests(
+                target, self._requests, self._verbalizations.add, watch_max_pending
+            )
 
     @property
     def has_work(self) -> bool:
@@ -138,7 +138,7 @@ class Engine:
             scored=self._scores(request),
         )
         self._requests.add(request_id, opened)
-        self._add_rows(request_id, given_rows(request, activations))
+        self._verbalizations.add(request_id, given_rows(request, activations))
         return request_id
 
     def submit_explain(self, request: ExplainRequest, request_id: str | None = None) -> str:
@@ -226,7 +226,7 @@ class Engine:
             self._pause()
         for came in self._steps.read(ahead=launched is not None):
             if isinstance(came, AvResult):
-                self._read(came, out)
+                self._verbalizations.read(came, out)
             elif self._targets is not None:
                 self._targets.take(came, out)
         if self.scores is not None:
@@ -295,30 +295,6 @@ class Engine:
         self._num_requests += 1
         return request_id
 
-    def _add_rows(self, request_id: str, rows: Rows[OpenRow]) -> None:
-        """Let activations of a request be explained; one that cannot be fails alone."""
-        opened = self._requests[request_id]
-        errors = item_errors([row.norm for row in rows])
-        samples = int(opened.request.num_samples)
-        indices = self._requests.extend(request_id, rows)
-        for at, (index, row) in enumerate(zip(indices, rows, strict=True)):
-            item = Item(
-                request_id=request_id,
-                index=index,
-                item_key=row.item_key,
-                seed=opened.seed,
-                sampling=opened.request.sampling,
-                num_samples=samples,
-                activation=row.activation,
-                place=row.buffer_place,
-            )
-            if at not in errors:
-                self.scheduler.add(item)
-                continue
-            self.runner.release([item])
-            for sample in range(samples):
-                self._requests.fail(request_id, index, sample, errors[at])
-
     def _pause(self) -> None:
         """All there is to do is a token that is not due yet: let the processor go."""
         if self.target is not None and self.target.has_work:
@@ -333,51 +309,6 @@ class Engine:
         stats.prefill_tokens += len(plan.prefills) * self.facts.suffix_len
         stats.prefix_tokens_reused += len(plan.prefills) * self.facts.prefix_len
 
-    def _read(self, came: AvResult, out: StepOutput) -> None:
-        """Take in what a step drew, and the departures it causes."""
-        result = came.result
-        for sequence, slot in came.rows:
-            if sequence.ended:
-                continue
-            self._stats.decode_tokens += 1
-            code = result.codes[slot]
-            request = self._requests[sequence.item.request_id].request
-            reason = None if code == Finish.RUNNING else FINISH_NAMES[Finish(code)]
-            sequence.token_ids.append(result.tokens[slot])
-            sequence.logprob += result.logprobs[slot]
-            if request.stream or request.sampling.stop:
-                reason = self._look(sequence, request, reason, out)
-            if reason is not None:
-                self._finish(sequence, reason)
-
-    def _look(
-        self, sequence: Sequence, request: Explaining, reason: str | None, out: StepOutput
-    ) -> str | None:
-        """Look at a sequence's last token as it comes: for streams and custom stop strings."""
-        item = sequence.item
-        if request.stream and reason != "error":
-            token_id = sequence.token_ids[-1]
-            out.tokens.append(TokenDelta(item.request_id, item.index, sequence.sample, token_id))
-        if request.sampling.stop and reason in (None, "length"):
-            text = self.reader.raw_text(sequence.token_ids)
-            if any(stop in text for stop in request.sampling.stop):
-                return "stop"
-        return reason
-
-    def _finish(self, sequence: Sequence, reason: str) -> None:
-        """Make a sequence's result of what was read of it, and free what it holds."""
-        sequence.ended = True
-        self.scheduler.retire([sequence])
-        explanation = self._requests.explain(sequence, reason)
-        if explanation is None:
-            return
-        opened = self._requests[explanation.request_id]
-        if self.scores is not None and opened.scored and reason != "cancelled":
-            activation = opened.rows[explanation.index].activation
-            self.scores.add(explanation, activation, self._stats.num_steps)
-        else:
-            self._requests.ready.append(explanation)
-
     def _leave(self, request_id: str) -> None:
         """Cancel what a request still has in flight."""
         if self._targets is not None:
@@ -386,8 +317,4 @@ class Engine:
             dropped = self.scores.drop(request_id)
             self._requests.ready += dropped.explanations
             self._texts.ready += dropped.texts
-        items, leaving = self.scheduler.cancel(request_id)
-        self.runner.release(items)
-        self._requests.drop(items)
-        for sequence in leaving:
-            self._finish(sequence, "cancelled")
+        self._verbalizations.cancel(request_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from gloss_engine.sampling import SamplingParams
 from gloss_engine.text_request import CaptureRequest, ExplainRequest, TextInput
 from support.checkpoints import ARCHITECTURES, LAYER_INDEX, NUM_LAYERS, Pair, write_target
 from support.edits import edit_weights
-from support.engine_runs import assert_idle
+from support.engine_runs import assert_idle, small_engine
 from support.target_reference import ReferenceTarget
 from support.text_runs import Brought, assert_target_idle, ids, run, step, text_engine
 
@@ -212,8 +213,6 @@ def test_texts_that_cannot_be_read(
 
 
 def test_without_a_target(pairs: dict[str, Pair]) -> None:
-    from support.engine_runs import small_engine
-
     engine = small_engine(pairs["qwen2"].av)
     for submit, request in (
         (engine.submit_explain, _explain(ids(1))),
@@ -262,8 +261,6 @@ def test_a_target_that_only_reads_has_no_more_blocks(
 
 def test_weights_in_common_are_held_once(pairs: dict[str, Pair], tmp_path: Path) -> None:
     """A target that is its AV but for one block shares all the others, and reads the same."""
-    import shutil
-
     target = tmp_path / "target"
     shutil.copytree(pairs["qwen2"].av, target)
     (target / "nla_meta.yaml").unlink()
@@ -280,3 +277,16 @@ def test_weights_in_common_are_held_once(pairs: dict[str, Pair], tmp_path: Path)
     (rows,) = _capture(engine, ids(*LONG))
     expected = ReferenceTarget(target).activations(LONG, LAYER_INDEX)
     _assert_rows_close(rows, expected)
+
+
+def test_a_target_is_never_quantised(pairs: dict[str, Pair], tmp_path: Path) -> None:
+    """What is explained are the activations it has in its own type; only the AV is in fp8."""
+    av = pairs["qwen3"].av
+    shutil.copytree(av, tmp_path / "target")
+    engine = text_engine(av, tmp_path / "target", quantization="fp8")
+    assert engine.target is not None and engine.runner.decoder.quantization == "fp8"
+    mine, avs = engine.target.target.decoder, engine.runner.decoder
+    assert mine.quantization == "none" and mine.embedding is avs.embedding
+    assert all(a is not b for a, b in zip(mine.blocks, avs.blocks, strict=True))
+    (rows,) = _capture(engine, ids(*LONG))
+    _assert_rows_close(rows, ReferenceTarget(tmp_path / "target").activations(LONG, LAYER_INDEX))

@@ -29,8 +29,7 @@ class Donor:
     """A loaded decoder whose weights another one takes where both are the same.
 
     Attributes:
-        decoder: on the same device, of the same type and quantization, its blocks of the same
-            shape.
+        decoder: on the same device, of the same type, its blocks of the same shape.
         holds: whether all tensors of a canonical name, or below it, are the same.
     """
 
@@ -97,9 +96,11 @@ class Decoder:
 
     def _block(self, index: int, donor: Donor | None) -> Block:
         name = f"model.layers.{index}"
-        if donor is not None and index < len(donor.decoder.blocks) and donor.holds(name):
+        given = () if donor is None else donor.decoder.blocks
+        alike = donor is not None and donor.decoder.quantization == self.quantization
+        if donor is not None and alike and index < len(given) and donor.holds(name):
             self.shared.add(name)
-            return donor.decoder.blocks[index]
+            return given[index]
         layer = self.spec.layers[index]
         return Block(self.spec, layer, self.operations, self.device, self.dtype, self._quantized)
 

@@ -1,7 +1,8 @@
 """The target: the explained model, loaded to be read and, where it is whole, to generate.
 
-The same decoder as the AV's. What it has in common with the AV, weights or tokenizer, is held once.
-Running it over texts is the reader's work, generating the generator's.
+The same decoder as the AV's, but never quantised: what is explained are the activations that it has
+in its own type. What it has in common with the AV, weights or tokenizer, is held once. Running it
+over texts is the reader's work, generating the generator's.
 """
 
 from __future__ import annotations
@@ -96,7 +97,6 @@ def load_target(
         operations=operations,
         device=config.resolve_device(),
         dtype=config.resolve_dtype(),
-        quantization=config.quantization,
         donor=donor,
     )
     own = decoder.targets()
