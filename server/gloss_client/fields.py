@@ -25,8 +25,16 @@ def check_known(options: Mapping[str, object], known: type, prefix: str = "") ->
         raise TypeError(f"{prefix}unexpected keyword argument {sorted(unknown)[0]!r}")
 
 
-def set_field(message: object, name: str, value: object, field: str | None = None) -> None:
+def set_field(
+    message: object, name: str, value: object, field: str | None = None, reason: str = ""
+) -> None:
     """Sets a field of a message.
+
+    Args:
+        message, name: the field.
+        value: what it is to hold.
+        field: the caller's name for it, in errors.
+        reason: of those errors.
 
     Raises:
         InvalidRequest: a value that its type cannot hold.
@@ -35,7 +43,7 @@ def set_field(message: object, name: str, value: object, field: str | None = Non
         setattr(message, name, value)
     except (TypeError, ValueError) as error:
         path = field or name
-        raise InvalidRequest(f"{path}: got {value!r}: {error}", field=path) from None
+        raise InvalidRequest(f"{path}: got {value!r}: {error}", reason=reason, field=path) from None
 
 
 def extend_field(values: Any, given: Iterable[object], field: str, reason: str) -> None:

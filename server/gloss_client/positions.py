@@ -70,5 +70,5 @@ def _slice(start: object, stop: object, step: object, field: str) -> pb.Position
                 field=f"{field}.{name}",
             )
         if value is not None:
-            set_field(message, name, value, f"{field}.{name}")
+            set_field(message, name, value, f"{field}.{name}", _REASON)
     return pb.PositionSelection(slice=message)

@@ -19,6 +19,19 @@ from support.echo_server import EchoServer
 from support.echo_service import Fault
 
 
+STREAMS = ["3 rows", "150 rows", "explain", "watch", "3 texts", "150 texts"]
+
+
+def open_stream(client: Any, which: str, rows: np.ndarray) -> Any:
+    """150 items are four streams where the server takes 40."""
+    if which in ("explain", "watch"):
+        return client.watch("a") if which == "watch" else client.stream_explain("a")
+    number = int(which.split()[0])
+    if which.endswith("rows"):
+        return client.stream_verbalize(rows[:number])
+    return client.stream_capture(["a"] * number)
+
+
 def break_out(stream: Any) -> None:
     for _ in stream:
         break
@@ -49,21 +62,21 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("num_rows", [3, 150])
+@pytest.mark.parametrize("which", STREAMS)
 @pytest.mark.parametrize("leave", [break_out, close, leave_block, raise_inside])
 def test_leaving_a_stream_cancels_it(
     sync_client: Client,
     server: EchoServer,
     rows: np.ndarray,
     leave: Callable[[Any], None],
-    num_rows: int,
+    which: str,
 ) -> None:
-    """150 rows are four streams here. Each would take 60 s."""
+    """Each would take 60 s."""
     server.service.limits.max_items = 40
     server.service.step_seconds = 0.01
     assert sync_client.model_info().limits.max_items == 40
     server.service._messages = endless(server.service._messages)  # type: ignore[method-assign]
-    leave(sync_client.stream_verbalize(rows[:num_rows]))
+    leave(open_stream(sync_client, which, rows))
     gc.collect()
     assert server.service.cancelled.wait(5)
     wait_until(lambda: server.service._in_flight == 0)
@@ -81,15 +94,18 @@ def endless(messages: Callable[..., Any]) -> Callable[..., Any]:
     return again
 
 
+@pytest.mark.parametrize("which", STREAMS)
 def test_a_stream_is_closed_from_another_thread(
-    sync_client: Client, server: EchoServer, rows: np.ndarray
+    sync_client: Client, server: EchoServer, rows: np.ndarray, which: str
 ) -> None:
     """The reader waits for a message that does not come, and is let go."""
+    server.service.limits.max_items = 40
     server.service.step_seconds = 30
-    stream = sync_client.stream_verbalize(rows[:1])
+    stream = open_stream(sync_client, which, rows)
     threading.Timer(0.1, stream.close).start()
     began = time.monotonic()
-    assert list(stream) == []
+    # What came with the first message of an explained text: its tokens.
+    assert len(list(stream)) <= 1
     assert time.monotonic() - began < 5
     assert stream.summary is None
 
@@ -125,6 +141,9 @@ def test_calls_that_end_are_not_cancelled(
     client = connect(server.address)
     client.verbalize(rows[:2])
     list(client.stream_verbalize(rows[:2]))
+    client.explain("a")
+    list(client.watch("a"))
+    client.capture(["a", "b"])
     assert not server.service.cancelled.wait(0.1)
 
 
@@ -150,10 +169,10 @@ def test_threads_share_a_client(sync_client: Client, server: EchoServer, rows: n
         assert tuple(streamed) == unary[:5]
 
 
-@pytest.mark.parametrize("num_rows", [3, 150])
+@pytest.mark.parametrize("which", STREAMS)
 @pytest.mark.parametrize("how", ["break", "aclose", "block", "task", "other task"])
 def test_leaving_an_asyncio_stream_cancels_it(
-    runner: asyncio.Runner, server: EchoServer, rows: np.ndarray, how: str, num_rows: int
+    runner: asyncio.Runner, server: EchoServer, rows: np.ndarray, how: str, which: str
 ) -> None:
     server.service.limits.max_items = 40
     server.service.step_seconds = 0.01
@@ -167,7 +186,7 @@ def test_leaving_an_asyncio_stream_cancels_it(
         async with AsyncClient(server.address) as client:
             await client.model_info()
             server.service._messages = endless(server.service._messages)  # type: ignore
-            stream = client.stream_verbalize(rows[:num_rows])
+            stream = open_stream(client, which, rows)
             if how == "block":
                 async with stream:
                     await read(stream)
@@ -196,16 +215,20 @@ def test_leaving_an_asyncio_stream_cancels_it(
     assert server.service.cancelled.is_set()
 
 
+@pytest.mark.parametrize("method", ["verbalize", "explain", "capture"])
 def test_a_cancelled_task_cancels_its_call(
-    runner: asyncio.Runner, server: EchoServer, rows: np.ndarray
+    runner: asyncio.Runner, server: EchoServer, rows: np.ndarray, method: str
 ) -> None:
+    given: Any = {"verbalize": rows[:1], "explain": "a", "capture": ["a"]}[method]
+
     async def cancel() -> None:
         server.service.step_seconds = 0.5
         async with AsyncClient(server.address) as client:
             began = time.monotonic()
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(client.verbalize(rows[:1]), 0.1)
+                await asyncio.wait_for(getattr(client, method)(given), 0.1)
             assert time.monotonic() - began < 0.4
+            assert await asyncio.to_thread(server.service.cancelled.wait, 5)
 
     runner.run(cancel())
 

@@ -16,7 +16,19 @@ from support.echo_service import Fault
 
 
 @pytest.mark.parametrize(
-    "method", ["verbalize", "stream_verbalize", "reconstruct", "score", "model_info", "stats"]
+    "method",
+    [
+        "verbalize",
+        "stream_verbalize",
+        "explain",
+        "stream_explain",
+        "capture",
+        "stream_capture",
+        "reconstruct",
+        "score",
+        "model_info",
+        "stats",
+    ],
 )
 def test_every_call_has_the_clients_deadline_or_its_own(
     connect: Any, server: EchoServer, rows: np.ndarray, method: str
@@ -25,17 +37,42 @@ def test_every_call_has_the_clients_deadline_or_its_own(
     arguments: dict[str, tuple[Any, ...]] = {
         "verbalize": (rows[:1],),
         "stream_verbalize": (rows[:1],),
+        "explain": ("a",),
+        "stream_explain": ("a",),
+        "capture": (["a"],),
+        "stream_capture": (["a"],),
         "reconstruct": (["a"],),
         "score": (["a"], rows[:1]),
     }
     for options in ({}, {"timeout": 7}):
         done = getattr(client, method)(*arguments.get(method, ()), **options)
-        if method == "stream_verbalize":
+        if method.startswith("stream"):
             list(done)
     usual, own = (received.time_remaining for received in server.service.received)
     # gRPC rounds up to what its header can say, by under 1%.
     assert 32 < usual < 33 * 1.01
     assert 6 < own < 7 * 1.01
+
+
+def test_a_watch_has_ten_minutes_or_its_own(connect: Any, server: EchoServer) -> None:
+    """The client's usual deadline would cut it."""
+    client = connect(server.address, timeout=1)
+    for options in ({}, {"timeout": None}, {"timeout": 7}):
+        list(client.watch("a", **options))
+    *usual, own = (received.time_remaining for received in server.service.received)
+    assert all(599 < one < 600 * 1.01 for one in usual)
+    assert 6 < own < 7 * 1.01
+
+
+@pytest.mark.parametrize("method", ["explain", "stream_explain", "watch", "capture"])
+def test_a_slow_text_ends_in_time(connect: Any, server: EchoServer, method: str) -> None:
+    """After its first message."""
+    server.service.step_seconds = 5
+    text = ["a"] if method == "capture" else "a"
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match=f"no answer from {server.address} in time"):
+        list(getattr(connect(server.address), method)(text, timeout=0.3))
+    assert 0.29 < time.monotonic() - began < 1.3
 
 
 def test_the_usual_deadline_is_a_minute(server: EchoServer, rows: np.ndarray) -> None:

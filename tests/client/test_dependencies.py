@@ -45,6 +45,8 @@ rows = np.ones((3, 8), np.float32)
 with Client({address!r}, timeout=10) as client:
     print(client.health(), client.model_info().model)
     print(len(client.verbalize(rows).explanations), len(list(client.stream_verbalize(rows))))
+    print(len(client.explain("ab").explanations), len(list(client.watch("ab"))))
+    print(client.capture(["ab", [1]]).activations.shape)
     print(client.reconstruct(["a"]).activations.shape, len(client.score(["a"], rows[:1]).scores))
 
 async def main():
@@ -98,6 +100,8 @@ def test_the_client_runs_with_nothing_else(server: EchoServer) -> None:
     assert done.stdout.split("\n")[:-1] == [
         "serving echo",
         "3 12",
+        "3 34",
+        "(4, 8)",
         "(1, 8) 1",
         "3",
         "[] False",

@@ -83,12 +83,17 @@ def test_the_written_request_is_one(
 
 def test_grpcurl_calls_methods_that_exist() -> None:
     called = re.findall(r"gloss_api\.v1\.GlossService/(\w+)", BASH)
-    assert len(called) == 5
+    assert len(called) == 8
     methods = {method.name: method for method in SERVICE.methods}
     assert set(called) <= methods.keys()
-    (body,) = re.findall(r"-d '(\{.*?\})'", BASH)
-    request = json_format.Parse(body, pb.ReconstructRequest())
-    assert request.texts
+
+
+def test_the_requests_that_grpcurl_sends_are_some() -> None:
+    bodies = re.findall(r"-d '(\{.*?\})'[^']*?GlossService/(\w+)", BASH)
+    assert [method for _, method in bodies] == ["Reconstruct", "Explain", "Watch", "Capture"]
+    for body, method in bodies:
+        request = json_format.Parse(body, getattr(pb, f"{method}Request")())
+        assert len(request.ListFields()) >= 2
 
 
 def test_the_table_of_errors_is_the_tables() -> None:

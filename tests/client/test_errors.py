@@ -45,7 +45,9 @@ def test_the_table_has_every_status() -> None:
 
 
 @pytest.mark.parametrize("code", EXPECTED)
-@pytest.mark.parametrize("method", ["verbalize", "stream_verbalize"])
+@pytest.mark.parametrize(
+    "method", ["verbalize", "stream_verbalize", "explain", "stream_explain", "watch"]
+)
 def test_a_status_becomes_its_error(
     connect: Any, server: EchoServer, rows: np.ndarray, code: str, method: str
 ) -> None:
@@ -59,7 +61,8 @@ def test_a_status_becomes_its_error(
     server.service.faults = deque([fault])
     client = connect(server.address, retry=ONCE)
     with pytest.raises(getattr(gloss_client, EXPECTED[code])) as caught:
-        list(getattr(client, method)(rows[:2], request_id="mine"))
+        given = rows[:2] if "verbalize" in method else "ab"
+        list(getattr(client, method)(given, request_id="mine"))
     error = caught.value
     assert (error.code, error.reason, error.field) == (code, "SOME_REASON", "options.top_p")
     assert (error.message, error.retry_after) == ("got 3, expected 4", 1.5)

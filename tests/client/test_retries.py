@@ -19,12 +19,15 @@ QUEUE_FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
+METHODS = ["verbalize", "stream_verbalize", "explain", "stream_explain", "watch", "capture"]
+
+
 def call(client: Any, method: str, rows: np.ndarray) -> Any:
-    return (
-        list(getattr(client, method)(rows).explanations)
-        if method == "verbalize"
-        else list(getattr(client, method)(rows))
-    )
+    given: Any = {"capture": ["a", "b"]}.get(method, rows if "verbalize" in method else "ab")
+    result = getattr(client, method)(given)
+    if method == "capture":
+        return result.places
+    return result.explanations if method in ("verbalize", "explain") else list(result)
 
 
 def gaps(server: EchoServer) -> list[float]:
@@ -33,12 +36,13 @@ def gaps(server: EchoServer) -> list[float]:
     return [after - before for before, after in itertools.pairwise(times)]
 
 
-def request_ids(server: EchoServer) -> set[str]:
+def request_ids(server: EchoServer) -> set[str | None]:
+    """Of all attempts; a Capture has none."""
     requests = [received.request for received in server.service.received]
-    return {getattr(request, "request", request).request_id for request in requests}
+    return {getattr(request, "request_id", None) for request in requests}
 
 
-@pytest.mark.parametrize("method", ["verbalize", "stream_verbalize"])
+@pytest.mark.parametrize("method", METHODS)
 def test_the_servers_pushback_is_obeyed(
     connect: Any, server: EchoServer, rows: np.ndarray, method: str
 ) -> None:
@@ -56,7 +60,7 @@ def test_the_servers_pushback_is_obeyed(
     assert len(request_ids(server)) == 1
 
 
-@pytest.mark.parametrize("method", ["verbalize", "stream_verbalize"])
+@pytest.mark.parametrize("method", METHODS)
 def test_without_pushback_the_backoff_counts(
     connect: Any, server: EchoServer, rows: np.ndarray, method: str
 ) -> None:
@@ -103,12 +107,16 @@ def test_one_attempt_means_one(connect: Any, server: EchoServer, rows: np.ndarra
     assert len(server.service.received) == 1
 
 
+@pytest.mark.parametrize("after", [1, 2])
+@pytest.mark.parametrize("method", METHODS[1:])
 def test_a_stream_that_has_begun_is_not_tried_again(
-    connect: Any, server: EchoServer, rows: np.ndarray
+    connect: Any, server: EchoServer, rows: np.ndarray, method: str, after: int
 ) -> None:
-    server.service.faults = deque([Fault(code=UNAVAILABLE, reason="ENGINE_RESTARTED", after=2)])
+    """An explained text, or a captured one, comes as a stream, too."""
+    fault = Fault(code=UNAVAILABLE, reason="ENGINE_RESTARTED", after=after)
+    server.service.faults = deque([fault])
     with pytest.raises(Unavailable, match="ENGINE_RESTARTED"):
-        list(connect(server.address, retry=FAST).stream_verbalize(rows[:2]))
+        call(connect(server.address, retry=FAST), method, rows[:2])
     assert len(server.service.received) == 1
 
 

@@ -225,9 +225,16 @@ def test_model_info_and_stats(client: Any) -> None:
     assert (info.ar, info.norm_median) == (None, None)
     assert (info.fve_baseline, info.fve_baseline_source) == (0.5, "setting")
     assert info.limits.max_items == 1024
+    assert (info.target.num_layers, info.target_generates) == (4, True)
+    limits = info.limits
+    assert (limits.max_text_tokens, limits.max_watch_tokens) == (4096, 1024)
+    assert (limits.watch_max_pending, limits.watch_deadline_seconds) == (64, 600)
     stats = client.stats()
     assert (stats.state, stats.rejections) == ("serving", {"QUEUE_FULL": 2})
     assert (stats.latencies["queue"].p50, stats.mean_mse) == (0.25, None)
+    assert (stats.reading, stats.watching, stats.captured) == (3, 1, 20)
+    assert (stats.target_tokens_read, stats.target_tokens_generated) == (40, 30)
+    assert stats.skipped == {"max_pending": 7}
 
 
 def test_names_of_a_newer_server(client: Any, server: EchoServer, rows: np.ndarray) -> None:
