@@ -116,17 +116,15 @@ class TextReader:
             self.buffer.release([place for place in places if place])
 
     def warm_up(self) -> None:
-        """Compile what passes of any size run."""
-        if self.buffer is not None:
-            place = self.buffer.reserve(1)
+        """Compile what passes of any size run, with places for what they capture and without."""
+        place = [] if self.buffer is None else self.buffer.reserve(1)
         for length in (2, self.max_tokens, self.max_tokens + 2):
             length = min(length, self.target.max_text_tokens)
-            text = TextToRead(token_ids=(0,) * length, positions=(0, length - 1))
-            if self.buffer is not None:
-                text.places = [place[0], 0]
-            self.read([text])
-        if self.buffer is not None:
-            self.buffer.release(place)
+            for places in ([], [*place, 0]):
+                text = TextToRead(token_ids=(0,) * length, positions=(0, length - 1))
+                text.places = places if len(places) == 2 else []
+                self.read([text])
+        self.release(place)
         self.num_tokens = 0
 
     def read(
