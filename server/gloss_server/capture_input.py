@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gloss_server.capture_row import Failure, TextRow, parse_row, unreadable
 from gloss_server.command_error import CommandError
+from gloss_server.input_reading import open_parquet, reading
 
 TEXT, MESSAGES, DOC_ID = "text", "messages", "doc_id"
 _MAX_LINE_BYTES = 1 << 24
 """Far beyond the longest text that is read; a file without line ends is not held whole."""
 _BATCH_ROWS = 256
-_READ_BYTES = 1 << 20
+_EXPECTED = f"{TEXT} or {MESSAGES} in each row"
 
 
 class TextFile(Protocol):
@@ -78,7 +77,7 @@ class JsonlTexts:
 
     def _lines(self) -> Iterator[bytes | None]:
         """Lines that are not blank; None for one that is too long to be a text."""
-        with _reading(self.path), self.path.open("rb") as file:
+        with reading(self.path, _EXPECTED), self.path.open("rb") as file:
             while line := file.readline(_MAX_LINE_BYTES):
                 if len(line) == _MAX_LINE_BYTES and not line.endswith(b"\n"):
                     _skip_line(file)
@@ -93,9 +92,8 @@ class ParquetTexts:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _reading(path):
-            # The defaults hold a row group at least, or all of them.
-            self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ_BYTES)
+        with reading(path, _EXPECTED):
+            self._file = open_parquet(path)
         self.num_rows = int(self._file.metadata.num_rows)
         schema = self._file.schema_arrow
         self._columns = [name for name in (TEXT, MESSAGES, DOC_ID) if name in schema.names]
@@ -115,7 +113,7 @@ class ParquetTexts:
             at += num_rows
 
     def _group_rows(self, group: int, at: int, start: int) -> Iterator[TextRow | Failure]:
-        with _reading(self.path):
+        with reading(self.path, _EXPECTED):
             for batch in self._file.iter_batches(_BATCH_ROWS, [group], self._columns):
                 skipped = min(max(start - at, 0), batch.num_rows)
                 yield from _parse_batch(batch.slice(skipped), at + skipped)
@@ -152,13 +150,3 @@ def _parse_line(row: int, line: bytes | None) -> TextRow | Failure:
 def _skip_line(file: BinaryIO) -> None:
     while (rest := file.readline(_MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
         pass
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise CommandError(
-            f"{path}: got no readable {path.suffix} file ({error}), expected one of texts"
-        ) from error

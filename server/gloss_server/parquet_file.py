@@ -8,13 +8,11 @@ so that no run ends on a bad row after hours.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gloss_server.activation_file import (
     ActivationChunk,
@@ -24,10 +22,11 @@ from gloss_server.activation_file import (
     spans,
 )
 from gloss_server.command_error import CommandError
+from gloss_server.input_reading import open_parquet, reading
 
 VECTORS, LAYERS, POSITIONS, TOKENS = "activation_vector", "activation_layer", "position", "token_id"
 _BATCH_ROWS = 1024
-_READ_BYTES = 1 << 20
+_EXPECTED = f"one with a column {VECTORS}"
 
 
 class ParquetFile:
@@ -40,10 +39,8 @@ class ParquetFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _reading(path):
-            # The defaults hold a row group at least, or all of them: 830 MiB for an 800 MB file,
-            # against 52 MiB with these.
-            self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ_BYTES)
+        with reading(path, _EXPECTED):
+            self._file = open_parquet(path)
         self.num_rows = int(self._file.metadata.num_rows)
         names = self._file.schema_arrow.names
         _check_columns(path, self._file.schema_arrow)
@@ -81,7 +78,7 @@ class ParquetFile:
         )
 
     def _batches(self, columns: list[str], groups: list[int] | None) -> Iterator[pa.RecordBatch]:
-        with _reading(self.path):
+        with reading(self.path, _EXPECTED):
             yield from self._file.iter_batches(
                 batch_size=_BATCH_ROWS, row_groups=groups, columns=columns
             )
@@ -123,16 +120,6 @@ class ParquetFile:
                 f"{self.path}: row {row} of {name} is null, expected an integer. Fill the column "
                 "or drop it"
             )
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise CommandError(
-            f"{path}: got no readable parquet file ({error}), expected one with a column {VECTORS}"
-        ) from error
 
 
 def _check_columns(path: Path, schema: pa.Schema) -> None:

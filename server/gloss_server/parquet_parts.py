@@ -108,7 +108,7 @@ class ParquetParts:
     def _read(self, files: Iterable[Path]) -> Iterator[pa.Table]:
         for file in files:
             try:
-                table = pq.read_table(file)
+                table = pq.read_table(file, page_checksum_verification=True)
             except (pa.ArrowException, OSError) as error:
                 raise foreign(self.path, f"{file.name} is no part") from error
             yield table
@@ -119,7 +119,9 @@ def _write_groups(
 ) -> None:
     """Tables into one file, in row groups of that many rows wherever tables end, on the disk."""
     with path.open("wb") as file:
-        with pq.ParquetWriter(file, schema, compression="zstd", **_encodings(schema)) as writer:
+        # Not every damaged page fails to decompress: checksums are what makes a part whole.
+        options = {"compression": "zstd", "write_page_checksum": True, **_encodings(schema)}
+        with pq.ParquetWriter(file, schema, **options) as writer:
             held: list[pa.Table] = []
             for table in tables:
                 held.append(table)

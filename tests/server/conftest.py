@@ -45,6 +45,19 @@ def verbalize(gloss: Command, small_pair: Pair) -> Command:
     return call
 
 
+@pytest.fixture
+def capture(gloss: Command, small_pair: Pair) -> Command:
+    """`gloss capture` at block 2 of the small pair's model, or of another target."""
+
+    def call(file: Path, output: object, *arguments: object, target: Path | None = None) -> Ended:
+        return gloss(
+            *("capture", "--target", target or small_pair.av, "--layer", 2),
+            *("--input", file, "--output", output, *arguments),
+        )
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def activations() -> np.ndarray:
     """[40, 72] float32, multiples of 1/8 that fit every float type; rows 5 and 35 are bad."""

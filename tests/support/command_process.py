@@ -15,7 +15,7 @@ from pathlib import Path
 
 _PRELOADED = [
     *("gloss_server.cli", "gloss_server.local_explainer", "gloss_server.verbalize_command"),
-    "gloss_server.parquet_file",
+    *("gloss_server.parquet_file", "gloss_server.capture_command"),
 ]
 
 

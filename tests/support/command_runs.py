@@ -34,6 +34,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    """Rows as JSON lines; the path again."""
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
 def in_order(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows by index and sample."""
     return sorted(rows, key=lambda row: (row["index"], row["sample"]))
