@@ -105,7 +105,7 @@ class PermissionDenied(GlossClientError):
 
 
 class ResourceExhausted(GlossClientError):
-    """QUEUE_FULL, RATE_LIMITED, DEADLINE_UNREACHABLE, SLOW_READER: RESOURCE_EXHAUSTED."""
+    """QUEUE_FULL, RATE_LIMITED, DEADLINE_UNREACHABLE: RESOURCE_EXHAUSTED."""
 
     default_code = "RESOURCE_EXHAUSTED"
 

@@ -18,7 +18,6 @@ from gloss_client import AsyncClient, Cancelled, Client, ServerError
 from support.echo_server import EchoServer
 from support.echo_service import Fault
 
-
 STREAMS = ["3 rows", "150 rows", "explain", "watch", "3 texts", "150 texts"]
 
 
