@@ -37,8 +37,10 @@ class Setup:
     Attributes:
         av: the AV.
         ar: the AR's K + 1 blocks; None: no scoring.
-        target: the explained model: blocks 0 .. K where K is known; None: not loaded.
-        target_has_head: the target is whole.
+        target: the explained model, or as many of its blocks as are loaded; None: none is.
+        target_has_head: the target is whole, so that it can generate.
+        target_layers: blocks that a target needs which only reads; None: not known.
+        watch_tokens: tokens that the target's own pages hold, 0 where it only reads.
         prompt_len, prefix_len: tokens of the AV's prompt, and of them before the injected row.
         ar_prefix_len: tokens that AR prompts share.
         max_new_tokens: pages are reserved for this many.
@@ -55,6 +57,8 @@ class Setup:
     ar: ModelSpec | None = None
     target: ModelSpec | None = None
     target_has_head: bool = False
+    target_layers: int | None = None
+    watch_tokens: int = 0
     prompt_len: int = 125
     prefix_len: int = 100
     ar_prefix_len: int = 8
@@ -180,6 +184,9 @@ def parts(setup: Setup, num_sequences: int) -> tuple[Part, ...]:
             setup.target, Precision(dtype_bytes=size), with_head=setup.target_has_head
         )
         found.append(Part(name="target weights", num_bytes=weights))
+        if setup.watch_tokens:
+            pages = setup.watch_tokens * sizes.token_bytes(setup.target, size)
+            found.append(Part(name="target pages", num_bytes=pages))
     page_bytes = setup.page_bytes * _num_pages(setup, num_sequences)
     state = sizes.state_bytes(av, num_sequences, setup.max_new_tokens, setup.sequence_pages)
     found += [
@@ -227,11 +234,24 @@ def _changes(setup: Setup) -> dict[str, Callable[[Setup], Setup]]:
         )
     if fewer < setup.max_new_tokens:
         changes[f"--max-new-tokens {fewer}"] = lambda before: replace(before, max_new_tokens=fewer)
+    if setup.target_has_head and setup.target_layers is not None:
+        changes["target_generates = false (no Watch)"] = reading_only
     if setup.target is not None:
-        changes["no --target"] = lambda before: replace(before, target=None)
+        changes["no --target"] = lambda before: replace(
+            before, target=None, target_has_head=False, watch_tokens=0
+        )
     if setup.ar is not None:
         changes["no --ar (no scores)"] = lambda before: replace(before, ar=None)
     return changes
+
+
+def reading_only(setup: Setup) -> Setup:
+    """The same with no more of the target than reading takes."""
+    target, layers = setup.target, setup.target_layers
+    if target is None or layers is None:
+        return setup
+    target = replace(target, layers=target.layers[:layers])
+    return replace(setup, target=target, target_has_head=False, watch_tokens=0)
 
 
 def floor_of(setup: Setup, ceilings: Ceilings, *, scored: bool) -> Floor:

@@ -227,8 +227,12 @@ def _with_target(setup: Setup, directory: Path, layer_index: int | None) -> tupl
             fix="Name the model whose activations the AV was trained on.",
         )
     if layer_index is None:
-        note = "The AV's sidecar states no layer K: the whole target is counted."
-        return replace(setup, target=spec, target_has_head=True), [note]
+        raise CheckpointError(
+            "the AV's nla_meta.yaml: extraction_layer_index",
+            got="nothing",
+            expected="the layer K that the AV explains, to read the target there",
+            fix="Write it into the sidecar, or plan without --target.",
+        )
     if spec.num_layers <= layer_index:
         raise CheckpointError(
             f"{directory.name}: num_hidden_layers",
@@ -236,8 +240,21 @@ def _with_target(setup: Setup, directory: Path, layer_index: int | None) -> tupl
             expected=f"more than K = {layer_index}, the block the AV reads",
             fix="Name the model whose activations the AV was trained on.",
         )
-    note = f"A target that only reads needs blocks 0 to {layer_index} and no head."
-    return replace(setup, target=_first_blocks(spec, layer_index + 1)), [note]
+    watches, text = EngineConfig.num_watches, EngineConfig.max_text_tokens
+    longest = min(text + EngineConfig.max_watch_tokens, spec.max_positions)
+    setup = replace(
+        setup,
+        target=spec,
+        target_has_head=True,
+        target_layers=layer_index + 1,
+        watch_tokens=watches * longest,
+    )
+    note = (
+        f"The target is whole, with pages for {watches} Watches of {longest:,} tokens. One that "
+        f"only reads (target_generates = false) needs blocks 0 to {layer_index} and neither head "
+        "nor pages."
+    )
+    return setup, [note]
 
 
 def _first_blocks(spec: ModelSpec, count: int) -> ModelSpec:

@@ -22,6 +22,7 @@ from gloss_engine.memory_plan import (
     floor_of,
     most_sequences,
     plan_memory,
+    reading_only,
     remedies,
 )
 from gloss_engine.memory_sizes import Precision
@@ -188,6 +189,23 @@ def test_a_target_is_never_quantised() -> None:
     whole = replace(setup, target=QWEN, target_has_head=True)
     by_name = {part.name: part.num_bytes for part in plan_memory(whole, 1).parts}
     assert by_name["target weights"] == sizes.decoder_bytes(QWEN, Precision(), with_head=True)
+
+
+def test_a_target_that_only_reads_takes_less() -> None:
+    """Its last blocks, its head and its pages are what a plan that does not fit can give up."""
+    setup = Setup(
+        av=QWEN, target=QWEN, target_has_head=True, target_layers=21, watch_tokens=8 * 5120,
+        memory_bytes=42 * GB,
+    )  # fmt: skip
+    plan = plan_memory(setup, 256)
+    by_name = {part.name: part.num_bytes for part in plan.parts}
+    assert by_name["target pages"] == 8 * 5120 * 57344
+    reads = plan_memory(reading_only(setup), 256)
+    assert {part.name: part.num_bytes for part in reads.parts}["target weights"] == (
+        sizes.decoder_bytes(QWEN_AR, Precision(), with_head=False)
+    )
+    assert reads.most_sequences > plan.most_sequences
+    assert any("target_generates = false" in remedy.change for remedy in remedies(plan))
 
 
 def test_long_texts_need_workspace_for_the_ar() -> None:

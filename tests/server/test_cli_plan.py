@@ -126,18 +126,16 @@ def test_a_tokenizer_counts_the_prompt(
     assert "AR weights and value head" not in planned("--av", av)["parts"]
 
 
-def test_a_target_is_read_to_block_k(
+def test_a_target_is_whole_with_pages_of_its_own(
     planned: Callable[..., dict[str, Any]], small_pair: Pair, tmp_path: Path
 ) -> None:
     target = write_target(tmp_path / "target", "qwen2")
     plan = planned("--av", small_pair.av, "--target", target)
-    assert plan["notes"] == ["A target that only reads needs blocks 0 to 3 and no head."]
-    part = plan["parts"]["target weights"]
-    nameless = without_weights(small_pair.av, tmp_path / "av", *CONFIGURATION, *TOKENIZER)
-    edit_sidecar(nameless, lambda meta: meta.pop("extraction_layer_index"))
-    whole = planned("--av", nameless, "--target", target)
-    assert part < whole["parts"]["target weights"] < plan["parts"]["AV weights"]
-    assert "whole target" in whole["notes"][0]
+    (note,) = plan["notes"]
+    assert "pages for 8 Watches of 512 tokens" in note and "blocks 0 to 3" in note
+    assert plan["parts"]["target weights"] < plan["parts"]["AV weights"]
+    # Six blocks of two heads of 12, keys and values, in 16 bits.
+    assert plan["parts"]["target pages"] == 8 * 512 * 6 * 2 * 2 * 12 * 2
 
 
 @pytest.mark.parametrize(
@@ -187,6 +185,12 @@ def test_directories_that_do_not_hold_together(
     for target, said in ((other.av, "expected the AV's 72"), (shallow, "more than K = 3")):
         ended = gloss("plan", "--av", small_pair.av, "--target", target)
         assert ended.status == 2 and said in ended.error
+    nameless = without_weights(small_pair.av, tmp_path / "av", *CONFIGURATION, *TOKENIZER)
+    edit_sidecar(nameless, lambda meta: meta.pop("extraction_layer_index"))
+    ended = gloss("plan", "--av", nameless, "--target", other.av)
+    assert ended.status == 2 and "hidden_size" in ended.error
+    ended = gloss("plan", "--av", nameless, "--target", small_pair.av)
+    assert ended.status == 2 and "expected the layer K" in ended.error
     deeper = write_ar(tmp_path / "deeper", "qwen2", layer_index=2)
     ended = gloss("plan", "--av", small_pair.av, "--ar", deeper)
     assert ended.status == 2 and "layer K" in ended.error

@@ -52,7 +52,12 @@ def pages_in(free: int, total: int, decoder: Decoder, config: EngineConfig, suff
     """Pages that `free` bytes of a device of `total` bytes have room for."""
     spec, size = decoder.spec, decoder.dtype.itemsize
     # An AR is as wide as its AV; its largest batch runs from idle, when nothing decodes.
-    rows = max(config.num_slots + config.max_prefill_tokens, config.max_score_tokens)
+    # A target is as wide as well, and reads no more at once than a step prefills by default.
+    rows = max(
+        config.num_slots + config.max_prefill_tokens,
+        config.max_score_tokens,
+        config.max_read_tokens,
+    )
     workspace = sizes.activation_bytes(spec, rows, size)
     workspace += sizes.logits_bytes(spec, config.num_slots, size)
     usable = free - workspace - round((1 - config.memory_fraction) * total)
