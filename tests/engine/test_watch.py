@@ -14,6 +14,7 @@ from gloss_engine.engine import Engine
 from gloss_engine.errors import RequestError
 from gloss_engine.request import VerbalizeRequest
 from gloss_engine.sampling import SamplingParams
+from gloss_engine.shares import AV, TARGET, Shares
 from gloss_engine.text_request import CaptureRequest, TextInput, WatchRequest
 from support.checkpoints import ARCHITECTURES, LAYER_INDEX, Pair, write_target
 from support.engine_runs import activations, assert_idle, request
@@ -296,3 +297,69 @@ def test_a_target_that_only_reads_cannot_be_watched(
     with pytest.raises(RequestError) as refused:
         engine.submit_watch(_watch())
     assert refused.value.reason == "TARGET_READS_ONLY"
+
+
+def test_logits_that_are_not_finite_end_the_target_alone(
+    pairs: dict[str, Pair], targets: dict[str, Path]
+) -> None:
+    for settings in ({}, GRAPHS):
+        engine = text_engine(pairs["qwen3"].av, targets["qwen3"], **settings)
+        assert engine.target is not None
+        engine.submit_watch(_watch(num_tokens=8), "expected")
+        expected = [token.token_id for token in run(engine)["expected"].tokens]
+        engine.target.target.decoder.embedding[19] = float("nan")
+        bad = _watch(ids(30, 31, 19), num_tokens=8, prompt_positions=Positions.parse("last"))
+        engine.submit_watch(bad, "bad")
+        engine.submit_watch(_watch(num_tokens=8), "good")
+        found = run(engine)
+        assert [end.finish_reason for end in found["bad"].ends] == ["error"]
+        assert found["bad"].tokens == [] and found["bad"].num_finished == 1
+        (failed,) = found["bad"].explanations.values()
+        assert failed.error is not None and failed.error.reason == "NON_FINITE_VECTOR"
+        assert [token.token_id for token in found["good"].tokens] == expected
+        assert_idle(engine)
+        assert_target_idle(engine)
+
+
+class _Dictated(Shares):
+    """Steps take what the test says, and their order is kept."""
+
+    def __init__(self, target_share: float, seconds: dict[str, float]) -> None:
+        super().__init__(target_share)
+        self.seconds, self.order = seconds, list[str]()
+
+    def begin(self, name: str) -> float:
+        self.order.append(name)
+        return super().begin(name)
+
+    def end(self, name: str, charged: float, seconds: float) -> None:
+        super().end(name, charged, self.seconds[name])
+
+
+@pytest.mark.parametrize("settings", [{}, GRAPHS])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_a_token_waits_no_longer_than_the_share_allows(
+    pairs: dict[str, Pair], targets: dict[str, Path], settings: dict[str, Any], share: float
+) -> None:
+    """While explanations run all the time; with a step of lag, one step more. The first steps of
+    each kind are not charged before they have been read."""
+    engine = text_engine(pairs["qwen2"].av, targets["qwen2"], num_slots=4, **settings)
+    seconds = {AV: 8.0, TARGET: 5.0}
+    shares = engine._steps._shares = _Dictated(share, seconds)
+    rows = activations(60, engine.facts.d_model)
+    engine.submit(request(rows, temperature=0.0, max_new_tokens=30), "rows")
+    engine.submit_watch(_watch(num_tokens=40, every=100), "w")
+    found: dict[str, Brought] = {}
+    while len(found.setdefault("w", Brought()).tokens) < 40:
+        step(engine, found)
+        assert found.setdefault("rows", Brought()).num_finished == 0
+    lag = 0 if not settings else seconds[AV]
+    bound = seconds[TARGET] * (1 - share) / share + seconds[AV] + lag
+    waited, longest = 0.0, 0.0
+    for name in shares.order[6:]:
+        waited = 0.0 if name == TARGET else waited + seconds[name]
+        longest = max(longest, waited)
+    assert 0 < longest <= bound
+    took = {name: shares.order.count(name) * seconds[name] for name in (AV, TARGET)}
+    assert took[TARGET] / sum(took.values()) == pytest.approx(share, abs=0.06)
+    run(engine)

@@ -194,3 +194,23 @@ def test_a_poisoned_row_stays_alone_and_is_seen(backend: Backend, poison: float)
     assert not norms[1].isfinite() and buffer[1, 4].isnan()
     assert buffer[1].isnan().all() or poison == torch.inf
     assert buffer[[0, 2]].isfinite().all() and norms[[0, 2]].isfinite().all()
+
+
+@pytest.mark.parametrize(("backend", "dtype"), BACKEND_DTYPES)
+def test_results_go_where_the_caller_says(backend: Backend, dtype: torch.dtype) -> None:
+    """Into memory that stays where it is, as a captured step needs; nothing beside it is written."""
+    hidden = _drawn(5, 33, seed=2, dtype=dtype).to(backend.device)
+    rows = torch.tensor([4, 1], device=backend.device)
+    places = torch.tensor([2, 0], device=backend.device)
+    whole, all_norms = torch.full((2, 4, 33), torch.nan).to(backend.device).unbind()
+    raw, norms = whole[1:3], all_norms.flatten()[7:9]
+    buffer = torch.zeros(3, 33, device=backend.device)
+    got = backend.ops.hook_gather(
+        hidden, rows, buffer=buffer, buffer_rows=places, injection_scale=7.0, out=(raw, norms)
+    )
+    assert got[0].data_ptr() == raw.data_ptr() and got[1].data_ptr() == norms.data_ptr()
+    assert torch.equal(raw, hidden[rows].float())
+    torch.testing.assert_close(norms.double().cpu(), _norms(raw), rtol=FLOAT32, atol=0)
+    lengths = _norms(buffer[[2, 0]])
+    torch.testing.assert_close(lengths, torch.full((2,), 7.0).double(), rtol=FLOAT32, atol=0)
+    assert whole[[0, 3]].isnan().all() and all_norms.isnan().sum() == 4 * 33 - 2
