@@ -3,64 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from gloss_engine import Engine, EngineConfig, Explanation, VerbalizeRequest, load_engine
-from gloss_engine.checkpoint import fingerprint
+from gloss_engine import Engine, Explanation, VerbalizeRequest, load_engine
 from gloss_engine.validation import validate
 from gloss_server.activation_file import ActivationChunk
-from gloss_server.command_error import CommandError
-from gloss_server.embedded import embedded_pair
 from gloss_server.explainer import Advance, FinishedChunk, RequestTemplate
-from gloss_server.run_state import Option
+from gloss_server.local_models import LocalModels
 from gloss_server.terminal import RunProgress
 from gloss_server.verbalize_options import VerbalizeOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalExplainer:
-    """Checkpoints and how to run them.
-
-    Attributes:
-        av, ar: checkpoint directories; both None: the embedded pair.
-        device, dtype, quantization, batch_invariant, injection_mode, fve_baseline: as in
-            EngineConfig.
-    """
-
-    av: Path | None = None
-    ar: Path | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    quantization: str = "none"
-    batch_invariant: bool = False
-    injection_mode: str = "replace"
-    fve_baseline: float | None = None
+class LocalExplainer(LocalModels):
+    """An AV, perhaps its AR, and how to run them. See Explainer for what it can do."""
 
     def check(self, options: VerbalizeOptions) -> None:
         """See Explainer; the checkpoints themselves are examined when they are loaded."""
-        self._config(options)
-        self._checkpoints(options)
-
-    def scores(self, options: VerbalizeOptions) -> bool:
-        """See Explainer."""
-        return self._checkpoints(options)[1] is not None
-
-    def deciding(self, options: VerbalizeOptions) -> dict[str, Option]:
-        """See Explainer. Device and dtype are those that `auto` stands for."""
-        config, (av, ar) = self._config(options), self._checkpoints(options)
-        return {
-            "--av": fingerprint(av),
-            "--ar": None if ar is None else fingerprint(ar),
-            "--device": config.resolve_device().type,
-            "--dtype": str(config.resolve_dtype()).removeprefix("torch."),
-            # Not set where there is none, as in the runs of versions without these options.
-            "--quantization": None if self.quantization == "none" else self.quantization,
-            "--batch-invariant": self.batch_invariant or None,
-            "--injection-mode": self.injection_mode,
-            "--fve-baseline": self.fve_baseline,
-        }
+        self.config(options)
+        self.pair(options)
 
     def open(
         self, options: VerbalizeOptions, template: RequestTemplate, progress: RunProgress
@@ -70,39 +32,13 @@ class LocalExplainer:
         Raises:
             GlossError: a checkpoint that cannot be used.
         """
-        config, (av, ar) = self._config(options), self._checkpoints(options)
+        config, (av, ar) = self.config(options), self.pair(options)
         with progress.stage("Loading the checkpoint"):
             engine = load_engine(av, ar, config)
         with progress.stage("Warming up"):
             engine.warm_up()
         num_ahead = 3 * config.num_slots + config.score_batch
         return EngineRunner(engine, template, num_ahead, f"the model that {av.name} explains")
-
-    def _checkpoints(self, options: VerbalizeOptions) -> tuple[Path, Path | None]:
-        """The AV, and the AR if explanations are scored.
-
-        Raises:
-            CommandError: options that contradict each other.
-        """
-        if self.av is None and self.ar is not None:
-            raise CommandError("--ar without --av: name the AV that belongs to it, or neither")
-        if self.av is None:
-            pair = embedded_pair()
-            return pair.av, None if options.score is False else pair.ar
-        if options.score and self.ar is None:
-            raise CommandError("--score needs an AR: add --ar DIR, or leave --score out")
-        return self.av, None if options.score is False else self.ar
-
-    def _config(self, options: VerbalizeOptions) -> EngineConfig:
-        return EngineConfig(
-            device=self.device,
-            dtype=self.dtype,
-            quantization=self.quantization,
-            batch_invariant=self.batch_invariant,
-            injection_mode=self.injection_mode,
-            max_new_tokens=options.max_new_tokens,
-            fve_baseline=self.fve_baseline,
-        )
 
 
 @dataclass(kw_only=True)

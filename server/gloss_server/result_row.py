@@ -1,4 +1,7 @@
-"""A row of `gloss verbalize`'s output, as JSON and as parquet. Others script against its fields."""
+"""A row of `gloss verbalize`'s output, as JSON and as parquet. Others script against its fields.
+
+`gloss explain` adds where the activation stands (`explain_row.py`).
+"""
 
 from __future__ import annotations
 
@@ -72,9 +75,15 @@ class Explained(Protocol):
     def error(self) -> Failure | None: ...
 
 
-def result_row(explanation: Explained, start: int, seed: int) -> Row:
-    """The row of an explanation whose request began at file row `start`, drawn with `seed`."""
-    index = start + explanation.index
+def result_row(explanation: Explained, index: int, seed: int, place: str = "") -> Row:
+    """The row of an explanation.
+
+    Args:
+        explanation: what was made.
+        index: the input's row.
+        seed: of the draws.
+        place: stands behind the row where an error is said.
+    """
     row: Row = {
         "index": index,
         "sample": explanation.sample,
@@ -92,7 +101,7 @@ def result_row(explanation: Explained, start: int, seed: int) -> Row:
     }
     error = explanation.error
     if error is not None:
-        message = f"row {index}: {error.message}"
+        message = f"row {index}{place}: {error.message}"
         row["error"] = {"code": error.code, "reason": error.reason, "message": message}
     return row
 

@@ -113,9 +113,7 @@ def verbalize(
 
 def _prepare(options: VerbalizeOptions, explainer: Explainer, progress: RunProgress) -> _Job:
     """Check all that needs no model, and find out what the output is."""
-    options.sampling(options.seed or 0)
-    if options.samples < 1:
-        raise CommandError(f"--samples: got {options.samples}, expected 1 or more")
+    options.check()
     explainer.check(options)
     output_format(options.output)
     check_place(options.output)

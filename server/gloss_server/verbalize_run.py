@@ -54,4 +54,4 @@ def finished_chunks(
 
 def _rows(chunk: FinishedChunk, seed: int) -> list[Row]:
     in_order = sorted(chunk.explanations, key=lambda e: (e.index, e.sample))
-    return [result_row(explanation, chunk.start, seed) for explanation in in_order]
+    return [result_row(one, chunk.start + one.index, seed) for one in in_order]
