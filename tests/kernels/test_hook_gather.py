@@ -198,7 +198,7 @@ def test_a_poisoned_row_stays_alone_and_is_seen(backend: Backend, poison: float)
 
 @pytest.mark.parametrize(("backend", "dtype"), BACKEND_DTYPES)
 def test_results_go_where_the_caller_says(backend: Backend, dtype: torch.dtype) -> None:
-    """Into memory that stays where it is, as a captured step needs; nothing beside it is written."""
+    """Into memory that stays where it is, as a captured step needs, and not beside it."""
     hidden = _drawn(5, 33, seed=2, dtype=dtype).to(backend.device)
     rows = torch.tensor([4, 1], device=backend.device)
     places = torch.tensor([2, 0], device=backend.device)
