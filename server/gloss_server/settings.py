@@ -188,6 +188,16 @@ class ServeSettings(BaseSettings):
             raise ValueError("no ar, or the av that it belongs to as well")
         return value
 
+    @field_validator("max_queued_text_tokens")
+    @classmethod
+    def _two_texts(cls, value: int, info: ValidationInfo) -> int:
+        longest = info.data.get("max_text_tokens") or _TEXT_TOKENS
+        if value < 2 * longest:
+            raise ValueError(
+                f"{2 * longest} or more: a Capture has two texts of max_text_tokens in flight"
+            )
+        return value
+
     @field_validator("graphs")
     @classmethod
     def _beside_batch_invariant(cls, value: str, info: ValidationInfo) -> str:

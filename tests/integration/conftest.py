@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gloss_server.embedded import embedded_pair
-from support.checkpoints import Pair
+from support.checkpoints import Pair, write_target
 from support.edits import long_winded
 from support.server_process import ServerProcess
 
@@ -42,6 +42,30 @@ def endless(
         "max_queued_tokens": 160_000,
         "default_deadline_seconds": 1.5,
     }
-    av = long_winded(pairs["qwen2"].av, root)
+    av = long_winded(pairs["qwen2"].av, root / "av")
     with ServerProcess(root / "log", {"av": av}, settings) as server:
+        yield server.wait_ready()
+
+
+@pytest.fixture(scope="session")
+def talkative(
+    pairs: dict[str, Pair], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """As `endless`, with a target that goes on for 20,000 tokens as well."""
+    root = tmp_path_factory.mktemp("talkative")
+    settings: dict[str, object] = {
+        "max_new_tokens": 20_000,
+        "num_slots": 4,
+        "max_queued_explanations": 8,
+        "max_queued_tokens": 160_000,
+        "default_deadline_seconds": 1.5,
+        "watch_deadline_seconds": 1.0,
+        "num_watches": 2,
+        "max_queued_watches": 3,
+        "max_watch_tokens": 20_000,
+        "watch_max_pending": 2,
+    }
+    av = long_winded(pairs["qwen2"].av, root / "av")
+    target = long_winded(write_target(root / "short", "qwen2"), root / "target")
+    with ServerProcess(root / "log", {"av": av, "target": target}, settings) as server:
         yield server.wait_ready()

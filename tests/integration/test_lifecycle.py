@@ -318,7 +318,7 @@ def test_grace_ends(tmp_path: Path, pairs: dict[str, Pair]) -> None:
         "grace_seconds": 0.5,
         "drain_seconds": 0,
     }
-    av = long_winded(pairs["qwen2"].av, tmp_path)
+    av = long_winded(pairs["qwen2"].av, tmp_path / "av")
     with ServerProcess(tmp_path / "log", {"av": av}, settings).wait_ready() as server:
         rows = np.ones((2, 72), np.float32)
         request = stream_request(rows, temperature=0, max_new_tokens=20_000)

@@ -60,6 +60,9 @@ def test_defaults_that_follow_other_settings(tmp_path: Path) -> None:
     assert settings.model_name == "embedded" and settings.max_queued_tokens == 4096 * 200
     named = read_settings({"av": tmp_path / "x" / ".." / "my-av", "max_queued_explanations": 7})
     assert named.model_name == "my-av" and named.max_queued_tokens == 1400
+    long = read_settings({"max_text_tokens": 100_000})
+    assert (long.max_text_characters, long.max_queued_text_tokens) == (1_600_000, 1_600_000)
+    assert settings.max_text_characters == settings.max_queued_text_tokens == 16 * 4096
     assert read_settings({"av": tmp_path, "model_name": "m"}).model_name == "m"
 
 
@@ -90,6 +93,13 @@ def test_what_is_empty_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
         ("max_request_bytes", 2**31, "less than 2147483648"),
         ("address", "localhost", "HOST:PORT or [IPV6]:PORT or unix:PATH"),
         ("metrics_address", "unix:/tmp/x", "HOST:PORT or [IPV6]:PORT"),
+        ("target_share", 1.0, "less than 1"),
+        ("target_generates", 2, "a valid boolean, unable to interpret input"),
+        ("max_text_tokens", 2**17 + 1, "less than or equal to 131072"),
+        (
+            *("max_queued_text_tokens", 8191),
+            "8192 or more: a Capture has two texts of max_text_tokens in flight",
+        ),
         ("ar", Path("ar"), "no ar, or the av that it belongs to as well"),
     ],
 )

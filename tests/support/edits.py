@@ -81,9 +81,9 @@ def _forget(index: dict[str, Any], names: set[str]) -> None:
         del index["weight_map"][name]
 
 
-def long_winded(av: Path, root: Path) -> Path:
-    """A copy of a random AV with room for thousands of tokens; greedily it hardly ever ends."""
-    directory = root / "av"
-    shutil.copytree(av, directory)
+def long_winded(model: Path, directory: Path) -> Path:
+    """A copy of a random AV or target with room for thousands of tokens; greedily it hardly ever
+    ends."""
+    shutil.copytree(model, directory)
     edit_json(directory / "config.json", lambda c: c.update(max_position_embeddings=40_000))
     return directory

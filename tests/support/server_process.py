@@ -130,6 +130,7 @@ class ServerProcess:
         def idle() -> bool:
             now = self.stats()
             busy = now.running + now.waiting + now.waiting_to_score + now.kv_pages_used
+            busy += now.reading + now.watching
             # The call that asks is one in flight itself.
             return busy == 0 and now.calls_in_flight == 1
 

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from gloss_engine.errors import ItemError
-from gloss_engine.info import ModelInfo
 from gloss_engine.text_request import CaptureRequest, TextInput
+from gloss_server.front.options import Limits
 from gloss_server.front.reading_text import CaptureWanted
 from gloss_server.front.text_input import most_tokens
 
 _PIECE_BYTES = 16 << 20
 """Of a piece's rows in float32, where it has more than one text."""
+_PIECE_SHARE = 16
+"""Pieces that the room for texts holds: a call that nobody reads takes an eighth of it."""
 _PIECE_TEXTS = 64
 
 
@@ -41,15 +43,15 @@ class CapturePieces:
 
     Args:
         wanted: what the call asks for.
-        info: the model's.
+        limits: of the server.
 
     Attributes:
         failures: texts, by their places, that no piece has, and why.
         num_tokens: most tokens of two pieces in a row.
     """
 
-    def __init__(self, wanted: CaptureWanted, info: ModelInfo) -> None:
-        self._wanted, self._info = wanted, info
+    def __init__(self, wanted: CaptureWanted, limits: Limits) -> None:
+        self._wanted, self._limits = wanted, limits
         self.failures: list[tuple[int, ItemError]] = []
         self._pieces = list(self._cut())
         sizes = [piece.num_tokens for piece in self._pieces]
@@ -60,14 +62,18 @@ class CapturePieces:
         return iter(self._pieces)
 
     def _cut(self) -> Iterator[Piece]:
-        most = _PIECE_BYTES // (4 * self._info.av.d_model)
+        info = self._limits.model.info
+        most = min(
+            _PIECE_BYTES // (4 * info.av.d_model),
+            self._limits.settings.max_queued_text_tokens // _PIECE_SHARE,
+        )
         texts: list[tuple[int, TextInput]] = []
         num_tokens = 0
         for index, text in enumerate(self._wanted.inputs):
             if isinstance(text, ItemError):
                 self.failures.append((index, text))
                 continue
-            more = most_tokens(text, self._info)
+            more = most_tokens(text, info)
             if texts and (num_tokens + more > most or len(texts) == _PIECE_TEXTS):
                 yield self._piece(texts, num_tokens)
                 texts, num_tokens = [], 0

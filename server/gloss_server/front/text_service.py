@@ -72,7 +72,7 @@ class TextService:
         limits = self._limits()
         call.name("")
         wanted = read_capture(request, limits)
-        pieces = CapturePieces(wanted, limits.model.info)
+        pieces = CapturePieces(wanted, limits)
         messages = CaptureMessages(wanted, limits.model)
         caller = call.caller("")
         with self._dispatcher.capturing(pieces.num_tokens, caller) as permit, ExitStack() as runs:

@@ -14,8 +14,10 @@ from gloss_engine.text_request import Reading, TextInput
 from gloss_server.front.capture_pieces import CapturePieces
 from gloss_server.front.capture_stream import CaptureMessages
 from gloss_server.front.model import ServedModel
+from gloss_server.front.options import Limits
 from gloss_server.front.reading_text import CaptureWanted
 from gloss_server.front.stream import MAX_MESSAGE_BYTES
+from gloss_server.settings import ServeSettings
 from support.checkpoints import Pair
 from support.front_parts import make_info
 
@@ -96,13 +98,18 @@ def test_rows_and_failures(pairs: dict[str, Pair]) -> None:
     assert len(many) > 1 and sum(len(m.failures) for m in many) == 20_000
 
 
+def _limits(pairs: dict[str, Pair], **info: Any) -> Limits:
+    model = ServedModel.of("m", make_info(pairs["qwen2"].av, **info))
+    return Limits(settings=ServeSettings(max_queued_text_tokens=32_000), model=model)
+
+
 @pytest.mark.parametrize("width", [8, 8192])
 def test_pieces_hold_every_text_once_and_are_bounded(pairs: dict[str, Pair], width: int) -> None:
-    info = make_info(pairs["qwen2"].av, d_model=width, max_text_tokens=1000)
+    limits = _limits(pairs, d_model=width, max_text_tokens=1000)
     lengths = [1, 400, 200, 1, 5000, 3, 700, *[2] * 150]
     inputs = [TextInput(text="x" * length) for length in lengths]
     wanted = _wanted(*inputs[:3], ERROR, *inputs[3:], positions=Positions(step=2))
-    pieces = CapturePieces(wanted, info)
+    pieces = CapturePieces(wanted, limits)
     assert pieces.failures == [(3, ERROR)]
     found = list(pieces)
     indices = [index for piece in found for index in piece.indices]
@@ -112,14 +119,14 @@ def test_pieces_hold_every_text_once_and_are_bounded(pairs: dict[str, Pair], wid
         assert list(piece.request.inputs) == texts and piece.request.positions.step == 2
         sizes = [min(len(text.text or ""), 1000) for text in texts if isinstance(text, TextInput)]
         assert sum(sizes) == piece.num_tokens and len(texts) <= 64
-        assert len(texts) == 1 or piece.num_tokens * width * 4 <= 16 << 20
+        assert len(texts) == 1 or piece.num_tokens <= min(2000, (16 << 20) // (4 * width))
     pairs_of_two = zip(found, found[1:], strict=False)
     assert pieces.num_tokens == max(a.num_tokens + b.num_tokens for a, b in pairs_of_two)
     assert len(found) >= (3 if width == 8 else 6)
 
 
 def test_a_call_without_a_readable_text(pairs: dict[str, Pair]) -> None:
-    pieces = CapturePieces(_wanted(ERROR, ERROR), make_info(pairs["qwen2"].av))
+    pieces = CapturePieces(_wanted(ERROR, ERROR), _limits(pairs))
     assert list(pieces) == [] and pieces.num_tokens == 0 and len(pieces.failures) == 2
-    alone = CapturePieces(_wanted(TextInput(token_ids=(1, 2, 3))), make_info(pairs["qwen2"].av))
+    alone = CapturePieces(_wanted(TextInput(token_ids=(1, 2, 3))), _limits(pairs))
     assert alone.num_tokens == 3

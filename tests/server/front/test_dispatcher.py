@@ -44,6 +44,7 @@ def make(pairs: dict[str, Pair]) -> Iterator[Callable[..., PlayedEngine]]:
         usual = {
             "max_queued_explanations": BURST,
             "max_queued_tokens": BURST * MOST,
+            "max_text_tokens": 50,
             "max_queued_text_tokens": 100,
             "max_queued_watches": 2,
         }
