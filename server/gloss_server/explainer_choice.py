@@ -12,12 +12,13 @@ from gloss_server.command_error import CommandError
 
 if TYPE_CHECKING:
     from gloss_server.explainer import Explainer
+    from gloss_server.text_source import TextSource
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
 
 def choose_explainer(local: bool, here: Mapping[str, Any], there: Mapping[str, Any]) -> Explainer:
-    """The explainer.
+    """The source of explanations of activations.
 
     Args:
         local: whether --local was given.
@@ -27,6 +28,30 @@ def choose_explainer(local: bool, here: Mapping[str, Any], there: Mapping[str, A
     Raises:
         CommandError: options of the one given with the other.
     """
+    given = _given(local, here, there)
+    if local:
+        from gloss_server.local_explainer import LocalExplainer
+
+        return LocalExplainer(**given)
+    from gloss_server.service_explainer import ServiceExplainer
+
+    return ServiceExplainer(**given)
+
+
+def choose_texts(local: bool, here: Mapping[str, Any], there: Mapping[str, Any]) -> TextSource:
+    """The source of explanations of texts. Args and errors are those of `choose_explainer`."""
+    given = _given(local, here, there)
+    if local:
+        from gloss_server.local_texts import LocalTexts
+
+        return LocalTexts(**given)
+    from gloss_server.service_texts import ServiceTexts
+
+    return ServiceTexts(**given)
+
+
+def _given(local: bool, here: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the one that was chosen."""
     given_here = {name: value for name, value in here.items() if value is not None}
     given_there = {name: value for name, value in there.items() if value is not None}
     if local:
@@ -35,17 +60,13 @@ def choose_explainer(local: bool, here: Mapping[str, Any], there: Mapping[str, A
                 f"{_flags(given_there)} with --local: a run in this process connects to no server. "
                 "Leave one of them out"
             )
-        from gloss_server.local_explainer import LocalExplainer
-
-        return LocalExplainer(**given_here)
+        return given_here
     if given_here:
         raise CommandError(
             f"{_flags(given_here)} without --local: the server has chosen its checkpoints and how "
             "to run them. Add --local to run in this process, or leave it out"
         )
-    from gloss_server.service_explainer import ServiceExplainer
-
-    return ServiceExplainer(**{"address": DEFAULT_ADDRESS, **given_there})
+    return {"address": DEFAULT_ADDRESS, **given_there}
 
 
 def _flags(options: Mapping[str, Any]) -> str:

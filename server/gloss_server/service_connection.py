@@ -21,11 +21,13 @@ from gloss_client import (
     NotFound,
     PermissionDenied,
     ResourceExhausted,
+    SamplingOptions,
     TlsOptions,
     Unauthenticated,
     Unavailable,
     Unimplemented,
 )
+from gloss_engine.sampling import SamplingParams
 from gloss_server.command_error import CommandError, SourceLost
 from gloss_server.explanation_options import ExplanationOptions
 from gloss_server.run_state import Option
@@ -157,6 +159,19 @@ class Patience:
         except GlossClientError:
             return None
         return _RESTART_PAUSE_SECONDS
+
+
+def sampling_options(sampling: SamplingParams) -> SamplingOptions:
+    """How tokens are drawn, as the client takes it."""
+    return {
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "max_new_tokens": sampling.max_new_tokens,
+        "seed": sampling.seed,
+    }
 
 
 def command_error(error: GlossClientError) -> CommandError:

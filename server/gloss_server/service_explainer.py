@@ -25,6 +25,7 @@ from gloss_server.service_connection import (
     Patience,
     ServiceConnection,
     command_error,
+    sampling_options,
 )
 from gloss_server.terminal import RunProgress
 from gloss_server.verbalize_options import VerbalizeOptions
@@ -132,17 +133,9 @@ class ServiceRunner:
 
     def _call(self, chunk: ActivationChunk) -> VerbalizeResult:
         start, num_rows, template = chunk.start, len(chunk.activations), self._template
-        sampling = template.sampling
         return self._client.verbalize(
             chunk.activations,
             num_samples=template.num_samples,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            min_p=sampling.min_p,
-            repetition_penalty=sampling.repetition_penalty,
-            max_new_tokens=sampling.max_new_tokens,
-            seed=template.seed,
             score=template.score,
             item_keys=range(start, start + num_rows),
             positions=chunk.positions,
@@ -150,4 +143,5 @@ class ServiceRunner:
             layer_index=template.layer_index,
             allow_layer_mismatch=template.allow_layer_mismatch,
             timeout=RUN_SECONDS,
+            **sampling_options(template.sampling),
         )
