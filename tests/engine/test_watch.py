@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gloss_engine.capture.positions import Positions
 from gloss_engine.engine import Engine
@@ -15,8 +16,16 @@ from gloss_engine.errors import RequestError
 from gloss_engine.request import VerbalizeRequest
 from gloss_engine.sampling import SamplingParams
 from gloss_engine.shares import AV, TARGET, Shares
+from gloss_engine.target.work import Launched, TargetEvents
 from gloss_engine.text_request import CaptureRequest, TextInput, WatchRequest
-from support.checkpoints import ARCHITECTURES, LAYER_INDEX, Pair, write_target
+from support.checkpoints import (
+    ARCHITECTURES,
+    LAYER_INDEX,
+    NUM_LAYERS,
+    Pair,
+    write_av,
+    write_target,
+)
 from support.engine_runs import activations, assert_idle, request
 from support.target_reference import ReferenceTarget
 from support.text_runs import Brought, assert_target_idle, ids, run, step, text_engine
@@ -363,3 +372,42 @@ def test_a_token_waits_no_longer_than_the_share_allows(
     took = {name: shares.order.count(name) * seconds[name] for name in (AV, TARGET)}
     assert took[TARGET] / sum(took.values()) == pytest.approx(share, abs=0.06)
     run(engine)
+
+
+@pytest.mark.parametrize("settings", [{}, {**GRAPHS, "page_size": 4}])
+@pytest.mark.parametrize("layer", [0, LAYER_INDEX, NUM_LAYERS - 1])
+def test_rows_of_a_generation_are_the_blocks_output(
+    targets: dict[str, Path], arch: str, layer: int, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """Captured inside the step, behind a cache: at the first, a middle and the last block."""
+    av = write_av(tmp_path / "av", arch, layer_index=layer)
+    engine = text_engine(av, targets[arch], num_watches=3, **settings)
+    work = engine.target
+    assert work is not None
+    rows: dict[str, dict[int, torch.Tensor]] = {"a": {}, "b": {}}
+    read = work.read
+
+    def noted(launched: Launched) -> TargetEvents:
+        events = read(launched)
+        for watched in events.watched:
+            rows[watched.watch.request_id][watched.position] = watched.raw
+            assert watched.norm == pytest.approx(float(watched.raw.norm()), rel=1e-5)
+        return events
+
+    work.read = noted  # type: ignore[method-assign]
+    for name, length in (("a", 21), ("b", 1)):
+        last = Positions.parse("last")
+        engine.submit_watch(
+            _watch(ids(*PROMPT[:length]), num_tokens=9, prompt_positions=last), name
+        )
+    found = run(engine)
+    reference = ReferenceTarget(targets[arch])
+    for name, length in (("a", 21), ("b", 1)):
+        tokens = [token.token_id for token in found[name].tokens]
+        expected = reference.activations((*PROMPT[:length], *tokens), layer)
+        positions = [captured.place.position for captured in found[name].captured]
+        assert positions[0] == length - 1 and set(positions) == set(rows[name])
+        got = torch.stack([rows[name][at] for at in positions])
+        apart = (got - expected[positions]).norm(dim=-1) / expected[positions].norm(dim=-1)
+        # Six blocks in float32, summed in another order than transformers does; of a row's norm.
+        assert float(apart.max()) < 1e-5
