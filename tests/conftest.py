@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import support.backends  # noqa: F401  (before whatever imports triton)
-from support.checkpoints import ARCHITECTURES, Pair, write_pair
+from support.checkpoints import ARCHITECTURES, Pair, write_pair, write_target
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started behind a shell's `&`: the commands that tests interrupt would inherit it.
@@ -26,6 +26,13 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
     """One small pair per architecture. Read only."""
     root = tmp_path_factory.mktemp("pairs")
     return {arch: write_pair(root / arch, arch) for arch in ARCHITECTURES}
+
+
+@pytest.fixture(scope="session")
+def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One small target per architecture, other weights than the pairs'. Read only."""
+    root = tmp_path_factory.mktemp("targets")
+    return {arch: write_target(root / arch, arch, seed=7) for arch in ARCHITECTURES}
 
 
 @pytest.fixture(params=ARCHITECTURES)

@@ -16,7 +16,7 @@ from gloss_engine.errors import RequestError
 from gloss_engine.request import VerbalizeRequest
 from gloss_engine.sampling import SamplingParams
 from gloss_engine.text_request import CaptureRequest, ExplainRequest, TextInput
-from support.checkpoints import ARCHITECTURES, LAYER_INDEX, NUM_LAYERS, Pair, write_target
+from support.checkpoints import LAYER_INDEX, NUM_LAYERS, Pair, write_target
 from support.edits import edit_weights
 from support.engine_runs import assert_idle, small_engine
 from support.target_reference import ReferenceTarget
@@ -25,13 +25,6 @@ from support.text_runs import Brought, assert_target_idle, ids, run, step, text_
 # Four to six blocks in float32, summed in another order than transformers does; of a row's norm.
 TOLERANCE = 1e-5
 LONG = tuple((7 * i * i + 3) % 200 + 20 for i in range(75))
-
-
-@pytest.fixture(scope="session")
-def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One small target per architecture. Read only."""
-    root = tmp_path_factory.mktemp("targets")
-    return {arch: write_target(root / arch, arch, seed=7) for arch in ARCHITECTURES}
 
 
 @pytest.fixture(scope="module")

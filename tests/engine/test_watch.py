@@ -19,12 +19,10 @@ from gloss_engine.shares import AV, TARGET, Shares
 from gloss_engine.target.work import Launched, TargetEvents
 from gloss_engine.text_request import CaptureRequest, TextInput, WatchRequest
 from support.checkpoints import (
-    ARCHITECTURES,
     LAYER_INDEX,
     NUM_LAYERS,
     Pair,
     write_av,
-    write_target,
 )
 from support.engine_runs import activations, assert_idle, request
 from support.target_reference import ReferenceTarget
@@ -32,13 +30,6 @@ from support.text_runs import Brought, assert_target_idle, ids, run, step, text_
 
 PROMPT = tuple((5 * i * i + 11) % 180 + 20 for i in range(21))
 GRAPHS: dict[str, Any] = {"graphs": "on", "lag": 1}
-
-
-@pytest.fixture(scope="session")
-def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One small target per architecture. Read only."""
-    root = tmp_path_factory.mktemp("watched")
-    return {arch: write_target(root / arch, arch, seed=7) for arch in ARCHITECTURES}
 
 
 def _watch(given: TextInput | None = None, *, num_tokens: int = 12, **options: Any) -> WatchRequest:
