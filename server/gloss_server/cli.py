@@ -1,6 +1,6 @@
 """The `gloss` command line: its commands, and the exit status and line that each error ends with.
 
-The commands themselves stand in `cli_files.py`, `cli_server.py` and `cli_local.py`.
+The commands themselves stand in `cli_texts.py`, `cli_files.py`, `cli_server.py` and `cli_local.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from gloss_server import __version__
 from gloss_server.cli_files import capture, verbalize
 from gloss_server.cli_local import demo, doctor, plan
 from gloss_server.cli_server import health, serve, top
+from gloss_server.cli_texts import explain
 from gloss_server.command_error import CommandError
 from gloss_server.terminal import say
 
@@ -90,5 +91,5 @@ def gloss(
         raise typer.Exit(2)
 
 
-for _command in (verbalize, capture, serve, health, top, demo, doctor, plan):
+for _command in (explain, verbalize, capture, serve, health, top, demo, doctor, plan):
     app.command()(_command)

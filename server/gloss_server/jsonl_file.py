@@ -24,17 +24,27 @@ class JsonlFile:
         path: the file, new or begun.
         output: what it belongs to, for messages.
         take: is given every row that is there; False: it cannot be one of this run.
+        begin: called once the file is this process's alone; then it is emptied, whatever was there.
+            None: a file that goes on.
 
     Raises:
         CommandError: another run writes it, or a line that is no row of this run.
         OutputError: a path that cannot be written.
     """
 
-    def __init__(self, path: Path, output: Path, take: Callable[[Any], bool]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        output: Path,
+        take: Callable[[Any], bool],
+        begin: Callable[[], None] | None = None,
+    ) -> None:
         self.path, self._output = path, output
         with writing(path):
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         lock(self._file, output)
+        if begin is not None:
+            self._begin(begin)
         self._end = self._read(take)
 
     def append(self, rows: Iterable[object]) -> None:
@@ -55,6 +65,15 @@ class JsonlFile:
     def close(self) -> None:
         """Let go of the file; nothing is lost that was appended."""
         os.close(self._file)
+
+    def _begin(self, begin: Callable[[], None]) -> None:
+        try:
+            begin()
+            with writing(self.path):
+                os.ftruncate(self._file, 0)
+        except BaseException:
+            os.close(self._file)
+            raise
 
     def _write(self, data: bytes) -> None:
         os.lseek(self._file, self._end, os.SEEK_SET)

@@ -6,16 +6,19 @@ and rich markup is never interpreted. What the lines say is for the commands.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from gloss_server.command_error import OutputError
 
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 # Control, format (bidi overrides among them), surrogate, private use, line and paragraph ends.
@@ -43,6 +46,22 @@ def _visible(char: str) -> str:
 def say(line: str) -> None:
     """One line for people, on stderr: stdout is for what was asked for."""
     print(visible(line), file=sys.stderr, flush=True)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Lines for scripts, on stdout, at once.
+
+    Raises:
+        OutputError: whoever read them has gone.
+    """
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Else the interpreter tries again when it ends, and says so.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError("stdout: nobody reads it any more") from None
 
 
 def print_page(page: RenderableType, console: Console) -> None:
