@@ -26,7 +26,8 @@ def test_the_served_explanations_are_those_of_a_quantised_engine(
             assert client.model_info().quantization == "fp8"
     tokens, scores = {}, {}
     for quantization in ("none", "fp8"):
-        engine = load_engine(pair.av, pair.ar, EngineConfig(quantization=quantization))
+        config = EngineConfig(quantization=quantization)
+        engine = load_engine(pair.av, pair.ar, config, target=pair.target)
         assert engine.info is not None
         assert (engine.info.fingerprint == info.fingerprint) is (quantization == "fp8")
         local = engine.verbalize(

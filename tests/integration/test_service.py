@@ -43,7 +43,7 @@ WORK_GAUGES = ("gloss_running", "gloss_waiting", "gloss_kv_pages_used")
 def engine() -> Engine:
     """The same pair in this process."""
     pair = embedded_pair()
-    return load_engine(pair.av, pair.ar, EngineConfig(num_threads=1))
+    return load_engine(pair.av, pair.ar, EngineConfig(num_threads=1), target=pair.target)
 
 
 def _local(engine: Engine, rows: np.ndarray, num_samples: int = 1, **sampling: object) -> list:
@@ -296,7 +296,11 @@ def test_model_info(embedded: ServerProcess, engine: Engine) -> None:
     assert (info.model, info.layer_index, info.d_model) == ("embedded", 2, 128)
     assert info.fve_baseline_source == pb.BASELINE_SOURCE_SIDECAR
     assert "{injection_char}" in info.av.template and "{explanation}" in info.ar.template
-    assert not info.HasField("target")
+    assert (info.target.architecture, info.target.num_layers) == ("qwen3", 4)
+    assert not info.target.template and info.target_generates
+    limits = info.limits
+    assert (limits.max_text_tokens, limits.max_watch_tokens) == (512, 511)
+    assert (limits.watch_max_pending, limits.watch_deadline_seconds) == (64, 600)
     assert (info.device, info.dtype, info.kernels) == ("cpu", "float32", "reference")
     assert info.quantization == "none" and not info.batch_invariant
     assert info.limits.max_reply_bytes < 4 << 20 and info.limits.max_items > 0

@@ -88,7 +88,8 @@ def test_batch_invariance_is_served_and_told(tmp_path: Path, story_rows: np.ndar
             info = client.model_info()
         (loaded,) = server.events("engine_loaded")
     assert info.batch_invariant and loaded["warm_up_seconds"] > 0.001
-    plain = load_engine(embedded_pair().av, embedded_pair().ar).info
+    pair = embedded_pair()
+    plain = load_engine(pair.av, pair.ar, target=pair.target).info
     assert plain is not None and not plain.batch_invariant
     assert info.fingerprint == plain.fingerprint
     one, same = alone.explanations[0], among.explanations[0]

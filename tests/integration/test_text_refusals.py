@@ -194,6 +194,8 @@ def test_capture(embedded: ServerProcess, name: str) -> None:
 def test_what_is_refused_leaves_no_defect(embedded: ServerProcess) -> None:
     embedded.wait_idle()
     assert not embedded.events("engine_refused") and not embedded.events("defect")
+    # Nor any line of a library's own.
+    assert all(line.startswith(("{", "gloss ready")) for line in embedded.output().splitlines())
 
 
 def test_more_positions_than_a_call_may_have(tmp_path: Path) -> None:
@@ -225,6 +227,11 @@ def test_hostile_text_is_data(embedded: ServerProcess) -> None:
     told = Told.by(embedded.stub.Explain(request))
     assert told.start is not None and told.start.request_id == "{evil}"
     assert all(explanation.raw_text for explanation in told.explanations.values())
-    (line,) = [one for one in embedded.events("call") if one["request_id"] == "{evil}"]
+
+    def lines() -> list[dict[str, Any]]:
+        return [one for one in embedded.events("call") if one["request_id"] == "{evil}"]
+
+    embedded.wait_for(lambda: bool(lines()))
+    (line,) = lines()
     assert line["num_text_tokens"] == len(told.ids)
     assert "7 * 7" not in embedded.output() and "\x1b" not in embedded.output()

@@ -179,11 +179,14 @@ def test_stats_and_metrics_tell_of_it(embedded: ServerProcess) -> None:
     assert after.reading == after.watching == 0
     counts = {count.name: count.count for count in after.skipped}
     assert counts["every"] > 0
-    (line,) = [
-        line
-        for line in embedded.events("call")
-        if told.start is not None and line["request_id"] == told.start.request_id
-    ]
+    assert told.start is not None
+    name = told.start.request_id
+
+    def lines() -> list[dict[str, Any]]:
+        return [line for line in embedded.events("call") if line["request_id"] == name]
+
+    embedded.wait_for(lambda: bool(lines()))
+    (line,) = lines()
     assert line["method"] == "Watch" and line["code"] == "OK"
     assert (line["num_text_tokens"], line["num_target_tokens"]) == (29, len(told.said))
     assert STORY[:20] not in embedded.output()

@@ -59,7 +59,8 @@ def _tokens(tokenizer: Any, text: str, *, add_special_tokens: bool) -> tuple[int
         raise RequestError(
             "INVALID_TEXT", "input", "input: got a lone surrogate, expected text UTF-8 can hold"
         ) from None
-    return tuple(tokenizer.encode(text, add_special_tokens=add_special_tokens))
+    # A long text is refused by its caller; transformers would warn of it on the process' stderr.
+    return tuple(tokenizer.encode(text, add_special_tokens=add_special_tokens, verbose=False))
 
 
 def _check_ids(ids: tuple[int, ...], vocab_size: int) -> None:
