@@ -101,6 +101,28 @@ def test_windows_reach_into_the_prefix(
     _check(backend, [6, 1, 9], prefix_len=prefix_len, window=window)
 
 
+@pytest.mark.parametrize("prefix_len", [None, 9, 140])
+@pytest.mark.parametrize("window", [None, 7, 150])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_long_sequences_one_by_one(
+    prefix_len: int | None, window: int | None, dtype: torch.dtype
+) -> None:
+    """What the reference does with them on a CPU, short and empty ones among them."""
+    lengths = [131, 0, 3, 160]
+    _check(REFERENCE, lengths, prefix_len=prefix_len, window=window, dtype=dtype, head_dim=16)
+
+
+def test_long_sequences_keep_to_themselves() -> None:
+    queries, keys, values = (_drawn(280, 2, 16, seed=seed) for seed in (1, 2, 3))
+    lengths = [140, 140]
+    run = REFERENCE.ops.packed_attention
+    plan = _plan(lengths, queries.device)
+    clean = run(queries, keys, values, plan, prefix=None, scale=0.3, window=None)
+    values[200], keys[210] = torch.nan, torch.inf
+    spoilt = run(queries, keys, values, plan, prefix=None, scale=0.3, window=None)
+    assert torch.equal(spoilt[:140], clean[:140]) and spoilt[210:].isnan().all()
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("lengths", [[1], [1, 1, 1], [13], [4, 4, 4], [2, 11, 1, 5]])
 @pytest.mark.parametrize("max_seqlen", [None, 17])
