@@ -5,12 +5,18 @@ torch takes seconds to import, so commands import what they need when they run.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 from rich.console import Console
 
 from gloss_server import explain_options as explained
 from gloss_server import option_types as kinds
+from gloss_server import watch_options as watched
 from gloss_server.terminal import RunProgress, say
+
+if TYPE_CHECKING:
+    from gloss_server.watch_command import WatchShow
 
 SOME_FAILED = 3
 
@@ -89,4 +95,87 @@ def explain(
         outcome = explain_to_file(options, source, output, RunProgress())
         say(outcome.summary(output))
         num_failed = outcome.num_failed
+    raise typer.Exit(SOME_FAILED if num_failed else 0)
+
+
+def watch(
+    prompt: watched.Prompt,
+    chat: watched.Chat = False,
+    positions: watched.Positions = None,
+    every: watched.Every = 1,
+    max_pending: watched.MaxPending = None,
+    tokens_per_second: watched.TokensPerSecond = watched.DEFAULT_PACE,
+    target_temperature: watched.TargetTemperature = 0.7,
+    target_max_new_tokens: watched.TargetMaxNewTokens = None,
+    target_seed: watched.TargetSeed = None,
+    as_json: watched.AsJson = False,
+    address: kinds.ServiceAddress = None,
+    token_file: kinds.TokenFile = None,
+    tls_ca: kinds.TlsCa = None,
+    local: kinds.Local = False,
+    av: kinds.Av = None,
+    ar: kinds.Ar = None,
+    target: kinds.Target = None,
+    device: kinds.Device = None,
+    dtype: kinds.Dtype = None,
+    quantization: kinds.Quantization = None,
+    batch_invariant: kinds.BatchInvariant = None,
+    injection_mode: kinds.InjectionMode = None,
+    fve_baseline: kinds.FveBaseline = None,
+    samples: kinds.Samples = 1,
+    temperature: kinds.Temperature = 1.0,
+    top_p: kinds.TopP = 1.0,
+    top_k: kinds.TopK = 0,
+    min_p: kinds.MinP = 0.0,
+    repetition_penalty: kinds.RepetitionPenalty = 1.0,
+    max_new_tokens: kinds.MaxNewTokens = 200,
+    seed: kinds.Seed = None,
+    score: kinds.Score = None,
+) -> None:
+    """Let a model go on from a prompt, by a server or here, and read what it thinks meanwhile."""
+    from gloss_server.explainer_choice import choose_texts
+    from gloss_server.watch_command import watch as run_watch
+    from gloss_server.watch_lines import WatchJson, WatchLines
+    from gloss_server.watch_page import WatchPage
+
+    source = choose_texts(
+        local,
+        here={
+            "av": av,
+            "ar": ar,
+            "target": target,
+            "device": device,
+            "dtype": dtype,
+            "quantization": quantization,
+            "batch_invariant": batch_invariant,
+            "injection_mode": injection_mode,
+            "fve_baseline": fve_baseline,
+        },
+        there={"address": address, "token_file": token_file, "tls_ca": tls_ca},
+    )
+    options = watched.WatchOptions(
+        prompt=prompt,
+        chat=chat,
+        positions=positions,
+        every=every,
+        max_pending=max_pending,
+        tokens_per_second=tokens_per_second,
+        target_temperature=target_temperature,
+        target_max_new_tokens=target_max_new_tokens,
+        target_seed=target_seed,
+        samples=samples,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        score=score,
+    )
+    console = Console()
+    show: WatchShow = WatchPage(console) if console.is_terminal else WatchLines()
+    if as_json:
+        show = WatchJson()
+    num_failed = run_watch(options, source, show, RunProgress())
     raise typer.Exit(SOME_FAILED if num_failed else 0)

@@ -124,7 +124,8 @@ class TableShow:
 
     def _live(self, num_lines: int) -> RenderableType:
         view, title = self._texts.current, self._title()
-        table = window(rows_of(view.said), num_lines - len(title) - _STATUS_LINES)
+        left = num_lines - len(title) - _STATUS_LINES
+        table = window(rows_of(view.said), self._console.width, left)
         status = f"{len(view.made):,} of {len(view.said):,} explained"
         return Group(*title, table, Text(), Text(status, style="dim"))
 

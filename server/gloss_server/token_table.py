@@ -1,7 +1,7 @@
 """A table of tokens with their explanations: whole for a page, or a window of it while it fills.
 
-While it fills every explanation has one line, so that what fits is known: the end of one that still
-grows, the beginning of one that is finished.
+While it fills every explanation has as many lines, so that what fits is known: the end of one that
+still grows, the beginning of one that is finished.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich import box
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.table import Table
@@ -23,6 +22,8 @@ from gloss_server.text_view import Said
 _TOKEN_WIDTH = 14
 _HEAD_LINES = 2
 _MORE = "…"
+_WIDE = 140
+"""Columns from which on most explanations say enough in one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,28 +58,34 @@ def rows_of(said: Sequence[Said]) -> list[TokenRow]:
 
 def token_table(rows: Sequence[TokenRow], *, with_lag: bool = False) -> Table:
     """All of it; explanations take the lines they need."""
-    return _table(rows, with_lag, one_line=False)
+    return _table(rows, with_lag, lines_each=None)
 
 
-def window(rows: Sequence[TokenRow], num_lines: int, *, with_lag: bool = False) -> Table:
+def window(
+    rows: Sequence[TokenRow], width: int, num_lines: int, *, with_lag: bool = False
+) -> Table:
     """As much as fits into so many lines, around the first explanation that still grows."""
-    room = max(num_lines - _HEAD_LINES, 1)
+    lines_each = 1 if width >= _WIDE else 2
+    room = max((num_lines - _HEAD_LINES) // lines_each, 1)
     growing = (index for index, row in enumerate(rows) if not row.is_finished)
     first = next(growing, len(rows))
-    start = max(min(first - room // 3, len(rows) - room), 0)
-    return _table(rows[start : start + room], with_lag, one_line=True)
+    start = max(min(first - room // 2, len(rows) - room), 0)
+    return _table(rows[start : start + room], with_lag, lines_each)
 
 
-def _table(rows: Sequence[TokenRow], with_lag: bool, one_line: bool) -> Table:
+def _table(rows: Sequence[TokenRow], with_lag: bool, lines_each: int | None) -> Table:
     table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, show_edge=False)
     table.add_column("#", justify="right", no_wrap=True, style="dim")
     table.add_column("token", no_wrap=True, width=_TOKEN_WIDTH, overflow="ellipsis")
-    table.add_column("explanation", ratio=1, no_wrap=one_line, overflow="fold")
+    table.add_column("explanation", ratio=1, overflow="fold")
     table.add_column("lag" if with_lag else "cosine", justify="right", no_wrap=True, min_width=6)
     table.add_column("FVE", justify="right", no_wrap=True, min_width=5)
     table.add_column("", width=1)
     for row in rows:
-        table.add_row(*_head(row), *_body(row, with_lag, one_line))
+        said: Text | _Lines = _said(row)
+        if lines_each is not None:
+            said = _Lines(_said(row), lines_each, is_growing=not row.is_finished)
+        table.add_row(*_head(row), said, *_evidence(row, with_lag))
     return table
 
 
@@ -93,47 +100,47 @@ def shown_token(token: str) -> str:
     return visible(token.strip(" ") or token.replace(" ", "␣"))
 
 
-def _body(
-    row: TokenRow, with_lag: bool, one_line: bool
-) -> tuple[_OneLine | Text, Text, Text, Text]:
+def _said(row: TokenRow) -> Text:
     if row.said is None:
-        return Text(row.note, style="dim italic"), Text(), Text(), Text()
-    made = row.said.made
+        return Text(row.note, style="dim italic")
+    if row.said.made is None:
+        return Text(visible(row.said.growing), style="dim")
+    return explanation_cell(row.said.made)
+
+
+def _evidence(row: TokenRow, with_lag: bool) -> tuple[Text, Text, Text]:
+    made = None if row.said is None else row.said.made
     if made is None:
-        growing = Text(visible(row.said.growing), style="dim")
-        return _OneLine(growing, is_growing=True) if one_line else growing, Text(), Text(), Text()
-    text = explanation_cell(made)
+        return Text(), Text(), Text()
     told = cosine_cell(made.cosine)
     if with_lag:
         told = Text("" if made.lag_seconds is None else f"{made.lag_seconds:.2f} s")
-    cell = _OneLine(text, is_growing=False) if one_line else text
-    return cell, told, fve_cell(made.fve), mark_cell(made)
+    return told, fve_cell(made.fve), mark_cell(made)
 
 
-class _OneLine:
-    """A text cut to one line.
+class _Lines:
+    """A text in so many lines, neither more nor fewer.
 
     Args:
         text: without line ends.
-        is_growing: its end is shown rather than its beginning.
+        num_lines: how many.
+        is_growing: where it is longer, its end is shown rather than its beginning.
     """
 
-    def __init__(self, text: Text, is_growing: bool) -> None:
-        self._text, self._is_growing = text, is_growing
+    def __init__(self, text: Text, num_lines: int, is_growing: bool) -> None:
+        self._text, self._num_lines, self._is_growing = text, num_lines, is_growing
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         return Measurement(1, options.max_width)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width, plain = options.max_width, self._text.plain
-        if cell_len(plain) <= width:
-            yield self._text
-        elif self._is_growing:
-            # A character is a cell at least.
-            tail = plain[1 - width :]
-            while cell_len(tail) > width - 1:
-                tail = tail[1:]
-            yield Text(f"{_MORE}{tail}", style=self._text.style, no_wrap=True)
-        else:
-            head = set_cell_size(plain, width - 1)
-            yield Text(f"{head}{_MORE}", style=self._text.style, no_wrap=True)
+        # One cell less: what is left out is marked.
+        lines = list(self._text.wrap(console, max(options.max_width - 1, 1), overflow="fold"))
+        shown = lines[-self._num_lines :] if self._is_growing else lines[: self._num_lines]
+        if len(shown) < len(lines) and self._is_growing:
+            shown[0] = Text.assemble(_MORE, shown[0], style=self._text.style)
+        elif len(shown) < len(lines):
+            shown[-1].rstrip()
+            shown[-1] = Text.assemble(shown[-1], _MORE, style=self._text.style)
+        yield from shown
+        yield from [Text()] * (self._num_lines - len(shown))
