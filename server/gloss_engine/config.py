@@ -219,17 +219,18 @@ class EngineConfig:
         """Rows of the AV's prefill buffer for captured activations that wait to start."""
         return 2 * self.num_slots
 
-    def step_sizes(self, max_prefills: int, max_private_len: int) -> StepSizes:
+    def step_sizes(self, num_slots: int, max_prefills: int, max_private_len: int) -> StepSizes:
         """The sizes of steps.
 
         Args:
+            num_slots: of the AV or of the target, whose steps they are.
             max_prefills: most suffixes of one step.
             max_private_len: most private keys of a sequence.
         """
         on_cuda = self.resolve_device().type == "cuda"
         if self.graphs == "on" or self.batch_invariant or (self.graphs == "auto" and on_cuda):
             return StepSizes.listed(
-                self.num_slots, max_prefills, max_private_len, one=self.batch_invariant
+                num_slots, max_prefills, max_private_len, one=self.batch_invariant
             )
         return StepSizes.exact()
 

@@ -266,7 +266,7 @@ def machinery(
         max_pages=max_pages,
         vocab_size=decoder.spec.vocab_size,
     )
-    sizes = config.step_sizes(max_prefills, max_private_len)
+    sizes = config.step_sizes(config.num_slots, max_prefills, max_private_len)
     runner = ModelRunner(
         decoder,
         program,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ import torch
 from gloss_engine.config import ConfigError, EngineConfig
 from gloss_engine.engine import Engine
 from gloss_engine.request import Explanation
+from gloss_engine.sampling import SamplingParams
 from gloss_engine.step_shape import DRAW_ONLY, EVERY_PART, StepShape, StepSizes
-from support.checkpoints import Pair
+from gloss_engine.text_request import WatchRequest
+from support.checkpoints import Pair, write_target
 from support.engine_runs import activations, assert_idle, drain, request, run_in_waves, small_engine
+from support.text_runs import ids, run, text_engine
 
 GRAPHS: dict[str, Any] = {"graphs": "on", "lag": 1, "max_step_tokens": 64}
 
@@ -36,6 +40,26 @@ def _waves(width: int) -> dict[int, dict[str, Any]]:
         9: {"late": request(rows[20:40], seed=6, max_new_tokens=5)},
         10: {"one": request(rows[:1], seed=7, max_new_tokens=1)},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [
+    {"num_slots": 2, "num_watches": 5},
+    {"num_slots": 40, "num_watches": 5},
+    {"num_slots": 2, "num_watches": 5, "batch_invariant": True},
+])  # fmt: skip
+def test_a_target_has_the_sizes_of_its_own_slots(
+    pairs: dict[str, Pair], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    target = write_target(tmp_path / "target", "qwen2", seed=7)
+    engine = text_engine(pairs["qwen2"].av, target, **GRAPHS, **settings)
+    assert engine.target is not None and engine.target.generator is not None
+    rows = engine.target.generator.sizes.rows
+    assert rows == ((5,) if settings.get("batch_invariant") else (1, 2, 4, 5))
+    sampling = SamplingParams(max_new_tokens=4, seed=1)
+    for number in range(5):
+        watch = WatchRequest(input=ids(20 + number), target_sampling=sampling, sampling=sampling)
+        engine.submit_watch(watch, f"w{number}")
+    assert sorted(run(engine)) == [f"w{number}" for number in range(5)]
 
 
 def _said(found: dict[Any, Explanation]) -> dict[Any, tuple[Any, ...]]:

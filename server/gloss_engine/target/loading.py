@@ -85,7 +85,7 @@ def target_machinery(
     slots = Slots(limits, decoder.operations, decoder.device)
     step = TargetStep(target, explained.cache, slots, buffer)
     allocator = BlockAllocator(explained.cache.keys.shape[1], page_size)
-    sizes = config.step_sizes(0, longest)
+    sizes = config.step_sizes(config.num_watches, 0, longest)
     return TargetWork(target, reader, Generator(step, explained.cache, allocator, sizes, buffer))
 
 
