@@ -222,7 +222,10 @@ class Engine:
         launched = self._steps.launch()
         if isinstance(launched, AvStep):
             self._note(launched.plan, out)
-        elif launched is None and not self._steps and not (self.scores and len(self.scores)):
+        elif launched is not None:
+            # What waits for the AR counts the target's steps as well, which may be all there are.
+            self._stats.num_steps += 1
+        elif not self._steps and not (self.scores and len(self.scores)):
             self._pause()
         for came in self._steps.read(ahead=launched is not None):
             if isinstance(came, AvResult):
@@ -230,7 +233,9 @@ class Engine:
             elif self._targets is not None:
                 self._targets.take(came, out)
         if self.scores is not None:
-            scored = self.scores.run(self._stats.num_steps, idle=not self._steps.is_busy)
+            # Between two tokens that a pace keeps apart the AR delays nobody either.
+            idle = not self._steps.is_busy or (launched is None and not self._steps)
+            scored = self.scores.run(self._stats.num_steps, idle=idle)
             self._requests.ready += scored.explanations
             self._texts.ready += scored.texts
         self._stats.count([*self._requests.ready, *self._texts.ready])

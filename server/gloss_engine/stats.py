@@ -13,7 +13,7 @@ class EngineStats:
     """Counters since the engine started, and gauges of this moment.
 
     Attributes:
-        num_steps: steps that ran rows.
+        num_steps: steps that ran rows, the AV's and the target's.
         prefix_tokens: prompt tokens computed once for all (AV prefix).
         prefill_tokens: suffix tokens of items that started, the injected rows included; the last of
             a suffix runs as its sequences' first decode row.

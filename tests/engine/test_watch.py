@@ -239,6 +239,26 @@ def test_a_pace_is_kept(
     assert_target_idle(engine)
 
 
+@pytest.mark.parametrize("settings", [{}, GRAPHS])
+@pytest.mark.parametrize("pace", [None, 50.0])
+def test_the_ar_does_not_wait_for_an_av_that_has_nothing_to_do(
+    pairs: dict[str, Pair], targets: dict[str, Path], settings: dict[str, Any], pace: float | None
+) -> None:
+    """Few tokens are explained: each is scored while the target goes on, not at its end."""
+    pair = pairs["qwen2"]
+    engine = text_engine(pair.av, targets["qwen2"], pair.ar, **settings)
+    engine.submit_watch(_watch(num_tokens=40, every=20, tokens_per_second=pace), "w")
+    found: dict[str, Brought] = {}
+    said_by_then = []
+    while engine.has_work:
+        step(engine, found)
+        w = found["w"]
+        said_by_then += [len(w.tokens)] * (len(w.explanations) - len(said_by_then))
+    first, second = said_by_then
+    # A token of an explanation a step at most, and the steps that the AR waits for company.
+    assert first <= (30 if pace is None else 8) and second > first
+
+
 def test_draws_of_target_and_explanations_are_apart(
     pairs: dict[str, Pair], targets: dict[str, Path]
 ) -> None:
