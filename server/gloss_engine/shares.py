@@ -4,7 +4,9 @@ Stride scheduling: each party has a clock that runs by the time it took over its
 behind goes next. So over any stretch in which both have work each gets its share, but for one step,
 and neither waits for the other longer than
 
-    own step * (1 - share) / share + one step of the other.
+    own step * (1 - share) / share + one step of the other,
+
+the AR's batches counting as the AV's time.
 
 Who had nothing to do is owed nothing for it.
 """
@@ -61,6 +63,10 @@ class Shares:
         party = self._parties[name]
         party.clock += party.guess / party.share
         return party.guess
+
+    def charge(self, name: str, seconds: float) -> None:
+        """Time that a party took apart from its steps."""
+        self._parties[name].clock += seconds / self._parties[name].share
 
     def end(self, name: str, charged: float, seconds: float) -> None:
         """A step took so long."""

@@ -111,6 +111,10 @@ class Steps:
             if launched.stopwatch is not None:
                 self._shares.end(AV, charged, launched.stopwatch.seconds())
 
+    def charge_scoring(self, seconds: float) -> None:
+        """The AR took so long: the AV's time, as far as the target is concerned."""
+        self._shares.charge(AV, seconds)
+
     def _launch_av(self) -> AvStep | None:
         plan = self.scheduler.schedule()
         if not plan.has_work:
