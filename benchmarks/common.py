@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -77,6 +78,12 @@ def write_result(
     result = {"command": command, "machine": machine(), "rows": rows}
     path.write_text(json.dumps(result, indent=2) + "\n")
     return path
+
+
+def quantile(values: Iterable[float], share: float) -> float | None:
+    """The nearest-rank quantile; None of nothing."""
+    ordered = sorted(values)
+    return ordered[max(math.ceil(share * len(ordered)) - 1, 0)] if ordered else None
 
 
 def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common import quantile
 from fake_engine import D_MODEL, NUM_SLOTS
-from grpc_load import quantile
 from server_process import ServerProcess, cpu_seconds, sleep_until
 
 GOAL_PER_SECOND = 300.0

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -135,12 +134,6 @@ def _note(
             raise RuntimeError(f"an explanation failed: {explanation.error.message}")
         key = request.items[explanation.item_index].item_key
         times.texts[key] = explanation.explanation
-
-
-def quantile(values: Iterable[float], share: float) -> float | None:
-    """The nearest-rank quantile; None of nothing."""
-    ordered = sorted(values)
-    return ordered[max(math.ceil(share * len(ordered)) - 1, 0)] if ordered else None
 
 
 def _until(request: pb.VerbalizeRequest, end: float) -> Iterator[pb.VerbalizeRequest]:

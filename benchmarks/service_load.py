@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 import uvloop
-from common import Timing, alternate
-from grpc_load import CallTimes, keep_in_flight, make_request, quantile
+from common import Timing, alternate, quantile
+from grpc_load import CallTimes, keep_in_flight, make_request
 from server_process import ServerProcess, cpu_seconds
 
 from gloss_engine import Engine, EngineConfig, SamplingParams, VerbalizeRequest, load_engine

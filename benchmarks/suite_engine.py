@@ -22,6 +22,7 @@ from gloss_engine.facts import ModelFacts
 from gloss_engine.floor import Ceilings, Floor
 from gloss_engine.loading import machinery
 from gloss_engine.score_queue import ScoreQueue
+from gloss_engine.target.loading import Explained, target_machinery
 
 SINGLES = 5
 """Explanations run one by one for the latency of one alone."""
@@ -62,16 +63,24 @@ class Pass:
         return sum(len(explanation.token_ids) for explanation in self.explanations)
 
 
-def build(pair: RandomPair, config: EngineConfig) -> Built:
-    """An engine on a pair, with the pages that `config.num_slots` sequences need, warmed up."""
+def build(pair: RandomPair, config: EngineConfig, explained: Explained | None = None) -> Built:
+    """An engine on a pair, with the pages that `config.num_slots` sequences need, warmed up.
+
+    Args:
+        explained: a target beside it, for requests of text.
+    """
     shape = pair.shape
     _synchronize()
     held, started = _allocated(), time.perf_counter()
     config = replace(config, max_new_tokens=shape.new_tokens)
-    runner, scheduler = machinery(pair.decoder, pair.program, config)
+    places = 0 if explained is None else config.resolve_capture_places()
+    runner, scheduler = machinery(pair.decoder, pair.program, config, num_places=places)
+    work = None
+    if explained is not None:
+        work = target_machinery(explained, runner.prefill_buffer, config)
     facts = ModelFacts(
         d_model=shape.spec.d_model,
-        layer_index=None,
+        layer_index=None if explained is None else explained.target.layer_index,
         prefix_len=shape.prefix_len,
         suffix_len=scheduler.suffix_len,
         max_new_tokens=shape.new_tokens,
@@ -84,7 +93,9 @@ def build(pair: RandomPair, config: EngineConfig) -> Built:
         budget_seconds=config.resolve_score_budget(),
         lag=config.resolve_lag(),
     )
-    engine = Engine(runner, scheduler, pair.reader, facts, scores, lag=config.resolve_lag())
+    engine = Engine(
+        runner, scheduler, pair.reader, facts, scores, lag=config.resolve_lag(), target=work
+    )
     engine.warm_up()
     _synchronize()
     return Built(engine=engine, start_up_seconds=time.perf_counter() - started, held_bytes=held)
