@@ -17,19 +17,26 @@ DOES_NOT_FIT = 1
 
 
 def demo(
-    story: kinds.Story = 1,
+    text: kinds.DemoText = None,
+    story: kinds.Story = None,
+    stories: kinds.Stories = False,
     samples: kinds.Samples = 1,
     seed: kinds.DemoSeed = 0,
     show_all: kinds.ShowAll = False,
 ) -> None:
-    """Explain the activations of a shipped story with the embedded pair, end to end."""
+    """Explain a text with the embedded models, end to end: a shipped story, or your own in the
+    words of their tiny world."""
     from gloss_server.demo import run_demo
-    from gloss_server.demo_page import print_demo
+    from gloss_server.demo_page import print_demo, print_stories
+    from gloss_server.demo_stories import read_stories
     from gloss_server.embedded import embedded_pair
 
     pair = embedded_pair()
-    with RunProgress().stage("Explaining a story"):
-        result = run_demo(pair, story, samples, seed)
+    if stories:
+        print_stories(read_stories(pair.activations), Console())
+        return
+    with RunProgress().stage("Reading and explaining"):
+        result = run_demo(pair, text, story, samples, seed)
     print_demo(result, Console(), show_all)
 
 

@@ -1,9 +1,9 @@
-"""How the demo looks: the story, a table of its explanations, a summary, what to run next."""
+"""How the demo looks: the text, a table of its explanations, a summary, what to run next."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -12,25 +12,23 @@ from rich.table import Table
 from rich.text import Text
 
 from gloss_engine import Explanation
-from gloss_server.demo import DemoResult, Reading
+from gloss_server.demo import EARLY, DemoResult, Reading
+from gloss_server.demo_stories import Story
+from gloss_server.evidence_cells import (
+    cosine_cell,
+    explanation_cell,
+    fve_cell,
+    legend,
+    mark_cell,
+)
 from gloss_server.terminal import print_page, visible
 
 _TOKEN_WIDTH = 18
 _NUM_SHOWN = 12
-_MARK = "!"
 _FACTS_KEY = Text.assemble(("green", "green"), (" what the story has told by then\n", "dim"))
-_GOOD_FVE, _FAIR_FVE = 0.7, 0.4
-_FLAG_MEANINGS = {
-    "unclosed": "cut off before its closing tag",
-    "no_tag": "came without tags",
-    "norm_outlier": "the activation's norm is unusual",
-    "early_position": "read earlier than the AV was trained on",
-    "special_token": "read on a special token",
-    "unknown_token": "read on a token the target does not know",
-    "suspect_script": "reads like a failed injection",
-    "low_fidelity": "reconstructs worse than the mean activation",
-    "no_fve_baseline": "no baseline for FVE is known",
-}
+_FIRST_WORDS = 60
+"""Characters of a story in the list of them."""
+_OWN = "Mia is a baker. She has a silver key."
 
 
 def print_demo(result: DemoResult, console: Console, show_all: bool = False) -> None:
@@ -39,30 +37,61 @@ def print_demo(result: DemoResult, console: Console, show_all: bool = False) -> 
     Args:
         result: what to show.
         console: where.
-        show_all: every reading rather than a dozen spread over the story.
+        show_all: every reading rather than a dozen spread over the story; of a text of the
+            caller's own every one is shown anyway.
     """
     is_coloured = console.is_terminal and console.color_system is not None
     print_page(_page(result, show_all, is_coloured), console)
 
 
+def print_stories(stories: Sequence[Story], console: Console) -> None:
+    """Print the first words of each."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right")
+    table.add_column(no_wrap=True)
+    for number, story in enumerate(stories, start=1):
+        first = visible(story.text[:_FIRST_WORDS].rpartition(" ")[0])
+        table.add_row(Text(str(number), style="bold"), Text(f"{first} ..."))
+    steps = _steps([("read one", "gloss demo --story 2"), ("your own", f'gloss demo "{_OWN}"')])
+    print_page(Group(table, Text(), steps), console)
+
+
 def _page(result: DemoResult, show_all: bool, is_coloured: bool) -> RenderableType:
-    where = "" if result.layer_index is None else f", read at block {result.layer_index}"
-    title = Text.assemble(
-        (f"Story {result.story} of {result.num_stories}", "bold"),
-        (f", held out of training{where}", "dim"),
-    )
-    shown = result.readings if show_all else _spread(result.readings)
+    everything = show_all or result.story is None
+    shown = result.readings if everything else _spread(result.readings)
+    notes = legend(result.explanations)
     return Group(
-        title,
+        _title(result),
         Padding(Text(visible(result.text)), (1, 2)),
+        *_unknown(result),
         _table(shown),
         Text(),
-        *([_FACTS_KEY] if is_coloured else []),
-        *_legend(result),
+        *([_FACTS_KEY] if is_coloured and result.story is not None else []),
+        *notes,
+        *([Text()] if notes else []),
         _summary(result),
         Text(),
         _next_steps(result, all_shown=len(shown) == len(result.readings)),
     )
+
+
+def _title(result: DemoResult) -> Text:
+    where = "" if result.layer_index is None else f", read at block {result.layer_index}"
+    if result.story is None:
+        return Text.assemble(("Your text", "bold"), (where, "dim"))
+    return Text.assemble(
+        (f"Story {result.story} of {result.num_stories}", "bold"),
+        (f", held out of training{where}", "dim"),
+    )
+
+
+def _unknown(result: DemoResult) -> list[Text]:
+    """The words that the tiny world does not have."""
+    if not result.unknown_words:
+        return []
+    named = visible(", ".join(result.unknown_words))
+    world = f"the tiny world has {result.num_words} words, gloss demo --stories shows some\n"
+    return [Text.assemble(("unknown words: ", "yellow"), named), Text(world, style="dim")]
 
 
 def _spread(readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
@@ -88,9 +117,8 @@ def _table(readings: tuple[Reading, ...]) -> Table:
 
 def _cells(reading: Reading, explanation: Explanation) -> tuple[Text, Text, Text, Text, Text]:
     token = _token(reading) if explanation.sample == 0 else Text()
-    cosine = Text("-" if explanation.cosine is None else f"{explanation.cosine:.3f}")
-    mark = Text(_MARK if explanation.flags or explanation.error else "", style="yellow")
-    return token, _explained(reading, explanation), cosine, _fve(explanation.fve), mark
+    evidence = cosine_cell(explanation.cosine), fve_cell(explanation.fve), mark_cell(explanation)
+    return token, _explained(reading, explanation), *evidence
 
 
 def _token(reading: Reading) -> Text:
@@ -108,50 +136,40 @@ def _token(reading: Reading) -> Text:
 
 def _explained(reading: Reading, explanation: Explanation) -> Text:
     """The explanation, with the facts that the story had told by then set off."""
-    if explanation.error is not None:
-        return Text(visible(explanation.error.message), style="red")
-    text = Text(visible(explanation.explanation))
-    for fact in set(reading.facts):
-        text.highlight_regex(rf"\b{re.escape(visible(fact))}\b", "green")
+    text = explanation_cell(explanation)
+    if explanation.error is None:
+        for fact in reading.facts:
+            text.highlight_regex(rf"\b{re.escape(visible(fact))}\b", "green")
     return text
 
 
-def _fve(fve: float | None) -> Text:
-    if fve is None:
-        return Text("-")
-    style = "green" if fve >= _GOOD_FVE else "yellow" if fve >= _FAIR_FVE else "red"
-    return Text(f"{fve:.2f}", style=style)
-
-
-def _legend(result: DemoResult) -> list[Text]:
-    """A line for each flag that occurs."""
-    counts = Counter(flag for r in result.readings for e in r.explanations for flag in e.flags)
-    lines = [
-        Text.assemble((f"{_MARK} ", "yellow"), f"{count} {flag}: {_FLAG_MEANINGS.get(flag, '')}")
-        for flag, count in sorted(counts.items())
-    ]
-    return [*lines, Text()] if lines else []
-
-
 def _summary(result: DemoResult) -> Text:
-    mean = result.mean_fve
-    rate = result.num_explanations / max(result.seconds, 1e-9)
+    mean, count = result.mean_fve, len(result.explanations)
+    early = sum(EARLY in explanation.flags for explanation in result.explanations)
+    without = f", {early} early ones apart" if early else ""
+    rate = count / max(result.seconds, 1e-9)
     return Text.assemble(
         ("mean FVE ", "dim"),
         ("-" if mean is None else f"{mean:.2f}", "bold"),
-        (f"  {result.num_explanations} explanations, {rate:.0f}/s, seed {result.seed}", "dim"),
+        (f"{without}  {count} explanations, {rate:.0f}/s, seed {result.seed}", "dim"),
     )
 
 
 def _next_steps(result: DemoResult, all_shown: bool) -> Table:
-    this, other = result.story, result.story % result.num_stories + 1
+    this = result.story or 0
     steps = [
-        ("another story", f"gloss demo --story {other}"),
-        ("your own", "gloss verbalize X.npy --local --av AV --ar AR --output OUT.jsonl"),
+        ("another story", f"gloss demo --story {this % result.num_stories + 1}"),
+        ("your own text", f'gloss demo "{_OWN}"'),
+        ("as it is said", 'gloss watch --local "Mia is a baker. She"'),
+        ("a model of yours", "gloss explain TEXT --local --av AV --ar AR --target MODEL"),
         ("a checkpoint", "gloss doctor DIR"),
     ]
     if not all_shown:
         steps.insert(0, ("every token", f"gloss demo --story {this} --all"))
+    return _steps(steps)
+
+
+def _steps(steps: Sequence[tuple[str, str]]) -> Table:
     table = Table.grid(padding=(0, 2))
     for label, command in steps:
         table.add_row(Text(label, style="dim"), Text(command))

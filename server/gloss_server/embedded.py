@@ -37,7 +37,7 @@ def embedded_pair(root: Path = _ROOT) -> EmbeddedPair:
         target=root / "target",
         activations=root / "activations.parquet",
     )
-    for path in (pair.av, pair.ar, pair.activations):
+    for path in (pair.av, pair.ar, pair.target, pair.activations):
         if not path.exists():
             raise CommandError(
                 f"{path}: got nothing, expected part of the embedded pair. Install a released "

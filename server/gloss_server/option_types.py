@@ -92,7 +92,19 @@ Layer = Annotated[
 AllowLayerMismatch = Annotated[
     bool, Option("--allow-layer-mismatch", help="Run though the AV was trained on another layer.")
 ]
-Story = Annotated[int, Option(help="Which of the shipped stories, from 1.")]
+DemoText = Annotated[
+    str | None,
+    Argument(
+        metavar="TEXT",
+        help="Your own, in place of a story; words that are not known are named.",
+        show_default=False,
+    ),
+]
+Story = Annotated[
+    int | None,
+    Option(help="Which of the shipped stories, from 1. Default: 1.", show_default=False),
+]
+Stories = Annotated[bool, Option("--stories", help="Show the stories' first words, and end.")]
 DemoSeed = Annotated[int, Option(help="Of the draws.")]
 ShowAll = Annotated[bool, Option("--all", help="Show every token, not a dozen of them.")]
 CheckpointDirectory = Annotated[
