@@ -89,17 +89,3 @@ def test_calls_in_flight_end_well(tmp_path: Path) -> None:
         assert len(read.rows) == 400 * 32
         assert server.process.wait(5) == 0
         assert "Traceback" not in server.output()
-
-
-def test_grace_ends(tmp_path: Path) -> None:
-    settings: dict[str, object] = {"grace_seconds": 0.3, "drain_seconds": 0}
-    with ServerProcess(tmp_path / "log", settings=settings).wait_ready() as server:
-        slow = watch_request(target_options={"max_new_tokens": 100}, tokens_per_second=5)
-        call = server.stub.Watch(slow, timeout=60)
-        next(call)
-        server.process.send_signal(signal.SIGTERM)
-        with pytest.raises(grpc.RpcError) as caught:
-            for _ in call:
-                pass
-        assert fault(caught.value) == ("UNAVAILABLE", "DRAINING", None)
-        assert server.process.wait(5) == 0

@@ -110,7 +110,7 @@ class Handlers:
         self.num_calls = 0
 
     def generic(self, methods: dict[str, Method]) -> grpc.GenericRpcHandler:
-        """The handler of the methods by name; the service's others answer UNIMPLEMENTED."""
+        """The handler of the methods by name."""
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for name, method in methods.items():
             descriptor = _SERVICE.methods_by_name[name]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from gloss_server.front.call_error import CallError
 from gloss_server.front.run import Run
 
-_EXPLANATION_BYTES, _TOKEN_BYTES, _VALUE_BYTES = 720, 84, 160
-"""What an explanation, each of its tokens and each small value take as Python objects
+_EXPLANATION_BYTES, _TOKEN_BYTES, _VALUE_BYTES = 720, 84, 200
+"""What an explanation, each of its tokens and, on average, each small value take as Python objects
 (tracemalloc, 64-bit)."""
 
 

@@ -20,8 +20,8 @@ from gloss_server.front.writing import explanation_message, stream_end
 MAX_MESSAGE_BYTES = 512 << 10
 """Messages are closed at this size; the contract promises under 1 MiB."""
 _DELTA_BYTES = 24
-_CONTEXT_TOKENS = 16
-"""Tokens that the text of those behind them may depend on."""
+_CONTEXT_TOKENS, _CHARACTER_TOKENS = 16, 4
+"""Tokens that the text of those behind them may depend on; the most that one character takes."""
 StreamMessage = pb.StreamVerbalizeResponse | pb.ExplainResponse | pb.WatchResponse
 
 
@@ -43,37 +43,39 @@ class TextStream:
         """Begin behind these tokens, whose text is known elsewhere but for a character that they
         leave unfinished: that comes with the token that completes it."""
         self._ids = list(token_ids[-_CONTEXT_TOKENS:])
-        while self._window < len(self._ids) and self._decode().startswith("\ufffd"):
-            self._window += 1
-        self._read = len(self._ids)
-        while self._read > self._window and self._decode(self._read).endswith("\ufffd"):
-            self._read -= 1
-        self._known = self._decode(self._read)
+        end = len(self._ids)
+        self._window = self._read = 0 if end < _CHARACTER_TOKENS else end
+        for read in range(end, max(end - _CHARACTER_TOKENS, 0), -1):
+            for window in range(read):
+                known = self._decode(window, read)
+                # Some decoders make all of a row of bytes U+FFFD for one end of it that is cut.
+                if "\ufffd" not in (known[:1], known[-1:]):
+                    self._window, self._read, self._known = window, read, known
+                    return
 
     def push(self, token_ids: Sequence[int]) -> str:
         """The text that these tokens add."""
         self._ids.extend(token_ids)
-        decoded = self._decode()
+        decoded = self._decode(self._window)
         if decoded.endswith("\ufffd") or not decoded.startswith(self._known):
             return ""
         added = decoded[len(self._known) :]
         self._window, self._read = self._read, len(self._ids)
-        self._known = self._decode()
+        self._known = self._decode(self._window)
         self.text += added
         return added
 
     def rest(self) -> str:
         """What waits for a character to be finished, as far as it is one."""
-        decoded = self._decode()
+        decoded = self._decode(self._window)
         return decoded[len(self._known) :] if decoded.startswith(self._known) else ""
 
     def rest_of(self, raw_text: str) -> str:
         """What is missing of the whole text, which is known now."""
         return raw_text[len(self.text) :] if raw_text.startswith(self.text) else ""
 
-    def _decode(self, end: int | None = None) -> str:
-        window = self._ids[self._window : end]
-        text: str = self._tokenizer.decode(window, skip_special_tokens=False)
+    def _decode(self, start: int, end: int | None = None) -> str:
+        text: str = self._tokenizer.decode(self._ids[start:end], skip_special_tokens=False)
         return text
 
 

@@ -68,6 +68,13 @@ def test_waiting_counts_in_waves_of_full_slots() -> None:
     assert admission.expected_seconds(1, 50) == pytest.approx(expected)
 
 
+def test_room_that_nobody_uses_is_not_waited_for() -> None:
+    admission = _measured()
+    admission.admit(12, 50)
+    admission.num_idle = 9
+    assert admission.expected_seconds(1, 50) == pytest.approx(50 * 0.01)
+
+
 def test_steps_of_full_slots_decide_how_fast_a_queue_drains() -> None:
     """A step of few rows is faster than one of all; a queue only ever sees the latter."""
     admission = _measured(step_seconds=0.01)

@@ -390,3 +390,20 @@ def test_a_client_pays_for_what_its_texts_take(make: Any) -> None:
         pass
     with engine.dispatcher.capturing(1, caller(client="ipv4:4.3.2.1")):
         pass
+
+
+def test_a_prompt_is_paid_for_once(make: Any) -> None:
+    engine = make(client_tokens_per_second=1e-9, client_burst_seconds=100 / 1e-9)
+    with engine.dispatcher.watching(_watch(max_pending=1), 30, caller()) as run:
+        # 100, less an explanation's 10 and the target's 20, less 30 read.
+        engine.report(opened=[_opened(run, num_tokens=30)])
+        for position in range(30, 40):
+            engine.report(target_tokens=[(run.run_id, position, 5)])
+        engine.report(finished=[run.run_id])
+    # 100 - 30 - 10.
+    with engine.dispatcher.capturing(1, caller()) as permit:
+        permit.text_read(59)
+    with engine.dispatcher.capturing(1, caller()) as permit:
+        permit.text_read(2)
+    with pytest.raises(CallError), engine.dispatcher.capturing(1, caller()):
+        pass

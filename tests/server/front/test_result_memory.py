@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from gloss_engine.request import Explanation
+from gloss_engine.text_request import OpenedText
 from gloss_server.front.call_error import CallError
 from gloss_server.front.result_memory import ResultMemory
 from gloss_server.front.run import Run
+from gloss_server.front.text_run import TextRun
 
 
 class Clock:
@@ -78,6 +80,19 @@ def test_the_oldest_results_make_room() -> None:
         assert 0 < memory.num_bytes <= 3000
     kept = [number for number in range(10) if memory.find(str(number), b"1")]
     assert kept and kept == list(range(10 - len(kept), 10))
+
+
+def test_what_a_text_holds_counts() -> None:
+    clock = Clock()
+    memory = ResultMemory(60, 1 << 20, clock)
+    run = TextRun(run_id=1, num_samples=1, max_new_tokens=9, seed=1, arrived=0.0, paths={})
+    run.open(OpenedText(request_id="1", token_ids=tuple(range(100)), positions=()))
+    memory.add("a", b"1", run)
+    for position in range(100, 150):
+        run.generate(position, 5)
+    run.end(clock.now)
+    memory.ended("a", is_kept=True)
+    assert memory.num_bytes > 150 * 40
 
 
 def test_without_seconds_only_runs_in_flight_are_shared() -> None:

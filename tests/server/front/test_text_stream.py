@@ -181,16 +181,17 @@ def test_readers_of_any_pace_get_everything_once(
 
 
 @pytest.mark.parametrize("arch", ["qwen2", "llama3", "gemma3"])
-@pytest.mark.parametrize("cut", range(0, 40, 3))
-def test_text_goes_on_behind_a_prompt(pairs: dict[str, Pair], arch: str, cut: int) -> None:
-    """Wherever the prompt ends, within a character too."""
+@pytest.mark.parametrize("text", [TEXT, "日本語テキスト" * 4, "👨‍👩‍👧‍👦" * 3])
+def test_text_goes_on_behind_a_prompt(pairs: dict[str, Pair], arch: str, text: str) -> None:
+    """Wherever the prompt ends, within a character too, and whatever it looks back to."""
     tokenizer = Tokenizer.from_file(str(Path(pairs[arch].av) / "tokenizer.json"))
-    ids = tokenizer.encode(TEXT, add_special_tokens=False).ids
-    stream = TextStream(tokenizer)
-    stream.continue_from(ids[:cut])
-    said = "".join(stream.push((token,)) for token in ids[cut:]) + stream.rest()
-    before = _whole(tokenizer, ids[:cut])
-    assert before + said == tokenizer.decode(ids, skip_special_tokens=False)
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    for cut in range(len(ids)):
+        stream = TextStream(tokenizer)
+        stream.continue_from(ids[:cut])
+        said = "".join(stream.push((token,)) for token in ids[cut:]) + stream.rest()
+        before = _whole(tokenizer, ids[:cut])
+        assert before + said == tokenizer.decode(ids, skip_special_tokens=False), cut
 
 
 def test_a_target_that_ends_within_a_character(model: ServedModel) -> None:
@@ -239,3 +240,9 @@ def test_a_long_watch_that_is_read_late_comes_in_bounded_messages(model: ServedM
     messages = WatchCursor(run, model).take(model.info)
     sizes = [message.ByteSize() for message in messages]
     assert len(sizes) > 2 and max(sizes) < MAX_MESSAGE_BYTES + (64 << 10)
+    cursor = WatchCursor(run, model)
+    cursor.take(model.info)
+    for position in range(200_000):
+        run.skip(SkippedToken(request_id="1", position=position, reason="target_ended"))
+    sizes = [message.ByteSize() for message in cursor.take(model.info)]
+    assert len(sizes) > 2 and max(sizes) < MAX_MESSAGE_BYTES
