@@ -235,7 +235,9 @@ class Engine:
         if self.scores is not None:
             # Between two tokens that a pace keeps apart the AR delays nobody either.
             idle = not self._steps.is_busy or (launched is None and not self._steps)
+            before = self.scores.seconds
             scored = self.scores.run(self._stats.num_steps, idle=idle)
+            self._steps.charge_scoring(self.scores.seconds - before)
             self._requests.ready += scored.explanations
             self._texts.ready += scored.texts
         self._stats.count([*self._requests.ready, *self._texts.ready])

@@ -77,3 +77,14 @@ def test_steps_in_flight_are_charged_what_the_last_took() -> None:
     shares.begin(AV)
     shares.end(TARGET, charged, 1.0)
     assert shares.turn(av=True, target=True) == TARGET
+
+
+def test_what_a_party_takes_beside_its_steps_counts() -> None:
+    """The AR's batches are the AV's time: the target is served until it has had as much."""
+    shares = Shares(0.5)
+    for name in (TARGET, AV):
+        assert shares.turn(av=True, target=True) == name
+        shares.end(name, shares.begin(name), 1.0)
+    shares.charge(AV, 5.0)
+    turns = _run(shares, {AV: 1.0, TARGET: 1.0}, 9.0)
+    assert turns[:5] == [TARGET] * 5 and turns[5:].count(AV) >= 1
