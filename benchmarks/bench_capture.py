@@ -35,7 +35,7 @@ from capture_stages import PARTS, Row, Stage, cpu_stages, gpu_stages
 from common import machine, table, write_result
 from transformers.utils import logging
 
-from gloss_engine import EngineConfig
+from gloss_engine import ConfigError, EngineConfig
 
 COLUMNS = {
     "overhead": (
@@ -45,7 +45,7 @@ COLUMNS = {
     "watch": (
         *("subject", "watches", "pace", "share", "scored", "tokens_per_second", "of_alone"),
         *("explanations_per_second", "lag_p50", "lag_p95", "gap_p50", "gap_p95", "gap_max"),
-        *("usual_bound", "bound", "target_step", "av_step", "skipped"),
+        *("usual_bound", "bound", "target_step", "av_step", "skipped", "goal"),
     ),
     "explain": (
         *("subject", "way", "scored", "tokens", "first_ms", "whole_ms", "ms_per_token"),
@@ -111,7 +111,7 @@ def main() -> None:
     """Measure what is wanted, write results/capture.json or capture_gpu.json, print the tables.
 
     Raises:
-        SystemExit: status 1 where something failed.
+        SystemExit: no such device; status 1 where something failed.
     """
     options = arguments()
     started = time.monotonic()
@@ -119,7 +119,10 @@ def main() -> None:
     logging.disable_progress_bar()
     torch.set_num_threads(options.threads)
     device = "cpu" if options.smoke else options.device
-    on_gpu = EngineConfig(device=device).resolve_device().type == "cuda"
+    try:
+        on_gpu = EngineConfig(device=device).resolve_device().type == "cuda"
+    except ConfigError as error:
+        raise SystemExit(f"error: {error}") from error
     stages = gpu_stages() if on_gpu else cpu_stages(options.threads, options.smoke)
     wanted = [stage for stage in stages if stage.part in options.part]
     command = f"python benchmarks/bench_capture.py --part {' '.join(options.part)}"

@@ -120,7 +120,7 @@ def measure_explain(
     Args:
         loaded: the engine.
         lengths: tokens of the texts.
-        repeats: texts of each length; one more goes before, unmeasured.
+        repeats: texts of each length; one more goes before all, unmeasured.
         client: of a server with the same pair, or None.
 
     Raises:
@@ -136,14 +136,15 @@ def measure_explain(
         ways[BY_SERVER, True] = lambda text: explain_by_server(known, text, new_tokens, scored=True)
     for length in lengths:
         runs: dict[tuple[str, bool], list[Explained]] = {way: [] for way in ways}
-        for number in range(repeats + 1):
+        is_first = length == lengths[0]
+        for number in range(repeats + is_first):
             for way, run in ways.items():
                 done = run(loaded.text(number, length))
                 if done.num_explanations != length:
                     raise RuntimeError(
                         f"{way[0]}: got {done.num_explanations} explanations, expected {length}"
                     )
-                if number:
+                if number >= is_first:
                     runs[way].append(done)
         for (way_name, scored), done_runs in runs.items():
             row = {"subject": loaded.name, "way": way_name, "scored": scored, "tokens": length}

@@ -82,7 +82,8 @@ ON_GPU = Sizes(
     cell_seconds=3.0,
     explained=(512, 2048),
     texts=2,
-    window_seconds=4.0,
+    warm_seconds=1.5,
+    window_seconds=3.0,
 )
 SMALL = Sizes(
     lengths=(24,),
@@ -93,7 +94,6 @@ SMALL = Sizes(
     texts=1,
     watches=(2,),
     shares=(0.5,),
-    pace=20.0,
     warm_seconds=0.1,
     window_seconds=0.4,
 )
@@ -170,8 +170,12 @@ def cpu_stages(num_threads: int, smoke: bool) -> list[Stage]:
     ]
     if not smoke:
         return [stages[0], Stage(part="overhead", rows=shape_captures), *stages[1:]]
-    # All that goes with graphs, the lag included, but not their capture.
-    small = EngineConfig(
+    return [*stages, *shape_stages(SMOKE, 1, small_settings(num_threads), sizes)]
+
+
+def small_settings(num_threads: int) -> EngineConfig:
+    """As on a GPU, but small: all that goes with graphs, the lag included, but their capture."""
+    return EngineConfig(
         device="cpu",
         dtype="bfloat16",
         graphs="on",
@@ -182,11 +186,10 @@ def cpu_stages(num_threads: int, smoke: bool) -> list[Stage]:
         max_watch_tokens=48,
         num_threads=num_threads,
     )
-    return [*stages, *shape_stages(SMOKE, 1, small, sizes)]
 
 
 def gpu_stages() -> list[Stage]:
-    """The 7B shape, read at block 20 like the released pair."""
+    """The 7B shape, read at block 20 like the released pair; nothing is loaded yet."""
     config = EngineConfig(device="cuda", dtype="bfloat16", max_text_tokens=ON_GPU.longest)
     return shape_stages(SEVEN_B, 20, config, ON_GPU)
 

@@ -16,6 +16,8 @@ and with a pace its interval on top, of which the longest that were seen are tak
 step, and takes turns with nobody: rows with scores have no bound. `usual_bound` is the same with
 medians.
 `lag` is `Explanation.lag_seconds`, in ms, of the explanations that were finished in the window.
+`goal` says of a paced load whether the target kept its pace, no token was skipped, and 95% of the
+explanations were finished within a second.
 """
 
 from __future__ import annotations
@@ -33,6 +35,10 @@ from common import quantile
 
 from gloss_engine import Engine, SamplingParams, StepOutput, WatchRequest
 
+LAG_GOAL = 1.0
+"""Seconds that 95% of the explanations take at most."""
+_KEPT = 0.95
+"""Of its pace: what counts as kept, since a window holds a token more or less."""
 _NEVER = 1 << 30
 _PROMPT_TOKENS = 16
 
@@ -212,6 +218,7 @@ def measure_watch(
         "explanations": seen.num_explanations,
         "skipped": skipped,
         "unfinished": seen.num_open,
+        "goal": _verdict(load, seen),
     }
 
 
@@ -249,6 +256,16 @@ def _bounds(load: Load, seen: Seen) -> dict[str, float | None]:
     longest = (max(seen.steps) + max(passes, default=0.0)) / load.share + max(seen.av_steps)
     usual = statistics.median(seen.steps) / load.share + statistics.median(seen.av_steps)
     return {"bound": (longest + interval) * 1e3, "usual_bound": (usual + interval) * 1e3}
+
+
+def _verdict(load: Load, seen: Seen) -> str | None:
+    """Whether every token of a paced load is explained in time."""
+    lag = quantile(seen.lags, 0.95)
+    if load.pace is None or not load.explains:
+        return None
+    kept = seen.num_tokens >= _KEPT * load.pace * load.num_watches * seen.seconds
+    met = kept and not seen.skipped and lag is not None and lag <= LAG_GOAL
+    return "met" if met else "missed"
 
 
 def _scoring(engine: Engine) -> float:
