@@ -24,6 +24,8 @@ from support.text_calls import (
     watch_request,
 )
 
+SAID = 36
+"""Tokens of the target, greedily: it ends by itself two later."""
 MANY = [f"{STORY} He waits." for _ in range(400)]
 
 
@@ -33,7 +35,8 @@ def _explain(server: ServerProcess) -> Told:
 
 
 def _watch(server: ServerProcess) -> Told:
-    request = watch_request(target_options={"max_new_tokens": 40}, tokens_per_second=20)
+    greedy = {"max_new_tokens": SAID, "temperature": 0.0}
+    request = watch_request(target_options=greedy, tokens_per_second=20)
     return Told.by(server.stub.Watch(request, timeout=60))
 
 
@@ -70,7 +73,7 @@ def test_the_engine_is_killed(tmp_path: Path) -> None:
         assert idle.reading == idle.watching == 0
         told, watched, read = (call(server) for call in CALLS)
         assert len(told.explanations) == 2 * len(told.ids)
-        assert len(watched.said) == 40 and len(read.rows) == 400 * 32
+        assert len(watched.said) == SAID and len(read.rows) == 400 * 32
         counts = server.wait_idle()
         # What the dead engines had done is still counted.
         assert counts.engine_restarts == 1 and counts.captured > 400 * 32 + 100
@@ -85,7 +88,7 @@ def test_calls_in_flight_end_well(tmp_path: Path) -> None:
             server.process.send_signal(signal.SIGTERM)
             told, watched, read = (future.result(30) for future in running)
         assert len(told.explanations) == 2 * len(told.ids)
-        assert len(watched.said) == 40 and watched.end is not None
+        assert len(watched.said) == SAID and watched.end is not None
         assert len(read.rows) == 400 * 32
         assert server.process.wait(5) == 0
         assert "Traceback" not in server.output()

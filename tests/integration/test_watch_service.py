@@ -132,7 +132,8 @@ def test_a_pace(embedded: ServerProcess) -> None:
 
 def test_the_target_speaks_while_it_is_explained(embedded: ServerProcess) -> None:
     """Tokens, texts and explanations come in turns, not one after the other."""
-    request = watch_request(target_options={"max_new_tokens": 60, "seed": 1}, tokens_per_second=60)
+    target = GREEDY | {"max_new_tokens": 36}
+    request = watch_request(target_options=target, tokens_per_second=20)
     kinds = []
     for message in embedded.stub.Watch(request):
         kinds += ["token"] * bool(message.target_tokens) + ["done"] * bool(message.explanations)
@@ -141,7 +142,8 @@ def test_the_target_speaks_while_it_is_explained(embedded: ServerProcess) -> Non
 
 def test_the_same_watch_twice_is_one_run(embedded: ServerProcess) -> None:
     before = embedded.wait_idle()
-    request = watch_request(request_id="watched twice", target_options={"max_new_tokens": 10})
+    target = GREEDY | {"max_new_tokens": 10}
+    request = watch_request(request_id="watched twice", target_options=target)
 
     def read(_: int) -> list[bytes]:
         told = Told.by(embedded.stub.Watch(request))
