@@ -115,26 +115,29 @@ def main() -> None:
     """
     options = arguments()
     started = time.monotonic()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    torch.set_num_threads(options.threads)
     device = "cpu" if options.smoke else options.device
     try:
         on_gpu = EngineConfig(device=device).resolve_device().type == "cuda"
     except ConfigError as error:
         raise SystemExit(f"error: {error}") from error
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    torch.set_num_threads(options.threads)
     stages = gpu_stages() if on_gpu else cpu_stages(options.threads, options.smoke)
     wanted = [stage for stage in stages if stage.part in options.part]
     command = f"python benchmarks/bench_capture.py --part {' '.join(options.part)}"
     command += f" --device {'cuda' if on_gpu else 'cpu'} --threads {options.threads}"
     command += " --smoke" if options.smoke else ""
 
+    ran_on = machine()
+
     def keep(rows: list[Row]) -> None:
+        name = "capture_gpu" if on_gpu else "capture"
         if not options.smoke or options.output is not None:
-            write_result("capture_gpu" if on_gpu else "capture", command, rows, options.output)
+            write_result(name, command, rows, options.output, ran_on)
 
     rows = run(wanted, started + 60 * options.minutes, keep)
-    print(f"{machine()}\n{time.monotonic() - started:.0f} s, {options.threads} threads")
+    print(f"{ran_on}\n{time.monotonic() - started:.0f} s, {options.threads} threads")
     report(rows)
     if any("failure" in row for row in rows):
         raise SystemExit(1)

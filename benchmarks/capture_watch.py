@@ -10,11 +10,11 @@ explained  every token, by the target's share of step time.
 to is `bound`: with a share s the target waits for the AV no longer than `shares.py` says, so a gap
 takes at most
 
-    (its own step + where others begin meanwhile, their prompts' pass) / s + a step of the AV
+    (its own step + where others begin meanwhile, their prompts' pass) / s
+    + a step of the AV + where there are scores, a batch of the AR
 
-and with a pace its interval on top, of which the longest that were seen are taken. AR scoring is no
-step, and takes turns with nobody: rows with scores have no bound. `usual_bound` is the same with
-medians.
+and with a pace its interval on top, of which the longest that were seen are taken. `usual_bound` is
+the same with medians, of a step of each alone.
 `lag` is `Explanation.lag_seconds`, in ms, of the explanations that were finished in the window.
 `goal` says of a paced load whether the target kept its pace, no token was skipped, and 95% of the
 explanations were finished within a second.
@@ -76,7 +76,7 @@ class Seen:
         num_captured: activations taken.
         skipped: tokens by reason.
         gaps, lags: seconds.
-        steps, passes: of the target; av_steps: of the AV, seconds.
+        steps, passes: of the target; av_steps: of the AV; scorings: of the AR, seconds.
         num_open: captured and not finished at the end.
     """
 
@@ -90,6 +90,7 @@ class Seen:
     steps: list[float] = field(default_factory=list)
     passes: list[float] = field(default_factory=list)
     av_steps: list[float] = field(default_factory=list)
+    scorings: list[float] = field(default_factory=list)
     num_open: int = 0
 
 
@@ -156,13 +157,15 @@ class WatchRun:
         target, scoring = engine.target.seconds, _scoring(engine)
         out = engine.step()
         now = time.monotonic()
-        own = engine.target.seconds - target
+        own, scoring = engine.target.seconds - target, _scoring(engine) - scoring
         self._launched_av.append(out.num_rows > 0)
         was_av = self._launched_av.pop(0)
         if own:
             (seen.steps if out.target_tokens else seen.passes).append(own)
         elif was_av:
-            seen.av_steps.append(now - before - (_scoring(engine) - scoring))
+            seen.av_steps.append(now - before - scoring)
+        if scoring:
+            seen.scorings.append(scoring)
         self._count(out, seen, now)
         return now
 
@@ -249,11 +252,12 @@ def loads(shares: tuple[float, ...], num_watches: tuple[int, ...], pace: float) 
 
 def _bounds(load: Load, seen: Seen) -> dict[str, float | None]:
     """What gaps are held to, by the longest and by the usual steps, ms."""
-    if load.share is None or load.scored or not (seen.steps and seen.av_steps):
+    if load.share is None or not (seen.steps and seen.av_steps):
         return {"bound": None, "usual_bound": None}
     passes = seen.passes if load.num_watches > 1 else []
     interval = 0.0 if load.pace is None else 1 / load.pace
-    longest = (max(seen.steps) + max(passes, default=0.0)) / load.share + max(seen.av_steps)
+    longest = (max(seen.steps) + max(passes, default=0.0)) / load.share
+    longest += max(seen.av_steps) + max(seen.scorings, default=0.0)
     usual = statistics.median(seen.steps) / load.share + statistics.median(seen.av_steps)
     return {"bound": (longest + interval) * 1e3, "usual_bound": (usual + interval) * 1e3}
 

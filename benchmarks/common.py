@@ -70,12 +70,20 @@ def machine() -> dict[str, Any]:
 
 
 def write_result(
-    name: str, command: str, rows: list[dict[str, Any]], path: Path | None = None
+    name: str,
+    command: str,
+    rows: list[dict[str, Any]],
+    path: Path | None = None,
+    ran_on: dict[str, Any] | None = None,
 ) -> Path:
-    """Write rows and provenance to `path`, or to results/NAME.json."""
+    """Write rows and provenance to `path`, or to results/NAME.json.
+
+    Args:
+        ran_on: what `machine` said before the run, of one that writes more than once; None: asks.
+    """
     path = path or RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    result = {"command": command, "machine": machine(), "rows": rows}
+    result = {"command": command, "machine": ran_on or machine(), "rows": rows}
     path.write_text(json.dumps(result, indent=2) + "\n")
     return path
 

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,7 @@ def test_watch_by_load(smoke: dict[str, Any]) -> None:
         assert row["tokens_per_second"] == pytest.approx(rate)
         assert row["pace"] is None or rate < 1.5 * row["pace"] * row["watches"]
         explained = row["share"] is not None
-        assert (row["bound"] is not None) == (explained and not row["scored"])
+        assert (row["bound"] is not None) == explained
         assert ("of_alone" in row) == explained
         if not explained:
             assert row["captured"] < row["target_tokens"] and row["goal"] is None
@@ -186,6 +187,29 @@ def test_without_a_gpu_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sys, "argv", ["bench_capture.py", "--device", "cuda"])
     with pytest.raises(SystemExit, match="error: .*no CUDA device"):
         main()
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_what_fails_or_finds_no_time_is_a_row_and_what_there_is_is_kept() -> None:
+    from bench_capture import run
+    from capture_stages import Stage
+
+    def breaks() -> Iterator[Row]:
+        yield {"figure": 1}
+        raise OSError("no more memory")
+
+    def endless() -> Iterator[Row]:
+        while True:
+            yield {"figure": 2}
+
+    kept: list[list[Row]] = []
+    stages = [Stage(part="watch", rows=breaks), Stage(part="explain", rows=endless)]
+    rows = run(stages, 0.0, lambda rows: kept.append(list(rows)))
+    assert rows[0] == {"part": "watch", "figure": 1} and "not_run" in rows[1]
+    assert rows[2] == {"part": "explain", "figure": 2} and "not_run" in rows[3] and len(rows) == 4
+    rows = run(stages[:1], 1e12, lambda rows: kept.append(list(rows)))
+    assert rows[1] == {"part": "watch", "failure": "OSError: no more memory"}
+    assert [len(part) for part in kept] == [2, 4, 2] and kept[-1] == rows
 
 
 class Compared:
