@@ -4,8 +4,8 @@
     for explanation in engine.verbalize(VerbalizeRequest(activations=activations)):
         print(explanation.explanation, explanation.cosine)
 
-`Engine.submit`, `step` and `cancel` are the same thing piece by piece. Knows nothing of gRPC,
-files of activations or commands.
+`Engine.submit`, `step` and `cancel` are the same thing piece by piece. `tap` reads activations off
+any transformers model. Knows nothing of gRPC, files of activations or commands.
 
 Names are looked up when they are first used: a process that only handles requests and results
 (`request`, `sampling`, `errors`, `stats`, `info`) never imports torch.
@@ -17,10 +17,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gloss_engine.capture.captured import Captured
     from gloss_engine.capture.positions import Positions
+    from gloss_engine.capture.tapping import tap
     from gloss_engine.config import ConfigError, EngineConfig
     from gloss_engine.engine import Engine
-    from gloss_engine.errors import CheckpointError, GlossError, ItemError, RequestError
+    from gloss_engine.errors import (
+        CheckpointError,
+        GlossError,
+        ItemError,
+        RequestError,
+        TapError,
+    )
     from gloss_engine.info import CheckpointInfo, ModelInfo
     from gloss_engine.loading import load_engine
     from gloss_engine.request import (
@@ -43,6 +51,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CaptureRequest": "text_request",
+    "Captured": "capture.captured",
     "CheckpointError": "errors",
     "CheckpointInfo": "info",
     "ConfigError": "config",
@@ -58,6 +67,7 @@ _HOMES = {
     "RequestError": "errors",
     "SamplingParams": "sampling",
     "StepOutput": "request",
+    "TapError": "errors",
     "TextInput": "text_request",
     "TextRequest": "request",
     "TextResult": "request",
@@ -66,10 +76,12 @@ _HOMES = {
     "VerbalizeRequest": "request",
     "WatchRequest": "text_request",
     "load_engine": "loading",
+    "tap": "capture.tapping",
 }
 
 __all__ = [
     "CaptureRequest",
+    "Captured",
     "CheckpointError",
     "CheckpointInfo",
     "ConfigError",
@@ -85,6 +97,7 @@ __all__ = [
     "RequestError",
     "SamplingParams",
     "StepOutput",
+    "TapError",
     "TextInput",
     "TextRequest",
     "TextResult",
@@ -93,6 +106,7 @@ __all__ = [
     "VerbalizeRequest",
     "WatchRequest",
     "load_engine",
+    "tap",
 ]
 
 

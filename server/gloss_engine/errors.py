@@ -3,6 +3,7 @@
     GlossError
     ├── CheckpointError   a checkpoint or sidecar that cannot be used (also a ValueError)
     ├── RequestError      a request that cannot be run, as a whole (also a ValueError)
+    ├── TapError          a model, or a forward pass of it, that cannot be tapped (also a ValueError)
     └── ItemError         one item of a request that failed; never raised, carried in its result
 
 Every message says what was got, what was expected and how to fix it.
@@ -44,6 +45,21 @@ class RequestError(GlossError, ValueError):
     def __init__(self, reason: str, field: str, message: str) -> None:
         self.reason, self.field = reason, field
         super().__init__(message)
+
+
+class TapError(GlossError, ValueError):
+    """A model, or a forward pass of it, whose activations cannot be captured.
+
+    Args:
+        what: the thing that is wrong, a short noun phrase.
+        got: what was found.
+        expected: what should have been there.
+        fix: what the user can do about it.
+    """
+
+    def __init__(self, what: str, *, got: object, expected: object, fix: str) -> None:
+        self.what, self.got, self.expected, self.fix = what, got, expected, fix
+        super().__init__(f"{what}: got {got}, expected {expected}. {fix}")
 
 
 @dataclass(frozen=True, kw_only=True)

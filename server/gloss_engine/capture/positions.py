@@ -1,12 +1,13 @@
 """Which positions of a text to read: all, a slice, or some by number.
 
 Positions count tokens from 0, special tokens included; negative ones count from the end. Resolving
-a selection needs the length of the text and nothing else; reading is for `tap.py` and the target.
+a selection needs the length of the text and nothing else; reading is for `tap` and for the target.
 """
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gloss_engine.errors import RequestError
@@ -87,21 +88,29 @@ class Positions:
         return f"{start}:{stop}" if self.step == 1 else f"{start}:{stop}:{self.step}"
 
     def resolve(self, length: int) -> tuple[int, ...]:
-        """The positions of a text of `length` tokens, ascending, each once.
+        """The positions of a text of `length` tokens, ascending, each once; at least one.
 
         Raises:
             RequestError: POSITION_OUT_OF_RANGE for a listed position that the text does not have,
                 NO_POSITION for a slice that meets none.
         """
+        found = tuple(self.select(length))
+        if not found:
+            raise RequestError(
+                "NO_POSITION",
+                "positions",
+                f"positions: got {self}, which selects none of the text's {length} tokens",
+            )
+        return found
+
+    def select(self, length: int) -> Sequence[int]:
+        """As `resolve`, for who has a use for a slice that meets none: it selects none.
+
+        Raises:
+            RequestError: POSITION_OUT_OF_RANGE for a listed position that the text does not have.
+        """
         if self.indices is None:
-            found = tuple(range(*slice(self.start, self.stop, self.step).indices(length)))
-            if not found:
-                raise RequestError(
-                    "NO_POSITION",
-                    "positions",
-                    f"positions: got {self}, which selects none of the text's {length} tokens",
-                )
-            return found
+            return range(*slice(self.start, self.stop, self.step).indices(length))
         for index in self.indices:
             if not -length <= index < length:
                 raise RequestError(
@@ -110,7 +119,7 @@ class Positions:
                     f"positions: got {index}, expected {-length} to {length - 1}: the text has "
                     f"{length} tokens",
                 )
-        return tuple(sorted({index % length for index in self.indices}))
+        return sorted({index % length for index in self.indices})
 
 
 def _whole(value: object, what: str) -> int:
