@@ -81,12 +81,13 @@ class Steps:
     def launch(self) -> AvStep | LaunchedTarget | None:
         """Start a step, whose turn it is; None where nothing can run at this moment."""
         target = self.target
-        if target is None or not target.has_work:
+        if target is None:
             return self._launch_av()
         now = time.monotonic()
+        # Asked also while the target idles, for which it is owed nothing.
         turn = self._shares.turn(av=self.scheduler.has_work, target=target.can_run(now))
         launched: AvStep | LaunchedTarget | None = None
-        if turn == AV:
+        if turn != TARGET:
             # It may wait for pages or slots that a step in flight holds.
             launched = self._launch_av()
         if launched is None and target.can_run(now):

@@ -47,6 +47,23 @@ def _eos(engine: Engine) -> set[int]:
     return set(engine.target.target.eos_ids)
 
 
+def test_a_target_that_idled_is_owed_nothing(
+    pairs: dict[str, Pair], targets: dict[str, Path]
+) -> None:
+    """However long the AV ran alone before, what a Watch captures is explained at once."""
+    engine = text_engine(pairs["qwen2"].av, targets["qwen2"], max_watch_tokens=40)
+    engine.submit_watch(_watch(num_tokens=2), "before")
+    run(engine)
+    engine.verbalize(request(activations(40, 72), max_new_tokens=40))
+    engine.submit_watch(_watch(num_tokens=30), "w")
+    turns = []
+    while engine.has_work:
+        out = engine.step()
+        turns.append("av" if out.num_rows else "target" if out.target_tokens else "")
+    # The prompt, the token that is captured, and a turn or two.
+    assert turns.index("av") < 8 and turns.count("target") == 30
+
+
 @pytest.mark.parametrize("settings", [{}, GRAPHS, {"page_size": 4, "max_read_tokens": 8}])
 def test_greedy_tokens_and_activations_are_those_of_transformers(
     pairs: dict[str, Pair], targets: dict[str, Path], arch: str, settings: dict[str, Any]
