@@ -343,6 +343,7 @@ def test_the_live_figures(telemetry: Telemetry, clock: FakeClock) -> None:
         telemetry.item_queued(0.05)
         telemetry.run_finished(0.2, 1.0)
         telemetry.explanation("eos", 20, None, [])
+        telemetry.watch_lag(0.25)
     telemetry.run_finished(None, 1.0)
     found = telemetry.stats_response()
     assert found.uptime_seconds == 5 and found.calls_in_flight == 1
@@ -350,7 +351,9 @@ def test_the_live_figures(telemetry: Telemetry, clock: FakeClock) -> None:
     assert found.tokens_per_second == pytest.approx(40, rel=0.1)
     assert found.explanations_per_second == pytest.approx(2, rel=0.1)
     latencies = {latency.name: latency for latency in found.latencies}
-    assert list(latencies) == ["queue", "first_token", "inter_token", "end_to_end", "engine_step"]
+    measured = ["queue", "first_token", "inter_token", "end_to_end", "engine_step", "watch_lag"]
+    assert list(latencies) == measured
+    assert latencies["watch_lag"].p95 == pytest.approx(0.25, rel=0.025)
     assert latencies["first_token"].count == 10 and latencies["end_to_end"].count == 11
     assert latencies["inter_token"].p99 == pytest.approx(0.5, rel=0.025)
 

@@ -16,7 +16,7 @@ from gloss_server.front import labels
 from gloss_server.front.live_stats import Clock, WindowedQuantiles, WindowedRate
 from gloss_server.front.metrics import Events, Metrics
 
-_DURATIONS = ("queue", "first_token", "inter_token", "end_to_end", "engine_step")
+_DURATIONS = ("queue", "first_token", "inter_token", "end_to_end", "engine_step", "watch_lag")
 
 
 class LoadedModel(Protocol):
@@ -121,6 +121,7 @@ class Telemetry:
     def watch_lag(self, seconds: float) -> None:
         """An explanation of a Watch was finished so long after its token was there."""
         self.metrics.watch_lag.observe(seconds)
+        self._quantiles["watch_lag"].observe(seconds)
 
     def item_error(self, reason: str) -> None:
         """An activation or a sample failed alone."""
