@@ -37,7 +37,7 @@ class Positions:
     def __post_init__(self) -> None:
         for name in ("start", "stop", "step"):
             value = getattr(self, name)
-            if value is not None:
+            if value is not None or name == "step":
                 object.__setattr__(self, name, _whole(value, name))
         if self.step < 1:
             raise _refused(f"got a step of {self.step}, expected 1 or more")
