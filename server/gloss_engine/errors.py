@@ -3,7 +3,7 @@
     GlossError
     ├── CheckpointError   a checkpoint or sidecar that cannot be used (also a ValueError)
     ├── RequestError      a request that cannot be run, as a whole (also a ValueError)
-    ├── TapError          a model, or a forward pass of it, that cannot be tapped (also a ValueError)
+    ├── TapError          a model, or a pass of it, that cannot be tapped (also a ValueError)
     └── ItemError         one item of a request that failed; never raised, carried in its result
 
 Every message says what was got, what was expected and how to fix it.
