@@ -179,11 +179,12 @@ def test_rows_belong_to_no_graph_and_no_mode() -> None:
     with tap(model, layer_index=0) as captured:
         loss = model(input_ids=drawn_ids(2, 4), labels=drawn_ids(2, 4)).loss
         loss.backward()
-        with torch.inference_mode():
-            model(input_ids=drawn_ids(1, 3))
     rows = captured.activations
-    assert not rows.requires_grad and rows.shape[0] == 11
-    assert not rows.is_inference()
+    assert not rows.requires_grad and rows.shape[0] == 8
+    with torch.inference_mode(), tap(model, layer_index=0) as captured:
+        model(input_ids=drawn_ids(1, 3))
+    rows = captured.activations
+    assert not rows.is_inference() and not captured.positions.is_inference()
     weight = torch.ones(rows.shape[1], requires_grad=True)
     (rows @ weight).sum().backward()
     assert weight.grad is not None

@@ -12,8 +12,6 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
-    MixtralConfig,
-    MixtralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
     T5Config,
@@ -29,11 +27,15 @@ OTHERS = {
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**SMALL)),
     "gpt-neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SMALL, intermediate_size=48)),
     "opt": lambda: OPTForCausalLM(OPTConfig(**SMALL, ffn_dim=48, word_embed_proj_dim=32)),
-    # As many experts as blocks, in a list where a version of transformers keeps them in one.
-    "mixtral": lambda: MixtralForCausalLM(
-        MixtralConfig(**SMALL, num_key_value_heads=1, intermediate_size=48, num_local_experts=3)
-    ),
+    "experts": lambda: _with_experts(tapped_model("llama3", num_layers=3)),
 }
+
+
+def _with_experts(model: Any) -> Any:
+    """As a mixture of experts has them: a list in every block, as long as that of the blocks."""
+    for block in model.model.layers:
+        block.experts = nn.ModuleList([nn.Linear(2, 2) for _ in range(3)])
+    return model
 
 
 class Wrapper(nn.Module):

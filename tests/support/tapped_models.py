@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gloss_engine import Captured
 from support.checkpoints import ARCHITECTURES
 from support.models_made import make_config, make_model
 
@@ -48,6 +49,11 @@ def padded(texts: list[Tensor], side: str) -> dict[str, Tensor]:
         at = slice(0, len(text)) if side == "right" else slice(width - len(text), width)
         ids[row, at], mask[row, at] = text, 1
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def places_of(captured: Captured) -> list[tuple[int, int]]:
+    """The sequence and the position of every row."""
+    return list(zip(captured.sequences.tolist(), captured.positions.tolist(), strict=True))
 
 
 class PlainHook:

@@ -145,7 +145,11 @@ class ForwardInputs:
 
 def _kept(tensor: Tensor) -> Tensor | Arriving:
     """A tensor as it is now, on its way to the host; compiled code only copies it."""
-    return tensor.clone() if torch.compiler.is_compiling() else Arriving(tensor)
+    if torch.compiler.is_compiling():
+        return tensor.clone()
+    # The copy is queued, and waited for, on the stream of its own device.
+    with torch.cuda.device_of(tensor):
+        return Arriving(tensor)
 
 
 def _read(value: int | Tensor | Arriving) -> Any:
