@@ -14,11 +14,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gloss_engine.errors import TapError
 from gloss_engine.transfer import Arriving
+
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
 
 _SHUT_OUT = -1e3
 """Added to a score, what keeps a key out is below: -1e4, -1e9, the least number of a type, -inf."""
@@ -90,9 +95,10 @@ class ForwardInputs:
 
     def num_cached(self) -> int:
         """Tokens of every sequence, padding included, whose keys and values were there before."""
-        return int(_read(self._num_cached))
+        counted = self._num_cached
+        return counted if isinstance(counted, int) else int(_read(counted))
 
-    def real_tokens(self, num_sequences: int, num_tokens: int) -> tuple[Tensor, Tensor | None]:
+    def real_tokens(self, num_sequences: int, num_tokens: int) -> tuple[BoolArray, IntArray | None]:
         """Which tokens are no padding, on the host.
 
         Returns:
@@ -103,7 +109,7 @@ class ForwardInputs:
             TapError: a mask of another size, or of a kind that cannot be read.
         """
         if self._mask is None:
-            return torch.ones(num_sequences, num_tokens, dtype=torch.bool), None
+            return np.ones((num_sequences, num_tokens), dtype=np.bool_), None
         if self._real is None:
             raise TapError(
                 "attention_mask",
@@ -111,7 +117,8 @@ class ForwardInputs:
                 expected="a tensor",
                 fix="Pass the mask over tokens, [num_sequences, num_tokens].",
             )
-        real = _read(self._real) != 0
+        # No type of numpy for bfloat16.
+        real = (_read(self._real) != 0).numpy()
         is_of_tokens = self._mask.ndim == 2
         num_cached = self.num_cached() if is_of_tokens else 0
         if real.shape[0] not in (1, num_sequences) or real.shape[1] < num_cached + num_tokens:
@@ -122,8 +129,9 @@ class ForwardInputs:
                 "new tokens",
                 fix="Pass the mask that belongs to the tokens, those in the cache included.",
             )
-        real = real.expand(num_sequences, -1)
-        before = real[:, :num_cached].sum(dim=1) if is_of_tokens else None
+        if len(real) < num_sequences:
+            real = np.broadcast_to(real, (num_sequences, real.shape[1]))
+        before = real[:, :num_cached].sum(axis=1) if is_of_tokens else None
         return real[:, num_cached : num_cached + num_tokens], before
 
     def _attends_itself(self, mask: Tensor) -> Tensor:
@@ -134,7 +142,7 @@ class ForwardInputs:
         mask = mask[:, 0] if mask.ndim == 4 else mask
         num_tokens, num_keys = mask.shape[-2:]
         num_cached = self._num_cached
-        if isinstance(num_cached, Arriving):
+        if not isinstance(num_cached, int):
             num_cached = self.cache.get_seq_length().to(mask.device)
         own = torch.arange(num_tokens, device=mask.device) + num_cached
         # A window's mask may hold the last keys only.
@@ -152,5 +160,5 @@ def _kept(tensor: Tensor) -> Tensor | Arriving:
         return Arriving(tensor)
 
 
-def _read(value: int | Tensor | Arriving) -> Any:
-    return value.wait() if isinstance(value, Arriving) else torch.as_tensor(value).cpu()
+def _read(kept: Tensor | Arriving) -> Tensor:
+    return kept.wait() if isinstance(kept, Arriving) else kept.cpu()

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gloss_engine.capture.captured import Captured, Rows
-from gloss_engine.capture.forward_inputs import ForwardInputs
+from gloss_engine.capture.forward_inputs import BoolArray, ForwardInputs, IntArray
 from gloss_engine.capture.positions import Positions
 from gloss_engine.errors import TapError
 from gloss_engine.transfer import send
@@ -30,13 +31,13 @@ class _Text:
         prompt_start: columns that were cached before the prompt; a column is a token of every
             sequence, padding included.
         num_columns: columns so far.
-        num_real: [num_sequences] int64 tokens so far that are no padding, on the host.
+        num_real: [num_sequences] tokens so far that are no padding.
         cache: the KV cache that the pass was given, if any.
     """
 
     prompt_start: int
     num_columns: int
-    num_real: Tensor
+    num_real: IntArray
     cache: weakref.ref[Any] | None
 
     def goes_on(self, inputs: ForwardInputs) -> bool:
@@ -96,37 +97,34 @@ class Recorder:
         real, before = inputs.real_tokens(num_sequences, num_tokens)
         if before is None:
             before = _num_before(last, num_sequences, num_cached)
-        positions = real.cumsum(dim=1) - 1 + before[:, None]
+        positions = real.cumsum(axis=1) - 1 + before[:, None]
         if last is None:
             wanted = self._of_prompt(real, positions, before)
         else:
-            wanted = real if self.generated else torch.zeros_like(real)
+            wanted = real if self.generated else np.zeros_like(real)
         self._last = _Text(
             prompt_start=num_cached if last is None else last.prompt_start,
             num_columns=num_cached + num_tokens,
-            num_real=before + real.sum(dim=1),
+            num_real=before + real.sum(axis=1),
             cache=None if inputs.cache is None else weakref.ref(inputs.cache),
         )
-        sequences, columns = wanted.nonzero(as_tuple=True)
-        places = torch.stack(
-            (
-                torch.full_like(sequences, self.captured.num_forwards),
-                sequences,
-                positions[sequences, columns],
-                torch.full_like(sequences, -1),
-                sequences * num_tokens + columns,
-            )
-        )
+        sequences, columns = wanted.nonzero()
+        places = np.empty((5, len(sequences)), dtype=np.int64)
+        places[0] = self.captured.num_forwards
+        places[1] = sequences
+        places[2] = positions[sequences, columns]
+        places[3] = -1
+        places[4] = sequences * num_tokens + columns
         self.captured.add(self._gather(hidden_states, places, inputs.input_ids))
 
-    def _of_prompt(self, real: Tensor, positions: Tensor, before: Tensor) -> Tensor:
+    def _of_prompt(self, real: BoolArray, positions: IntArray, before: IntArray) -> BoolArray:
         """Which tokens [num_sequences, num_tokens] of a prompt are wanted."""
-        wanted = torch.zeros_like(real)
+        wanted = np.zeros_like(real)
         if self.positions is None:
             return wanted
-        lengths = before + real.sum(dim=1)
+        lengths = before + real.sum(axis=1)
         for length, start in set(zip(lengths.tolist(), before.tolist(), strict=True)):
-            chosen = torch.zeros(length + 1, dtype=torch.bool)
+            chosen = np.zeros(length + 1, dtype=np.bool_)
             selected = self.positions.select(length)
             if self.positions.indices is not None and selected[0] < start:
                 raise TapError(
@@ -135,12 +133,12 @@ class Recorder:
                     expected=f"{start} to {length - 1}",
                     fix="The tokens before stand in the KV cache, and do not pass the block.",
                 )
-            chosen[torch.as_tensor(selected, dtype=torch.int64)] = True
+            chosen[np.asarray(selected, dtype=np.int64)] = True
             alike = (lengths == length) & (before == start)
-            wanted[alike] = real[alike] & chosen[positions[alike].clamp(min=0)]
+            wanted[alike] = real[alike] & chosen[positions[alike].clip(min=0)]
         return wanted
 
-    def _gather(self, hidden_states: Tensor, places: Tensor, input_ids: Tensor | None) -> Rows:
+    def _gather(self, hidden_states: Tensor, places: IntArray, input_ids: Tensor | None) -> Rows:
         """The rows at `places` [5, n], whose last line numbers them, and their tokens."""
         device = hidden_states.device
         if self._operations is None:
@@ -154,10 +152,10 @@ class Recorder:
         return Rows(raw=raw, norms=norms, places=sent[:4])
 
 
-def _num_before(last: _Text | None, num_sequences: int, num_cached: int) -> Tensor:
-    """[num_sequences] int64 tokens before a pass whose mask does not say which were padding."""
+def _num_before(last: _Text | None, num_sequences: int, num_cached: int) -> IntArray:
+    """[num_sequences] tokens before a pass whose mask does not say which were padding."""
     if last is None or len(last.num_real) != num_sequences:
-        return torch.full((num_sequences,), num_cached)
+        return np.full(num_sequences, num_cached, dtype=np.int64)
     # Drafts that were not accepted have left the cache.
     return last.num_real - (last.num_columns - num_cached)
 
