@@ -5,11 +5,12 @@ position, never by looking for the marker's id. The prompt before the marker is 
 rows, so its keys and values are computed once a batch.
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Final
 
 import torch
-from transformers import DynamicCache, PreTrainedTokenizerFast, Qwen3ForCausalLM
+from transformers import DynamicCache, PreTrainedTokenizerFast, Qwen3ForCausalLM, Qwen3Model
 
 from gloss_training.activations import wrap
 from gloss_training.data import pad_right
@@ -19,6 +20,9 @@ from gloss_training.tokenizer import EXPLANATION_CLOSE, EXPLANATION_OPEN, Marked
 
 IGNORED: Final = -100
 GENERATION_BATCH_SIZE: Final = 128
+_IS_CACHE: Final = "cache" in inspect.signature(Qwen3Model.forward).parameters
+CACHE_ARGUMENT: Final = "cache" if _IS_CACHE else "past_key_values"
+"""What a model calls its keys and values: transformers 5.24 gave the argument another name."""
 
 
 def injected_rows(activations: torch.Tensor, injection_scale: float) -> torch.Tensor:
@@ -57,7 +61,7 @@ def response_loss(
     """
     cache = DynamicCache(config=model.config)
     shared = torch.tensor([prompt.token_ids[: prompt.marker_index]])
-    model.model(input_ids=shared, past_key_values=cache, use_cache=True)
+    model.model(input_ids=shared, use_cache=True, **{CACHE_ARGUMENT: cache})
     cache.batch_repeat_interleave(len(rows))
     embed = model.get_input_embeddings()
     after = embed(torch.tensor(prompt.token_ids[prompt.marker_index + 1 :]))
@@ -70,7 +74,7 @@ def response_loss(
         ],
         dim=1,
     )
-    states = model.model(inputs_embeds=inputs, past_key_values=cache).last_hidden_state
+    states = model.model(inputs_embeds=inputs, **{CACHE_ARGUMENT: cache}).last_hidden_state
     logits = model.lm_head(states[:, len(after) :])
     return torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED
