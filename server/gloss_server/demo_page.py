@@ -50,10 +50,15 @@ def print_stories(stories: Sequence[Story], console: Console) -> None:
     table.add_column(justify="right")
     table.add_column(no_wrap=True)
     for number, story in enumerate(stories, start=1):
-        first = visible(story.text[:_FIRST_WORDS].rpartition(" ")[0])
-        table.add_row(Text(str(number), style="bold"), Text(f"{first} ..."))
+        table.add_row(Text(str(number), style="bold"), Text(visible(_first_words(story.text))))
     steps = _steps([("read one", "gloss demo --story 2"), ("your own", f'gloss demo "{_OWN}"')])
     print_page(Group(table, Text(), steps), console)
+
+
+def _first_words(text: str) -> str:
+    if len(text) <= _FIRST_WORDS:
+        return text
+    return f"{text[:_FIRST_WORDS].rpartition(' ')[0]} ..."
 
 
 def _page(result: DemoResult, show_all: bool, is_coloured: bool) -> RenderableType:

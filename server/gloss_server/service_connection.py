@@ -21,6 +21,7 @@ from gloss_client import (
     NotFound,
     PermissionDenied,
     ResourceExhausted,
+    RetryPolicy,
     SamplingOptions,
     TlsOptions,
     Unauthenticated,
@@ -105,15 +106,22 @@ class ServiceConnection:
             "--score": self.scores(options),
         }
 
-    def connect(self) -> Client:
+    def connect(self, retry: RetryPolicy | None = None) -> Client:
         """A connection of its own.
+
+        Args:
+            retry: when calls are tried again by themselves; None: as the client does.
 
         Raises:
             CommandError: an address or file that cannot be used.
         """
         try:
             return Client(
-                self.address, tls=self._tls, token_file=self._token_file, timeout=ASK_SECONDS
+                self.address,
+                tls=self._tls,
+                token_file=self._token_file,
+                timeout=ASK_SECONDS,
+                retry=retry,
             )
         except ConfigError as error:
             raise CommandError(f"cannot connect: {error}") from error

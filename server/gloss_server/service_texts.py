@@ -24,6 +24,7 @@ from gloss_client import (
     InvalidRequest,
     ItemError,
     ResourceExhausted,
+    RetryPolicy,
     Text,
     TextDelta,
     TextOpened,
@@ -45,6 +46,9 @@ from gloss_server.terminal import RunProgress
 from gloss_server.text_source import Came, TextEnded, TextEvent, TextFailed, is_of_text
 
 _NUM_TEXTS = 16
+_RETRY = RetryPolicy(max_attempts=1)
+"""Streams are tried again here. A stream that gRPC tries again while the server says NOT_SERVING
+never ends, not even at its deadline (grpcio 1.85.3)."""
 
 
 class ServiceTexts(ServiceConnection):
@@ -68,7 +72,7 @@ class ServiceTexts(ServiceConnection):
                 f"the target of the server at {self.address} only reads; start it with "
                 "target_generates on"
             )
-        client = self.connect()
+        client = self.connect(_RETRY)
         try:
             num_slots = client.stats().num_slots or DEFAULT_SLOTS
         except GlossClientError as error:
@@ -181,21 +185,29 @@ class StreamedTexts:
                     raise
 
     def _watch(self, request: WatchRequest) -> Iterator[TextEvent]:
-        """A watch that broke off is not asked for again: the target would begin anew."""
-        with self._client.watch(
-            _text(request.input),
-            target=sampling_options(request.target_sampling),
-            every=request.every,
-            prompt_positions=(
-                None if request.prompt_positions is None else str(request.prompt_positions)
-            ),
-            max_pending=request.max_pending,
-            tokens_per_second=request.tokens_per_second,
-            **_options(request),
-        ) as stream:
-            yield from stream
-        assert stream.summary is not None
-        yield TextEnded(skip_counts=stream.summary.skip_counts)
+        """A watch that has begun is not asked for again: the target would begin anew."""
+        positions = request.prompt_positions
+        patience, has_begun = Patience(self._client, self._closing), False
+        while True:
+            try:
+                with self._client.watch(
+                    _text(request.input),
+                    target=sampling_options(request.target_sampling),
+                    every=request.every,
+                    prompt_positions=None if positions is None else str(positions),
+                    max_pending=request.max_pending,
+                    tokens_per_second=request.tokens_per_second,
+                    **_options(request),
+                ) as stream:
+                    for event in stream:
+                        has_begun = True
+                        yield event
+                assert stream.summary is not None
+                yield TextEnded(skip_counts=stream.summary.skip_counts)
+                return
+            except (ResourceExhausted, Unavailable) as error:
+                if has_begun or not patience.wait(error):
+                    raise
 
 
 class _SoFar:

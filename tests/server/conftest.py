@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from gloss_server.cli import run
 from support.checkpoints import Pair
 from support.command_runs import Command, Ended
+from support.screen import Screen
 
 
 @pytest.fixture
@@ -23,6 +25,20 @@ def gloss(capfd: pytest.CaptureFixture[str]) -> Command:
         return Ended(status=status, stdout=out, stderr=err)
 
     return call
+
+
+@pytest.fixture
+def screen() -> Iterator[Callable[..., Screen]]:
+    """Starts commands on terminals."""
+    opened = []
+
+    def make(*arguments: str) -> Screen:
+        opened.append(Screen(*arguments))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()
 
 
 @pytest.fixture(scope="session")

@@ -8,55 +8,44 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from gloss_engine import Explanation, ItemError
+from gloss_engine import Explanation, ItemError, SamplingParams, VerbalizeRequest, load_engine
 from gloss_engine.av import flags
-from gloss_server import demo_page
-from gloss_server import embedded as embedded_module
 from gloss_server.command_error import CommandError
 from gloss_server.demo import DemoResult, Reading, run_demo
-from gloss_server.demo_page import print_demo
+from gloss_server.demo_page import print_demo, print_stories
+from gloss_server.demo_stories import Story
 from gloss_server.embedded import EmbeddedPair, embedded_pair
-from support.checkpoints import LAYER_INDEX, Pair
+from gloss_server.evidence_cells import FLAG_MEANINGS
+from support.checkpoints import LAYER_INDEX, Pair, write_target
 from support.command_runs import Command
 
-STORY = "Leo is a tailor. He meets Hugo."
-WORDS = ["Leo", "is", "a", "tailor", ".", "He", "meets", "Hugo", "."]
+STORY = "the river runs north at dawn and nobody waits"
 
 
 @pytest.fixture(scope="module")
 def embedded(small_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> EmbeddedPair:
     """A package's data with two stories and an untrained pair."""
     root = tmp_path_factory.mktemp("embedded")
-    for name, path in (("av", small_pair.av), ("ar", small_pair.ar), ("target", small_pair.av)):
+    for name, path in (("av", small_pair.av), ("ar", small_pair.ar)):
         (root / name).symlink_to(path)
-    rng = np.random.default_rng(4)
+    write_target(root / "target", "qwen2", seed=7)
     rows = [
         {
-            "activation_vector": rng.normal(size=72).astype(np.float32),
             "doc_id": doc_id,
             "position": position,
-            "token_id": position + 20,
-            "token": word,
-            "norm": 8.0,
-            "n_raw_tokens": position + 1,
-            "activation_layer": LAYER_INDEX,
-            "text": " ".join(WORDS[: position + 1]),
-            "facts": json.dumps({"hero": "Leo"}),
+            "text": STORY[: 5 * position],
+            "facts": json.dumps({"hero": "river"} | ({"time": "dawn"} if position > 1 else {})),
         }
-        for doc_id in ("story-b", "story-a")
-        for position, word in list(enumerate(WORDS))[:: 1 if doc_id == "story-b" else 2]
+        for doc_id, positions in (("story-b", range(1, 4)), ("story-a", (1, 2)))
+        for position in positions
     ]
-    schema = pa.schema([("activation_vector", pa.list_(pa.float32(), 72))])
-    table = pa.Table.from_pylist(rows)
-    vectors = pa.array([row["activation_vector"] for row in rows], schema.types[0])
-    table = table.set_column(0, "activation_vector", vectors)
-    pq.write_table(table, root / "activations.parquet")
+    pq.write_table(pa.Table.from_pylist(rows), root / "activations.parquet")
     return embedded_pair(root)
 
 
@@ -67,19 +56,33 @@ def shipped(embedded: EmbeddedPair, monkeypatch: pytest.MonkeyPatch) -> Embedded
     return embedded
 
 
-def test_one_story_is_explained_token_by_token(embedded: EmbeddedPair) -> None:
-    result = run_demo(embedded, story=2, num_samples=3, seed=5)
+def test_one_story_is_read_and_explained_token_by_token(embedded: EmbeddedPair) -> None:
+    result = run_demo(embedded, None, story=2, num_samples=3, seed=5)
     assert (result.story, result.num_stories, result.layer_index) == (2, 2, LAYER_INDEX)
-    assert [reading.token for reading in result.readings] == WORDS[::2]
-    assert result.text == " ".join(WORDS) and result.num_explanations == 15
+    assert result.text == STORY[:10]
+    assert "".join(reading.token for reading in result.readings) == result.text
+    assert [reading.before + reading.token for reading in result.readings][-1] == result.text
+    assert len(result.explanations) == 3 * len(result.readings)
     for reading in result.readings:
         assert [e.sample for e in reading.explanations] == [0, 1, 2]
         assert len({e.token_ids for e in reading.explanations}) == 3
         assert all(-1 <= e.cosine <= 1 for e in reading.explanations if e.cosine is not None)
-        assert reading.facts == ("Leo",)
-    again = run_demo(embedded, story=2, num_samples=3, seed=5)
-    other = run_demo(embedded, story=2, num_samples=3, seed=6)
+    again = run_demo(embedded, None, story=2, num_samples=3, seed=5)
+    other = run_demo(embedded, None, story=2, num_samples=3, seed=6)
     assert again.readings == result.readings and other.readings != result.readings
+
+
+def test_what_a_story_has_told_between_two_known_positions() -> None:
+    story = Story(
+        text="Leo is a tailor. It is dawn",
+        positions=(1, 6),
+        facts=(frozenset({"Leo"}), frozenset({"Leo", "tailor", "dawn"})),
+    )
+    assert story.told(0, "Leo") == {"Leo"}, "its word is there"
+    assert story.told(0, "") == set()
+    assert story.told(3, "Leo is a tailor") == {"Leo", "tailor"}
+    assert story.told(6, "Leo is a tailor. It is dawn") == {"Leo", "tailor", "dawn"}
+    assert story.told(9, "") == {"Leo", "tailor", "dawn"}
 
 
 def test_the_command_prints_it_the_same_every_time(shipped: EmbeddedPair, gloss: Command) -> None:
@@ -88,12 +91,23 @@ def test_the_command_prints_it_the_same_every_time(shipped: EmbeddedPair, gloss:
     lines = ended.stdout.splitlines()
     assert lines[0].startswith("Story 1 of 2")
     assert any(line.split() == ["token", "explanation", "cosine", "FVE"] for line in lines)
-    assert "9 explanations" in ended.stdout and "gloss verbalize" in ended.stdout
+    assert " explanations, " in ended.stdout and "gloss watch --local" in ended.stdout
 
     def without_rate(text: str) -> str:
         return "\n".join(line for line in text.splitlines() if "explanations, " not in line)
 
     assert without_rate(gloss("demo").stdout) == without_rate(ended.stdout)
+
+
+def test_stories_are_listed(shipped: EmbeddedPair, gloss: Command) -> None:
+    ended = gloss("demo", "--stories")
+    assert ended.status == 0 and ended.stderr == ""
+    first, second, *_ = ended.stdout.splitlines()
+    assert first.split() == ["1", *STORY[:15].split()]
+    assert second.split() == ["2", *STORY[:10].split()]
+    printed = _printed_stories("Leo is a tailor. \x1b[2J" + "He meets Hugo. " * 9)
+    assert "1  Leo is a tailor. \\x1b[2JHe meets" in printed and "He meets ...\n" in printed
+    assert max(map(len, printed.splitlines())) < 80
 
 
 @pytest.mark.parametrize(
@@ -103,6 +117,8 @@ def test_the_command_prints_it_the_same_every_time(shipped: EmbeddedPair, gloss:
         (["--story", "0"], "--story: got 0"),
         (["--samples", "0"], "num_samples: got 0"),
         (["--seed", "-1"], "seed: got -1"),
+        (["Leo", "--story", "1"], "got TEXT and --story"),
+        ([""], "input: got no token"),
     ],
 )
 def test_refused_options(
@@ -126,18 +142,30 @@ def _explanation(text: str, **changes: object) -> Explanation:
 
 def _result(*explanations: Explanation, token: str = "tailor") -> DemoResult:
     readings = tuple(
-        Reading(token=token, before="Leo is a ", facts=("Leo", "tailor"), explanations=(each,))
+        Reading(
+            token=token,
+            before="Leo is a ",
+            facts=frozenset({"Leo", "tailor"}),
+            explanations=(each,),
+        )
         for each in explanations
     )
     return DemoResult(
         story=1,
         num_stories=3,
-        text=STORY,
+        text="Leo is a tailor.",
         readings=readings,
         layer_index=4,
         seed=0,
         seconds=0.5,
     )
+
+
+def _printed_stories(*texts: str) -> str:
+    file = io.StringIO()
+    stories = [Story(text=text, positions=(0,), facts=(frozenset(),)) for text in texts]
+    print_stories(stories, Console(width=80, file=file))
+    return file.getvalue()
 
 
 def _printed(result: DemoResult, width: int = 80, show_all: bool = False) -> str:
@@ -182,7 +210,7 @@ def test_flags_are_marked_and_explained() -> None:
 
 def test_every_flag_of_the_engine_has_a_meaning() -> None:
     documented = re.findall(r"^\| (\w+) \|", flags.__doc__ or "", re.MULTILINE)
-    assert set(documented) - {"flag"} == set(demo_page._FLAG_MEANINGS)
+    assert set(documented) - {"flag"} == set(FLAG_MEANINGS)
 
 
 def test_a_long_story_shows_a_dozen_tokens_unless_all_are_asked_for() -> None:
@@ -203,11 +231,67 @@ def test_facts_the_story_has_told_are_set_off() -> None:
     assert "what the story has told" not in _printed(_result(_explanation("Leo")))
 
 
-@pytest.mark.skipif(
-    not (Path(embedded_module.__file__).parent / "embedded" / "av").is_dir(),
-    reason="a checkout without the embedded pair",
-)
-def test_the_shipped_pair_explains_its_story_well(gloss: Command) -> None:
-    result = run_demo(embedded_pair(), story=1, num_samples=1, seed=0)
-    assert result.mean_fve is not None and result.mean_fve > 0.3
-    assert gloss("demo").status == 0
+def test_early_positions_are_flagged_and_left_out_of_the_mean() -> None:
+    early = _explanation("early", flags=("early_position",), fve=-3.0)
+    printed = _printed(_result(early, _explanation("fine")))
+    assert "! 1 early_position" in printed
+    assert "mean FVE 0.80, 1 early ones apart  2 explanations" in printed
+    assert "apart" not in _printed(_result(_explanation("fine")))
+
+
+def test_words_that_are_not_known_are_named_and_shown_as_text() -> None:
+    result = replace(_result(_explanation("fine")), unknown_words=("dragon", "\x1b[2J[red]"))
+    printed = _printed(replace(result, num_words=252))
+    assert "unknown words: dragon, \\x1b[2J[red]" in printed and "\x1b" not in printed
+    assert "the tiny world has 252 words" in printed
+    assert "unknown words" not in _printed(_result(_explanation("fine")))
+
+
+def test_of_a_text_of_ones_own_every_token_is_shown() -> None:
+    result = _result(*[_explanation(f"number {index}.") for index in range(31)])
+    printed = _printed(replace(result, story=None))
+    assert printed.startswith("Your text, read at block 4\n")
+    assert printed.count("number ") == 31 and "--all" not in printed
+    assert "gloss demo --story 1" in printed
+
+
+@pytest.fixture
+def real() -> EmbeddedPair:
+    """The pair that ships."""
+    return embedded_pair()
+
+
+def test_a_text_of_ones_own(real: EmbeddedPair, gloss: Command) -> None:
+    text = "Mia meets a dragon; the dragon's spaceship is green. Leo's"
+    ended = gloss("demo", text)
+    assert ended.status == 0
+    assert "unknown words: dragon, dragon's, spaceship, Leo's\n" in ended.stdout
+    assert "! 8 early_position" in ended.stdout and "unknown_token" in ended.stdout
+    result = run_demo(real, text, None, num_samples=1, seed=0)
+    flagged = [r.token for r in result.readings if "unknown_token" in r.explanations[0].flags]
+    assert flagged == ["dragon", ";", "dragon", "'", "s", "spaceship", "'", "s"]
+    known = run_demo(real, "Mia is a baker. She has a silver key.", None, num_samples=1, seed=0)
+    assert known.unknown_words == () and known.num_words == 252
+    assert "silver key" in known.readings[-1].explanations[0].explanation
+
+
+def test_a_story_from_text_is_explained_as_its_stored_activations(real: EmbeddedPair) -> None:
+    """Word for word: what the target reads here are the activations that were stored."""
+    rows = pq.read_table(real.activations)
+    first = rows.filter(pc.equal(rows["doc_id"], rows["doc_id"][0]))
+    vectors = first["activation_vector"].combine_chunks().flatten().to_numpy()
+    positions = tuple(first["position"].to_pylist())
+    request = VerbalizeRequest(
+        activations=vectors.reshape(len(first), -1),
+        item_keys=positions,
+        positions=positions,
+        sampling=SamplingParams(seed=0),
+    )
+    stored = load_engine(real.av, real.ar).verbalize(request)
+    result = run_demo(real, None, None, num_samples=1, seed=0)
+    from_text = [result.readings[position].explanations[0] for position in positions]
+    assert [e.explanation for e in from_text] == [e.explanation for e in stored]
+    assert [e.fve for e in from_text] == pytest.approx([e.fve for e in stored], abs=1e-4)
+    assert result.mean_fve is not None and result.mean_fve > 0.9
+    told = json.loads(first["facts"][-1].as_py()).values()
+    assert result.readings[positions[-1]].facts == set(told)

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
-import sys
-import termios
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from gloss_api.v1 import gloss_pb2
 from support.command_runs import Command
+from support.screen import Screen
 from support.status_server import StatusServer
 
 HOSTILE = "\x1b]0;owned\x07[bold]\u202e\n"
@@ -160,66 +155,6 @@ def test_another_server(gloss: Command, server: StatusServer) -> None:
     # Its health servicer was never told of a Gloss service: NOT_FOUND.
     ended = gloss("health", server.address)
     assert ended.status == 1 and "NOT_FOUND" in ended.error
-
-
-class Screen:
-    """A command on a terminal of its own."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._terminal, inside = pty.openpty()
-        self.before = termios.tcgetattr(inside)
-        self._inside = inside
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "gloss_server.command", *arguments],
-            stdin=inside,
-            stdout=inside,
-            stderr=inside,
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "40"},
-            start_new_session=True,
-        )
-        os.set_blocking(self._terminal, False)
-        self.seen = ""
-
-    def until(self, condition: Callable[[str], bool]) -> None:
-        """Wait for what is drawn from here on."""
-        begun, end = len(self.seen), time.monotonic() + 15
-        while not condition(self.seen[begun:]):
-            assert time.monotonic() < end, self.seen[begun:]
-            try:
-                self.seen += os.read(self._terminal, 1 << 16).decode(errors="replace")
-            except BlockingIOError:
-                time.sleep(0.01)
-
-    def press(self, keys: bytes) -> None:
-        os.write(self._terminal, keys)
-
-    def interrupt(self) -> None:
-        self._process.send_signal(2)
-
-    def end(self) -> int:
-        """Its exit status; the terminal must be as it was."""
-        status = self._process.wait(15)
-        assert termios.tcgetattr(self._inside) == self.before
-        return status
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._terminal)
-        os.close(self._inside)
-
-
-@pytest.fixture
-def screen() -> Iterator[Callable[..., Screen]]:
-    opened = []
-
-    def make(*arguments: str) -> Screen:
-        opened.append(Screen(*arguments))
-        return opened[-1]
-
-    yield make
-    for each in opened:
-        each.close()
 
 
 def test_a_server_that_restarts_is_waited_for(

@@ -102,6 +102,7 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
         d_model: width of an activation.
         limits: what GetModelInfo says and calls are held to.
         fingerprint: of the checkpoints it pretends to have.
+        has_target, target_generates: whether a target is among them, and whether it is whole.
         faults: of the next calls to any method but GetModelInfo, in order; None: it succeeds, as
             do all after the last.
         step_seconds: what a stream's message, or a unary call, takes.
@@ -129,6 +130,8 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
         )
     )
     fingerprint: str = "echo-0"
+    has_target: bool = True
+    target_generates: bool = True
     faults: deque[Fault | None] = field(default_factory=deque)
     step_seconds: float = 0.0
     received: list[Received] = field(default_factory=list)
@@ -188,6 +191,7 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
     def GetModelInfo(self, request: Any, context: Any) -> Any:
         self._arrive("GetModelInfo", request, context, may_fail=False)
         self._leave()
+        target = pb.Checkpoint(architecture="qwen2", d_model=self.d_model, num_layers=4)
         return pb.GetModelInfoResponse(
             model="echo",
             version="0.1.0",
@@ -198,8 +202,8 @@ class EchoService(gloss_pb2_grpc.GlossServiceServicer):
             fve_baseline=0.5,
             fve_baseline_source=pb.BASELINE_SOURCE_SETTING,
             limits=self.limits,
-            target=pb.Checkpoint(architecture="qwen2", d_model=self.d_model, num_layers=4),
-            target_generates=True,
+            target=target if self.has_target else None,
+            target_generates=self.target_generates,
         )
 
     def GetStats(self, request: Any, context: Any) -> Any:

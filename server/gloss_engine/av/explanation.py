@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gloss_engine.av.stop import CLOSING_TAG
-
-OPENING_TAG = "<explanation>"
+OPENING_TAG, CLOSING_TAG = "<explanation>", "</explanation>"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CLOSING_TAG = "</explanation>"
+from gloss_engine.av.explanation import CLOSING_TAG
+
 _MAX_ANCHORS = 64
 
 
