@@ -197,11 +197,15 @@ def test_bare_stubs_and_the_client_say_the_same(
         )
 
 
-def test_the_readmes_example(embedded: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readmes_examples(embedded: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
     readme = Path(__file__).parents[2] / "README.md"
     blocks = [part.split("```", 1)[0] for part in readme.read_text().split("```python\n")[1:]]
-    (code,) = [block for block in blocks if "gloss_client" in block]
-    assert "127.0.0.1:50051" in code
-    exec(code.replace("127.0.0.1:50051", embedded.address), {})
-    lines = capsys.readouterr().out.splitlines()
+    texts, activations = (block for block in blocks if "gloss_client" in block)
+    said = []
+    for code in (texts, activations):
+        assert "127.0.0.1:50051" in code
+        exec(code.replace("127.0.0.1:50051", embedded.address), {})
+        said.append(capsys.readouterr().out)
+    assert ". The" in said[0] and " s later" in said[0] and ", every" not in said[0]
+    lines = said[1].splitlines()
     assert len(lines) > 10 and "<explanation>" in lines[3]
