@@ -49,7 +49,7 @@ $(PROTO_VENV)/.tools: proto/requirements.txt | $(BIN)/python
 
 install: $(VENV)/.dev ## Set up .venv with everything for development
 
-demo: $(VENV)/.server ## Explain the activations of a story with the embedded pair
+demo: $(VENV)/.server ## Read a story and explain it token by token, with the embedded models
 	@$(BIN)/gloss demo $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests

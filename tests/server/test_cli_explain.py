@@ -1,4 +1,4 @@
-"""`gloss explain`: what it shows and writes, by a server and here; runs that are broken off.
+"""`gloss explain`: what it shows and writes, by a server and here.
 
 The real server runs the embedded pair; a made-up one, whose target reads characters, fails when it
 is told to.
@@ -7,36 +7,25 @@ is told to.
 from __future__ import annotations
 
 import io
-import json
 import os
 import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
-from rich.console import Console
 
 from gloss_api.v1 import gloss_pb2 as pb
-from gloss_client import Captured, Explanation, TextDelta, TokenPlace
-from gloss_server.explain_show import TableShow
 from gloss_server.result_row import SCHEMA
-from gloss_server.text_source import Came, TextEnded
 from support.checkpoints import Pair, write_target
 from support.command_process import end, start_gloss, wait_until
-from support.command_runs import Command, Ended, read_rows, write_rows
+from support.command_runs import Command, read_rows, write_rows
 from support.echo_server import EchoServer, echo_server
-from support.echo_service import Fault
-from support.screen import Screen
+from support.explain_runs import HOSTILE, STORY, in_order, same
 from support.server_process import ServerProcess
 
-STORY = "Mia is a baker. She has a silver key. It is noon. Leo meets her in the park."
-HOSTILE = "a\x1b[2J\tb[bold]\n"
 COLUMNS = [*SCHEMA.names, "doc_id", "position", "token_id", "token", "norm", "layer_index"]
 OPTIONS = ["--samples", 2, "--seed", 7, "--positions", "::2"]
 
@@ -77,28 +66,6 @@ def local_rows(documents: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
     process = start_gloss([*arguments, "--output", directory / "out.jsonl"], directory / "log")
     assert end(process) == 3
     return in_order(read_rows(directory / "out.jsonl"))
-
-
-def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows by text, position and sample."""
-    return sorted(rows, key=lambda row: (row["index"], row["position"] or 0, row["sample"]))
-
-
-def same(rows: list[dict[str, Any]], expected: list[dict[str, Any]]) -> bool:
-    """Whether rows agree: all but float32 sums over other batches exactly."""
-    assert len(rows) == len(expected)
-    for row, other in zip(rows, expected, strict=True):
-        assert list(row) == list(other)
-        for key, value in row.items():
-            if isinstance(value, float):
-                assert value == pytest.approx(other[key], abs=1e-3), key
-            else:
-                assert value == other[key], (row["index"], row["position"], key)
-    return True
-
-
-def lines_of(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def test_a_row_has_verbalizes_fields_and_its_place(local_rows: list[dict[str, Any]]) -> None:
@@ -230,166 +197,6 @@ def test_an_activation_that_fails_alone(gloss: Command, echo: EchoServer, tmp_pa
     assert gloss(*arguments).status == 3
 
 
-@pytest.mark.parametrize("after", [1, 2, 3, 6, 7])
-def test_a_stream_that_breaks_off_is_asked_for_what_is_missing(
-    gloss: Command, echo: EchoServer, tmp_path: Path, after: int
-) -> None:
-    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
-    arguments = ["explain", "abcdef", "--address", echo.address, "--samples", 2, "--seed", 5]
-    assert gloss(*arguments, "--output", whole).status == 0
-    lost = Fault(code=grpc.StatusCode.UNAVAILABLE, reason="ENGINE_RESTARTING", after=after)
-    # GetStats, and the call that tries.
-    echo.service.faults.extend([None, None, lost])
-    assert gloss(*arguments, "--output", out).status == 0
-    assert not echo.service.faults
-    assert in_order(read_rows(out)) == in_order(read_rows(whole))
-    *_, asked = [call.request for call in echo.service.received if call.method == "Explain"]
-    asked_for = list(asked.positions.list.positions)
-    assert asked_for == ([] if after == 7 else list(range(7)))
-
-
-def test_a_full_server_is_waited_for(gloss: Command, echo: EchoServer) -> None:
-    full = Fault(
-        code=grpc.StatusCode.RESOURCE_EXHAUSTED,
-        reason="QUEUE_FULL",
-        retry_after=0.02,
-        pushback_ms=1,
-    )
-    echo.service.faults.extend([None, *[full] * 20])
-    ended = gloss("explain", "abc", "--address", echo.address)
-    assert ended.status == 0 and len(ended.stdout.splitlines()) == 5 and not echo.service.faults
-
-
-def test_a_server_that_does_not_serve_for_a_while(gloss: Command, echo: EchoServer) -> None:
-    """The stream fails before its first message, and every next attempt finds NOT_SERVING."""
-    lost = Fault(code=grpc.StatusCode.UNAVAILABLE, reason="ENGINE_RESTARTED", pushback_ms=100)
-    echo.service.faults.extend([None, None, lost])
-
-    def leave() -> None:
-        while echo.service.faults:
-            time.sleep(0.001)
-        echo.set_serving(False)
-        time.sleep(1)
-        echo.set_serving(True)
-
-    leaving = threading.Thread(target=leave)
-    leaving.start()
-    ended = gloss("explain", "abc", "--address", echo.address)
-    leaving.join()
-    assert ended.status == 0 and len(ended.stdout.splitlines()) == 5
-
-
-MANY = [{"text": f"{STORY} {STORY}", "doc_id": f"d{i % 3}"} for i in range(5)]
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """220 explanations; names are not unique. Read only."""
-    return write_rows(tmp_path_factory.mktemp("many") / "many.jsonl", MANY)
-
-
-@pytest.fixture(scope="module")
-def whole(many: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """Rows of a run that nobody interrupted."""
-    directory = tmp_path_factory.mktemp("whole")
-    arguments = ["explain", "-f", many, "--local", "--seed", 3, "--output"]
-    assert end(start_gloss([*arguments, directory / "out.jsonl"], directory / "log")) == 0
-    rows = in_order(read_rows(directory / "out.jsonl"))
-    assert len(rows) == 5 * 44
-    return rows
-
-
-@pytest.mark.parametrize(
-    "moment",
-    [
-        lambda output: output.with_name(f"{output.name}.run.json").exists(),
-        lambda output: lines_of(output.with_name(f"{output.name}.texts.jsonl")) >= 1,
-        lambda output: lines_of(output) >= 1,
-        lambda output: lines_of(output) >= 100,
-    ],
-)
-def test_killed_and_continued(
-    many: Path, whole: list[dict[str, Any]], tmp_path: Path, moment: Callable[[Path], bool]
-) -> None:
-    out = tmp_path / "out.jsonl"
-    arguments = ["explain", "-f", many, "--local", "--seed", 3, "--output", out]
-    process = start_gloss(arguments, tmp_path / "log")
-    wait_until(lambda: moment(out), process)
-    process.kill()
-    assert end(process) == -signal.SIGKILL
-    kept = out.read_bytes().rpartition(b"\n")[0]
-    assert lines_of(out) < 220, "killed too late to test anything"
-    assert end(start_gloss(arguments, tmp_path / "log")) == 0
-    assert out.read_bytes().startswith(kept)
-    assert same(in_order(read_rows(out)), whole)
-
-
-def test_gaps_and_a_torn_line_are_filled(
-    many: Path, whole: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    out = tmp_path / "out.jsonl"
-    arguments = ["explain", "-f", many, "--local", "--seed", 3, "--output", out]
-    assert end(start_gloss(arguments, tmp_path / "log")) == 0
-    lines = out.read_bytes().splitlines(keepends=True)
-    out.write_bytes(b"".join(line for number, line in enumerate(lines) if number % 7 != 4)[:-9])
-    texts = out.with_name("out.jsonl.texts.jsonl")
-    texts.write_bytes(texts.read_bytes() + b'{"ind')
-    assert end(start_gloss(arguments, tmp_path / "log")) == 0
-    assert "32 new in" in (tmp_path / "log").read_text()
-    assert same(in_order(read_rows(out)), whole)
-
-
-def test_an_interrupt_keeps_what_was_written(
-    gloss: Command, echo: EchoServer, tmp_path: Path
-) -> None:
-    out, log = tmp_path / "out.jsonl", tmp_path / "log"
-    texts = write_rows(tmp_path / "texts.jsonl", [{"text": "abc"}] * 40)
-    echo.service.step_seconds = 0.02
-    arguments = ["explain", "-f", texts, "--address", echo.address, "--seed", 1, "--output", out]
-    process = start_gloss(arguments, log)
-    wait_until(lambda: lines_of(out) >= 32, process)
-    echo.service.step_seconds = 30
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGINT)
-    assert end(process) == 130
-    (line,) = log.read_text().splitlines()
-    held = lines_of(out)
-    assert f"interrupted with {held} explanations written" in line and held < 160
-    echo.service.step_seconds = 0
-    assert gloss(*arguments).status == 0
-    rows = in_order(read_rows(out))
-    assert [(row["index"], row["position"]) for row in rows] == [
-        (index, position) for index in range(40) for position in range(4)
-    ]
-
-
-def test_another_run_is_refused(gloss: Command, echo: EchoServer, tmp_path: Path) -> None:
-    out = tmp_path / "out.jsonl"
-
-    def run(*arguments: object, text: str = "abc", seed: int = 1) -> Ended:
-        where = ["--address", echo.address, "--output", out]
-        return gloss("explain", text, *where, "--seed", seed, *arguments)
-
-    assert run().status == 0
-    held = out.read_bytes()
-    for ended, said in (
-        (run("--positions", "last"), "--positions was all, now last"),
-        (run("--samples", 3), "--samples was 1, now 3"),
-        (run("--temperature", 0.5), "--temperature was 1.0, now 0.5"),
-        (run(seed=2), "--seed was 1, now 2"),
-        (run(text="abd"), "the input is another file or was changed"),
-    ):
-        assert ended.status == 2 and said in ended.error
-    assert "nothing to do" in run().stderr and out.read_bytes() == held
-    # What stands beside it alone is of no run: it begins anew, with what is asked for now.
-    out.unlink()
-    out.with_name("out.jsonl.run.json").unlink()
-    assert run(text="abcdef").status == 0 and lines_of(out) == 7
-    row = json.loads(out.read_text().splitlines()[0]) | {"position": 99}
-    out.write_text(f"{json.dumps(row)}\n")
-    assert "line 1 is no row of this run" in run(text="abcdef").error
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -446,70 +253,6 @@ def test_other_checkpoints_than_the_embedded(
         *("--positions", "1,-1", "--max-new-tokens", 4, "--seed", 2),
     )
     assert ended.status == 0 and len(ended.stdout.splitlines()) == 3
-
-
-def test_a_table_fills_on_a_terminal(screen: Callable[..., Screen], echo: EchoServer) -> None:
-    echo.service.step_seconds = 0.4
-    shown = screen("explain", "abcdef", "--address", echo.address, "--seed", "4")
-    shown.until(lambda seen: "0 of 7 explained" in seen and "token" in seen)
-    shown.until(lambda seen: "mean FVE" in seen)
-    assert shown.end() == 0
-    last = shown.seen.rpartition("of 7 explained")[2]
-    assert "7 explanations" in last and "seed 4" in last
-    # The live page was taken away: cleared line by line.
-    assert "\x1b[2K" in last
-
-
-def test_an_interrupt_leaves_the_table_of_what_there_is(
-    screen: Callable[..., Screen], echo: EchoServer
-) -> None:
-    echo.service.step_seconds = 0.3
-    shown = screen("explain", "abcdef", "--address", echo.address)
-    shown.until(lambda seen: "0 of 7 explained" in seen)
-    echo.service.step_seconds = 30
-    shown.interrupt()
-    assert shown.end() == 130
-    assert "0 explanations" in shown.seen and "error: interrupted" in shown.seen
-
-
-def _place(position: int, token: str) -> TokenPlace:
-    return TokenPlace(position=position, token_id=1, token=token, norm=1.0, layer_index=2)
-
-
-def test_a_long_text_shows_what_fits_while_it_fills_and_all_at_the_end() -> None:
-    """Hostile tokens and explanations, on a terminal with colours."""
-    file = io.StringIO()
-    console = Console(file=file, width=80, height=20, force_terminal=True, color_system="standard")
-    show = TableShow(console)
-    show.begin(1, 9, {0: HOSTILE})
-    places = [_place(position, f"t{position}\x1b[2J") for position in range(60)]
-    show.take([Came(row=0, event=Captured(index=i, place=p)) for i, p in enumerate(places)])
-    for index, place in enumerate(places):
-        delta = TextDelta(index=index, sample=0, token_ids=(1,), text=f"<explanation>grows {index}")
-        show.take([Came(row=0, event=delta)])
-        made = Explanation(
-            index=index,
-            sample=0,
-            explanation=f"said {index}. " * 20 + "[red]\x1b]0;x\x07",
-            finish_reason="eos",
-            cosine=0.9,
-            fve=0.8,
-            flags=("unclosed", "\x1b[5mnew"),
-            place=place,
-        )
-        show._page._drawn_at = 0.0
-        show.take([Came(row=0, event=made)])
-    live = file.getvalue()
-    show.take([Came(row=0, event=TextEnded())])
-    show.end()
-    for hostile in ("\x1b[2J", "\x1b]0;x", "\x07", "\x1b[5m"):
-        assert hostile not in file.getvalue()
-    whole = file.getvalue()[len(live) :]
-    assert all(f"t{position}\\x1b[2J" in whole for position in range(60))
-    assert "[red]" in whole and "60 unclosed" in whole and "60 explanations" in whole
-    frames = live.split("of 60 explained")
-    assert len(frames) > 50 and max(frame.count("\n") for frame in frames) <= 20
-    assert "t59\\x1b" not in frames[3] and "t59\\x1b" in frames[-2]
 
 
 def test_no_torch_is_loaded_for_a_server(tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""Rows of `gloss explain`, as its tests compare them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+STORY = "Mia is a baker. She has a silver key. It is noon. Leo meets her in the park."
+HOSTILE = "a\x1b[2J\tb[bold]\n"
+
+
+def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows by text, position and sample."""
+    return sorted(rows, key=lambda row: (row["index"], row["position"] or 0, row["sample"]))
+
+
+def same(rows: list[dict[str, Any]], expected: list[dict[str, Any]]) -> bool:
+    """Whether rows agree: all but float32 sums over other batches exactly."""
+    assert len(rows) == len(expected)
+    for row, other in zip(rows, expected, strict=True):
+        assert list(row) == list(other)
+        for key, value in row.items():
+            if isinstance(value, float):
+                assert value == pytest.approx(other[key], abs=1e-3), key
+            else:
+                assert value == other[key], (row["index"], row["position"], key)
+    return True
+
+
+def lines_of(path: Path) -> int:
+    """Whole lines of a file that may not be there yet."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
