@@ -5,7 +5,9 @@ torch takes seconds to import, so commands import what they need when they run.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -13,12 +15,18 @@ from rich.console import Console
 from gloss_server import explain_options as explained
 from gloss_server import option_types as kinds
 from gloss_server import watch_options as watched
+from gloss_server.explanation_options import ExplanationOptions
 from gloss_server.terminal import RunProgress, say
 
 if TYPE_CHECKING:
     from gloss_server.watch_command import WatchShow
 
 SOME_FAILED = 3
+_HERE = (
+    *("av", "ar", "target", "device", "dtype", "quantization", "batch_invariant"),
+    *("injection_mode", "fve_baseline"),
+)
+_THERE = ("address", "token_file", "tls_ca")
 
 
 def explain(
@@ -52,41 +60,13 @@ def explain(
 ) -> None:
     """Explain what a model makes of a text, token by token, by a server or here. With --output the
     same command continues a run."""
+    given = locals()
     from gloss_server.explain_command import explain_to_file, explain_to_show
     from gloss_server.explain_show import LineShow, TableShow
     from gloss_server.explainer_choice import choose_texts
 
-    source = choose_texts(
-        local,
-        here={
-            "av": av,
-            "ar": ar,
-            "target": target,
-            "device": device,
-            "dtype": dtype,
-            "quantization": quantization,
-            "batch_invariant": batch_invariant,
-            "injection_mode": injection_mode,
-            "fve_baseline": fve_baseline,
-        },
-        there={"address": address, "token_file": token_file, "tls_ca": tls_ca},
-    )
-    options = explained.ExplainOptions(
-        text=text,
-        file=file,
-        chat=chat,
-        positions=positions,
-        output=output,
-        samples=samples,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        max_new_tokens=max_new_tokens,
-        seed=seed,
-        score=score,
-    )
+    source = choose_texts(local, here=_named(given, _HERE), there=_named(given, _THERE))
+    options = explained.ExplainOptions(**_named(given, _names(explained.ExplainOptions)))
     if output is None:
         console = Console()
         show = TableShow(console) if console.is_terminal else LineShow()
@@ -133,49 +113,26 @@ def watch(
     score: kinds.Score = None,
 ) -> None:
     """Let a model go on from a prompt, by a server or here, and read what it thinks meanwhile."""
+    given = locals()
     from gloss_server.explainer_choice import choose_texts
     from gloss_server.watch_command import watch as run_watch
     from gloss_server.watch_lines import WatchJson, WatchLines
     from gloss_server.watch_page import WatchPage
 
-    source = choose_texts(
-        local,
-        here={
-            "av": av,
-            "ar": ar,
-            "target": target,
-            "device": device,
-            "dtype": dtype,
-            "quantization": quantization,
-            "batch_invariant": batch_invariant,
-            "injection_mode": injection_mode,
-            "fve_baseline": fve_baseline,
-        },
-        there={"address": address, "token_file": token_file, "tls_ca": tls_ca},
-    )
-    options = watched.WatchOptions(
-        prompt=prompt,
-        chat=chat,
-        positions=positions,
-        every=every,
-        max_pending=max_pending,
-        tokens_per_second=tokens_per_second,
-        target_temperature=target_temperature,
-        target_max_new_tokens=target_max_new_tokens,
-        target_seed=target_seed,
-        samples=samples,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        max_new_tokens=max_new_tokens,
-        seed=seed,
-        score=score,
-    )
+    source = choose_texts(local, here=_named(given, _HERE), there=_named(given, _THERE))
+    options = watched.WatchOptions(**_named(given, _names(watched.WatchOptions)))
     console = Console()
     show: WatchShow = WatchPage(console) if console.is_terminal else WatchLines()
     if as_json:
         show = WatchJson()
     num_failed = run_watch(options, source, show, RunProgress())
     raise typer.Exit(SOME_FAILED if num_failed else 0)
+
+
+def _named(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Some of a command's options; they have the names of what they become."""
+    return {name: given[name] for name in names}
+
+
+def _names(options: type[ExplanationOptions]) -> list[str]:
+    return [field.name for field in fields(options)]

@@ -50,14 +50,12 @@ class ExplainOptions(ExplanationOptions):
         file: a text, or texts as .jsonl or .parquet; `-` is stdin.
         chat: the text is a chat in JSON.
         positions: which of them, as `Positions.parse` reads them.
-        output: rows, .jsonl; None: the terminal.
     """
 
     text: str | None = None
     file: Path | None = None
     chat: bool = False
     positions: str = "all"
-    output: Path | None = None
 
     def deciding(self) -> dict[str, Deciding]:
         """What decides the rows, but for seed and source, by its name on the command line."""

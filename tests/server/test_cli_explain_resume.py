@@ -8,12 +8,25 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from gloss_client import (
+    Captured,
+    ExplainEvent,
+    Explanation,
+    TextDelta,
+    TextOpened,
+    TokenPlace,
+)
+from gloss_engine.capture.positions import Positions
+from gloss_engine.text_request import ExplainRequest, TextInput
+from gloss_server.service_texts import _SoFar
+from gloss_server.text_source import TextEvent
 from support.command_process import end, start_gloss, wait_until
 from support.command_runs import Command, Ended, read_rows, write_rows
 from support.echo_server import EchoServer, echo_server
@@ -55,6 +68,31 @@ def test_a_full_server_is_waited_for(gloss: Command, echo: EchoServer) -> None:
     echo.service.faults.extend([None, *[full] * 20])
     ended = gloss("explain", "abc", "--address", echo.address)
     assert ended.status == 0 and len(ended.stdout.splitlines()) == 5 and not echo.service.faults
+
+
+def test_a_second_stream_tells_what_the_first_did_not() -> None:
+    """By its rank among all chosen positions; what grew in the first is not said twice."""
+    request = ExplainRequest(input=TextInput(text="abcdef"), positions=Positions(step=2))
+    places = [
+        TokenPlace(position=position, token_id=1, token="", norm=1.0, layer_index=2)
+        for position in (0, 2, 4)
+    ]
+    so_far = _SoFar(request)
+
+    def told(*events: ExplainEvent) -> list[TextEvent]:
+        return [new for event in events for new in so_far.take(event)]
+
+    opened = TextOpened(token_ids=(1,) * 6)
+    first = [opened, *(Captured(index=rank, place=place) for rank, place in enumerate(places))]
+    middle = Explanation(index=1, sample=0, place=places[1])
+    grown = TextDelta(index=0, sample=0, token_ids=(5,), text="a")
+    assert so_far.positions() == request.positions
+    assert told(*first, grown, middle) == [*first, grown, middle]
+    assert so_far.positions() == Positions(indices=(0, 4))
+    second = [opened, Captured(index=0, place=places[0]), Captured(index=1, place=places[2])]
+    last = Explanation(index=1, sample=0, place=places[2])
+    assert told(*second, grown, last) == [replace(last, index=2)]
+    assert so_far.positions() == Positions(indices=(0,))
 
 
 def test_a_server_that_does_not_serve_for_a_while(gloss: Command, echo: EchoServer) -> None:
