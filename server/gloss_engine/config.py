@@ -84,6 +84,8 @@ class EngineConfig:
             1. It bounds how long either waits for the other.
         max_text_tokens: most tokens of a text that the target reads.
         max_read_tokens: most tokens the target reads in one pass; a longer text takes several.
+        read_budget_ms: about how long a pass of the target may take while a Watch runs: texts are
+            then read in smaller chunks.
         num_watches: most sequences the target generates at once.
         max_watch_tokens: most tokens of one of them.
         watch_max_pending: most unfinished activations of a Watch that states no bound.
@@ -113,6 +115,7 @@ class EngineConfig:
     target_share: float = 0.5
     max_text_tokens: int = 4096
     max_read_tokens: int = 2048
+    read_budget_ms: float = 25.0
     num_watches: int = 8
     max_watch_tokens: int = 1024
     watch_max_pending: int = 64
@@ -146,7 +149,7 @@ class EngineConfig:
                 raise ConfigError(
                     f"{name}: got {value!r}, expected a whole number, {least} or more"
                 )
-        for name in ("score_budget_ms", "fve_baseline"):
+        for name in ("score_budget_ms", "read_budget_ms", "fve_baseline"):
             value = getattr(self, name)
             if value is not None and not (_is_number(value) and 0 < value < math.inf):
                 raise ConfigError(f"{name}: got {value!r}, expected more than 0 and finite")

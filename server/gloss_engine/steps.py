@@ -17,8 +17,9 @@ from gloss_engine.runner import LaunchedStep, Runner, StepResult
 from gloss_engine.scheduler import Scheduler, StepPlan
 from gloss_engine.sequence import Sequence
 from gloss_engine.shares import AV, TARGET, Shares
+from gloss_engine.target.events import TargetEvents
 from gloss_engine.target.work import Launched as LaunchedTarget
-from gloss_engine.target.work import TargetEvents, TargetWork
+from gloss_engine.target.work import TargetWork
 from gloss_engine.transfer import Stopwatch
 
 

@@ -13,14 +13,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from gloss_engine.capture.positions import Positions
 from gloss_engine.errors import ItemError, RequestError
 from gloss_engine.open_requests import OpenRequest, OpenRequests, OpenRow
 from gloss_engine.request import StepOutput
 from gloss_engine.target.encoding import encode
+from gloss_engine.target.events import ReadText, TargetEvents, WatchedToken
 from gloss_engine.target.reader import TextToRead
 from gloss_engine.target.reading_queue import CAPTURE, EXPLAIN, Job
 from gloss_engine.target.watch import Watch
-from gloss_engine.target.work import ReadText, TargetEvents, TargetWork, WatchedToken
+from gloss_engine.target.work import TargetWork
 from gloss_engine.text_request import (
     CapturedToken,
     CaptureRequest,
@@ -30,7 +32,7 @@ from gloss_engine.text_request import (
     TokenPlace,
     WatchRequest,
 )
-from gloss_engine.validation import check_watch, item_errors
+from gloss_engine.validation import check_capture, check_text, check_watch, item_errors
 
 AddRows = Callable[[str, Sequence[OpenRow]], None]
 _OUT_OF_RANGE = ("POSITION_OUT_OF_RANGE", "LAYER_OUT_OF_RANGE")
@@ -82,6 +84,7 @@ class TargetRequests:
         Raises:
             RequestError: no text, or no such positions.
         """
+        check_text(request.input, request.positions)
         ids = encode(self.work.target, request.input)
         positions = request.positions.resolve(len(ids))
         self._open(request_id, request, scored, ids, positions)
@@ -102,6 +105,8 @@ class TargetRequests:
         """
         target = self.work.target
         generator = self.work.generator
+        wanted = request.prompt_positions
+        check_text(request.input, Positions() if wanted is None else wanted, "prompt_positions")
         check_watch(request, None if generator is None else generator.max_new_tokens)
         ids = encode(target, request.input, to_go_on=True)
         room = target.spec.max_positions - len(ids)
@@ -113,10 +118,10 @@ class TargetRequests:
                 f"the target has {target.spec.max_positions} positions, and is to go on",
             )
         positions: tuple[int, ...] = ()
-        if request.prompt_positions is not None:
-            positions = request.prompt_positions.resolve(len(ids))
+        if wanted is not None:
+            positions = wanted.resolve(len(ids))
         opened = self._open(request_id, request, scored, ids, positions)
-        wanted = request.max_pending
+        pending = request.max_pending
         seed = request.target_sampling.seed
         self.work.add_watch(
             Watch(
@@ -124,7 +129,7 @@ class TargetRequests:
                 request=request,
                 prompt_ids=ids,
                 prompt_positions=frozenset(positions),
-                max_pending=self._watch_max_pending if wanted is None else wanted,
+                max_pending=self._watch_max_pending if pending is None else pending,
                 max_new_tokens=min(request.target_sampling.max_new_tokens, room),
                 seed=secrets.randbits(64) if seed is None else seed,
                 num_unfinished=lambda: opened.num_unfinished,
@@ -135,19 +140,10 @@ class TargetRequests:
         """Queue the texts of a request; one that cannot be read fails alone.
 
         Raises:
-            RequestError: LAYER_OUT_OF_RANGE, EMPTY_BATCH.
+            RequestError: a layer, texts or positions that are none.
         """
-        target, layer = self.work.target, request.layer_index
-        layer = target.layer_index if layer is None else layer
-        if not 0 <= layer < target.num_layers:
-            raise RequestError(
-                "LAYER_OUT_OF_RANGE",
-                "layer_index",
-                f"layer_index: got {layer}, expected 0 to {target.num_layers - 1}, the target's "
-                "loaded blocks",
-            )
-        if not request.inputs:
-            raise RequestError("EMPTY_BATCH", "inputs", "inputs: got none, expected 1 or more")
+        target = self.work.target
+        layer = check_capture(request, target.layer_index, target.num_layers)
         self._captures[request_id] = len(request.inputs)
         for index, given in enumerate(request.inputs):
             try:

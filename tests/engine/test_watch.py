@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +17,8 @@ from gloss_engine.errors import RequestError
 from gloss_engine.request import VerbalizeRequest
 from gloss_engine.sampling import SamplingParams
 from gloss_engine.shares import AV, TARGET, Shares
-from gloss_engine.target.work import Launched, TargetEvents
+from gloss_engine.target.events import TargetEvents
+from gloss_engine.target.work import Launched, LaunchedPass
 from gloss_engine.text_request import CaptureRequest, TextInput, WatchRequest
 from support.checkpoints import (
     LAYER_INDEX,
@@ -439,3 +441,48 @@ def test_rows_of_a_generation_are_the_blocks_output(
         apart = (got - expected[positions]).norm(dim=-1) / expected[positions].norm(dim=-1)
         # Six blocks in float32, summed in another order than transformers does; of a row's norm.
         assert float(apart.max()) < 1e-5
+
+
+@pytest.mark.parametrize("settings", [{}, GRAPHS])
+def test_texts_beside_a_watch_are_read_in_small_chunks(
+    pairs: dict[str, Pair], targets: dict[str, Path], settings: dict[str, Any]
+) -> None:
+    """As many tokens as fit the budget by the rate last seen; alone, all at once. Same rows."""
+    engine = text_engine(pairs["qwen2"].av, targets["qwen2"], **settings)
+    work = engine.target
+    assert work is not None
+    text = tuple((7 * i + 5) % 180 + 20 for i in range(300))
+    texts = CaptureRequest(inputs=(ids(*text), ids(*text[:40]), ids(*text[40:90])))
+    engine.submit_capture(texts, "alone")
+    (alone,) = (run(engine)["alone"].readings,)
+    work._learn = lambda rate: None  # type: ignore[method-assign]
+    work.budget_seconds, work._tokens_per_second = 0.01, 6000.0
+    sizes: list[tuple[bool, int]] = []
+    read = work.read
+
+    def noted(launched: Launched) -> TargetEvents:
+        if isinstance(launched.work, LaunchedPass):
+            assert work.generator is not None
+            sizes.append((work.generator.is_speaking, launched.work.num_tokens))
+        return read(launched)
+
+    work.read = noted  # type: ignore[method-assign]
+    found: dict[str, Brought] = {}
+    engine.submit_watch(_watch(num_tokens=40, every=100), "w")
+    while not found.setdefault("w", Brought()).tokens:
+        step(engine, found)
+    engine.submit_capture(texts, "beside")
+    while engine.has_work:
+        step(engine, found)
+    beside = [count for speaking, count in sizes if speaking]
+    # With a lag the prompt's own pass is read when its Watch speaks already.
+    assert sum(beside) - 390 in (0, len(PROMPT) - 1)
+    assert len(beside) >= 6 and max(beside) <= 60
+    for one, two in zip(
+        sorted(alone, key=lambda r: r.index),
+        sorted(found["beside"].readings, key=lambda r: r.index),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one.activations, two.activations, rtol=1e-3, atol=1e-4)
+    assert len(found["w"].tokens) == 40
+    assert_target_idle(engine)

@@ -110,6 +110,11 @@ class Generator:
         """Watches that run or wait for a slot."""
         return len(self.running) + len(self.waiting)
 
+    @property
+    def is_speaking(self) -> bool:
+        """Whether a Watch runs whose prompt has been read."""
+        return any(watch.num_launched for watch in self.running.values())
+
     def add(self, watch: Watch) -> None:
         """Queue a Watch for a slot and pages."""
         self.waiting.append(watch)

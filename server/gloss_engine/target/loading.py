@@ -86,7 +86,8 @@ def target_machinery(
     step = TargetStep(target, explained.cache, slots, buffer)
     allocator = BlockAllocator(explained.cache.keys.shape[1], page_size)
     sizes = config.step_sizes(config.num_watches, 0, longest)
-    return TargetWork(target, reader, Generator(step, explained.cache, allocator, sizes, buffer))
+    generator = Generator(step, explained.cache, allocator, sizes, buffer)
+    return TargetWork(target, reader, generator, config.read_budget_ms / 1e3)
 
 
 def with_target(info: ModelInfo, target: Target, config: EngineConfig) -> ModelInfo:

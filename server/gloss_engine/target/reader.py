@@ -193,10 +193,10 @@ class TextReader:
         return self._captured(hidden_states[: len(rows)], places)
 
     @torch.inference_mode()
-    def read_chunk(self, long: LongText) -> None:
-        """One pass over the next tokens of a long text."""
+    def read_chunk(self, long: LongText, num_tokens: int | None = None) -> None:
+        """One pass over the next tokens of a long text; None: as many as a pass may have."""
         decoder, text, first = self.target.decoder, long.text, long.num_read
-        end = min(first + self.max_tokens, len(text.token_ids))
+        end = min(first + (num_tokens or self.max_tokens), len(text.token_ids))
         count = end - first
         capture = self._capture(long, first, end)
         batch = ForwardBatch(

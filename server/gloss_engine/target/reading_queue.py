@@ -1,7 +1,8 @@
 """Texts that wait for the target, in two lines: what somebody looks at, and captures in bulk.
 
 A pass takes texts from the front of one line: as many short ones as fit together, or the next chunk
-of a long one. The lines take turns, so neither a large capture nor many texts block the other.
+of a long one. The lines take turns, so neither a large capture nor many texts block the other. How
+many tokens a pass takes is the caller's to say: a text that does not fit is read in chunks.
 """
 
 from __future__ import annotations
@@ -42,9 +43,15 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """What one pass takes: several whole texts, or a chunk of one."""
+    """What one pass takes: several whole texts, or a chunk of one.
+
+    Attributes:
+        jobs: whose texts.
+        num_tokens: of all of them together, or of the chunk.
+    """
 
     jobs: list[Job] = field(default_factory=list)
+    num_tokens: int
 
     @property
     def long(self) -> LongText | None:
@@ -68,31 +75,37 @@ class ReadingQueue:
         return sum(map(len, self._lines.values()))
 
     def add(self, job: Job) -> None:
-        """Queue a text. A prompt, and what is longer than a pass, is read in chunks."""
-        if job.kind == PROMPT or len(job.text.token_ids) > self.max_tokens:
-            job.long = LongText(
-                text=job.text, layer_index=job.layer_index, whole=job.kind == PROMPT, found=[]
-            )
+        """Queue a text. A prompt is read apart from others, since its keys are kept."""
+        if job.kind == PROMPT:
+            _make_long(job)
         self._lines[job.kind == CAPTURE].append(job)
 
-    def next_pass(self) -> Pass:
-        """Take what the next pass runs; a long text stays at the front until it is read."""
+    def next_pass(self, most: int | None = None) -> Pass:
+        """Take what the next pass runs; a long text stays at the front until it is read.
+
+        Args:
+            most: tokens, 1 or more; None: as many as a pass may have.
+        """
+        most = self.max_tokens if most is None else min(most, self.max_tokens)
         line = self._lines[self._bulk_next] or self._lines[not self._bulk_next]
         self._bulk_next = line is self._lines[False]
         first = line[0]
+        if len(first.text.token_ids) > most:
+            _make_long(first)
         if first.long is not None:
             left = len(first.text.token_ids) - first.long.num_read
-            if left <= self.max_tokens:
+            if left <= most:
                 line.popleft()
-            return Pass(jobs=[first])
+            return Pass(jobs=[first], num_tokens=min(left, most))
         jobs: list[Job] = []
         num_tokens = 0
         while line and line[0].long is None and line[0].layer_index == first.layer_index:
-            num_tokens += len(line[0].text.token_ids)
-            if num_tokens > self.max_tokens and jobs:
+            more = len(line[0].text.token_ids)
+            if num_tokens + more > most:
                 break
+            num_tokens += more
             jobs.append(line.popleft())
-        return Pass(jobs=jobs)
+        return Pass(jobs=jobs, num_tokens=num_tokens)
 
     def drop(self, request_id: str) -> list[Job]:
         """Take a request's texts out."""
@@ -102,3 +115,10 @@ class ReadingQueue:
         for bulk, line in self._lines.items():
             self._lines[bulk] = deque(job for job in line if not job.dropped)
         return dropped
+
+
+def _make_long(job: Job) -> None:
+    """Let a text be read in chunks, if it is not already."""
+    if job.long is None:
+        whole = job.kind == PROMPT
+        job.long = LongText(text=job.text, layer_index=job.layer_index, whole=whole, found=[])

@@ -21,6 +21,7 @@ from gloss_engine.config import EngineConfig
 from gloss_engine.errors import CheckpointError
 from gloss_engine.models.decoder import Decoder, Donor
 from gloss_engine.models.spec import ModelSpec
+from gloss_engine.sidecar import require_plain_model
 from gloss_engine.weight_sharing import can_share, equal_weights, same_tokenizer
 
 
@@ -80,9 +81,10 @@ def load_target(
         verbalizer: the AV that explains it, already loaded; what both have in common is shared.
 
     Raises:
-        CheckpointError: a directory that is no model, or another model than the AV explains.
+        CheckpointError: a directory that is no model, an AV or an AR, or another model than the AV explains.
     """
     spec = read_spec(directory)
+    require_plain_model(directory)
     _check(directory, spec, layer_index, verbalizer)
     donor, elsewhere = None, frozenset[str]()
     if verbalizer is not None and can_share(spec, verbalizer.spec):

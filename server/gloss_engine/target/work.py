@@ -1,19 +1,21 @@
 """What the target has to do: texts to read, prompts to go on from; one pass or step at a time.
 
 `launch` queues one of them on the device, `read` says later what came of it. Steps of running
-Watches and passes over texts alternate while there are both. What becomes of the activations is the
-engine's business.
+Watches and passes over texts alternate while there are both, and a pass beside them takes only as
+many tokens as the target read in a stated time before: nobody's text stops another's Watch. What
+becomes of the activations is the engine's business.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gloss_engine.target.events import ReadText, TargetEvents, WatchedToken
 from gloss_engine.target.generator import Generator, LaunchedRow, LaunchedTokens
 from gloss_engine.target.reader import CapturedRows, TextReader, TextToRead
 from gloss_engine.target.reading_queue import CAPTURE, PROMPT, Job, Pass, ReadingQueue
@@ -22,6 +24,9 @@ from gloss_engine.target.watch import Watch
 from gloss_engine.text_request import SkippedToken, TargetEnd, TargetToken
 from gloss_engine.transfer import Arriving, Stopwatch
 from gloss_kernels import FINISH_NAMES, Finish
+
+_LEAST_TOKENS, _FIRST_TOKENS = 16, 128
+"""Of a pass beside a Watch: smaller ones cost more than they spare; and before any was timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +38,11 @@ class LaunchedPass:
         rows: their activations, on the device.
         norms: theirs, on the way to the host.
         raw: the activations too, where somebody captures; else None.
+        num_tokens: what it runs over.
     """
 
     jobs: list[Job]
+    num_tokens: int
     rows: CapturedRows | None = None
     norms: Arriving | None = None
     raw: Arriving | None = None
@@ -49,61 +56,6 @@ class Launched:
     stopwatch: Stopwatch
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReadText:
-    """A text that was read.
-
-    Attributes:
-        job: which.
-        raw: [n, d_model] float32 on the device.
-        norms: n L2 norms.
-        on_host: [n, d_model] on the host, for captures.
-    """
-
-    job: Job
-    raw: Tensor
-    norms: list[float]
-    on_host: Tensor | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class WatchedToken:
-    """An activation of a Watch that was captured while the target generated.
-
-    Attributes:
-        watch: whose.
-        position: where it stands.
-        raw: [d_model] float32 on the device.
-        norm: its L2 norm.
-        place: of it in the AV's prefill buffer, 0: none.
-    """
-
-    watch: Watch
-    position: int
-    raw: Tensor
-    norm: float
-    place: int
-
-
-@dataclass(kw_only=True)
-class TargetEvents:
-    """What came of some work, in the order in which it happened within each list.
-
-    Attributes:
-        texts: texts that were read.
-        watched: activations captured while generating.
-        tokens, ends, skipped: what a Watch hears.
-        done: Watches of which nothing more comes, but explanations.
-    """
-
-    texts: list[ReadText] = field(default_factory=list)
-    watched: list[WatchedToken] = field(default_factory=list)
-    tokens: list[TargetToken] = field(default_factory=list)
-    ends: list[TargetEnd] = field(default_factory=list)
-    skipped: list[SkippedToken] = field(default_factory=list)
-    done: list[Watch] = field(default_factory=list)
-
-
 class TargetWork:
     """The target's side of an engine.
 
@@ -111,6 +63,7 @@ class TargetWork:
         target: what runs.
         reader: reads texts.
         generator: goes on from prompts; None for a target that only reads.
+        budget_seconds: about how long a pass over texts may take while a Watch runs.
 
     Attributes:
         tokens_read, tokens_generated, captured: totals.
@@ -118,8 +71,16 @@ class TargetWork:
         skipped: tokens that were not explained, by reason.
     """
 
-    def __init__(self, target: Target, reader: TextReader, generator: Generator | None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        reader: TextReader,
+        generator: Generator | None,
+        budget_seconds: float = 0.025,
+    ) -> None:
         self.target, self.reader, self.generator = target, reader, generator
+        self.budget_seconds = budget_seconds
+        self._tokens_per_second: float | None = None
         self.queue = ReadingQueue(reader.max_tokens)
         self.tokens_read = self.tokens_generated = self.captured = 0
         self.seconds = 0.0
@@ -176,7 +137,7 @@ class TargetWork:
             assert self.generator is not None
             work = self.generator.launch(now)
         else:
-            work = self._read(self.queue.next_pass())
+            work = self._read(self.queue.next_pass(self._most_tokens()))
         self._decoded_last = isinstance(work, LaunchedTokens)
         stopwatch.stop()
         return Launched(work=work, stopwatch=stopwatch)
@@ -198,7 +159,10 @@ class TargetWork:
                 elif row.skipped:
                     self._skip(row.watch, row.watch.position(row.launch), "max_pending", events)
                 self._take_token(row, result.tokens[row.slot], result.codes[row.slot], now, events)
-        self.seconds += launched.stopwatch.seconds()
+        seconds = launched.stopwatch.seconds()
+        self.seconds += seconds
+        if isinstance(launched.work, LaunchedPass) and seconds > 0:
+            self._learn(launched.work.num_tokens / seconds)
         return events
 
     def cancel(self, request_id: str) -> None:
@@ -216,6 +180,19 @@ class TargetWork:
             self.reader.warm_up()
         if self.generator is not None:
             self.generator.warm_up()
+
+    def _most_tokens(self) -> int | None:
+        """Tokens that a pass may have now; None: all that fit into one."""
+        if self.generator is None or not self.generator.is_speaking:
+            return None
+        if self._tokens_per_second is None:
+            return _FIRST_TOKENS
+        return max(_LEAST_TOKENS, int(self.budget_seconds * self._tokens_per_second))
+
+    def _learn(self, rate: float) -> None:
+        """Remember how fast the target reads, tokens per second."""
+        before = self._tokens_per_second
+        self._tokens_per_second = rate if before is None else 0.7 * before + 0.3 * rate
 
     def _admit(self) -> None:
         """Queue the prompts of Watches that have got a slot."""
@@ -247,11 +224,11 @@ class TargetWork:
         if long is None:
             rows = self.reader.read_packed([j.text for j in taken.jobs], taken.jobs[0].layer_index)
         else:
-            self.reader.read_chunk(long)
+            self.reader.read_chunk(long, taken.num_tokens)
             rows = long.captured() if long.is_read else None
         self.tokens_read += self.reader.num_tokens - before
         if rows is None:
-            return LaunchedPass(jobs=[])
+            return LaunchedPass(jobs=[], num_tokens=taken.num_tokens)
         job = taken.jobs[0]
         if job.watch is not None and not job.watch.ended:
             assert self.generator is not None and long is not None
@@ -259,6 +236,7 @@ class TargetWork:
         copies = any(job.kind == CAPTURE for job in taken.jobs)
         return LaunchedPass(
             jobs=taken.jobs,
+            num_tokens=taken.num_tokens,
             rows=rows,
             norms=Arriving(rows.norms),
             raw=Arriving(rows.raw) if copies else None,
