@@ -51,8 +51,8 @@ def _watch(**fields: Any) -> pb.WatchRequest:
     )
 
 
-def _capture() -> pb.CaptureRequest:
-    return capture_request(*[tokens([20 + number % 50] * 300) for number in range(100)])
+def _capture(num_texts: int = 100) -> pb.CaptureRequest:
+    return capture_request(*[tokens([20 + number % 50] * 300) for number in range(num_texts)])
 
 
 REQUESTS: dict[str, Callable[..., Any]] = {"Explain": _explain, "Watch": _watch}
@@ -114,6 +114,46 @@ def test_a_capture_is_cancelled(talkative: ServerProcess, after: int) -> None:
     call.cancel()
     talkative.wait_idle(2)
     assert len(Captured.by(talkative.stub.Capture(capture_request(TEXT)), width=72).rows) == 20
+
+
+def _capture_unread(address: str) -> tuple[grpc.Channel, Any]:
+    """A call nothing is read of, and its channel, which shares its connection with no other."""
+    channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+    return channel, gloss_pb2_grpc.GlossServiceStub(channel).Capture(_capture(200), timeout=60)
+
+
+def _capture_unread_for_ever(address: str) -> None:
+    _kept = _capture_unread(address)
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("way", ["cancel", "close", "kill"])
+def test_a_capture_is_left_unread(talkative: ServerProcess, way: str) -> None:
+    """The server is in the middle of a write, which fails; that is the client's doing."""
+    before = talkative.stats().captured
+    context = multiprocessing.get_context("spawn")
+    client = context.Process(target=_capture_unread_for_ever, args=(talkative.address,))
+    if way == "kill":
+        client.start()
+    else:
+        channel, call = _capture_unread(talkative.address)
+    # Until the server reads no further ahead.
+    found = [before]
+    while found[-1] == before or found[-1] != found[-2]:
+        time.sleep(0.3)
+        found.append(talkative.stats().captured)
+    assert found[-1] - before < 200 * 300
+    if way == "kill":
+        assert client.pid is not None
+        os.kill(client.pid, signal.SIGKILL)
+        client.join()
+    else:
+        if way == "cancel":
+            call.cancel()
+        channel.close()
+    talkative.wait_idle(2)
+    talkative.wait_for(lambda: _last(talkative, "Capture") == ("CANCELLED", "CANCELLED"), 2)
+    assert not talkative.events("defect")
 
 
 @pytest.mark.parametrize("method", ["Explain", "Watch"])

@@ -7,10 +7,11 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc import code_pb2
 
 from gloss_api.v1 import gloss_pb2 as pb
 from support.server_process import ServerProcess
-from support.service_calls import fault
+from support.service_calls import fault, reason_of
 from support.text_calls import (
     STORY,
     Captured,
@@ -128,13 +129,6 @@ CAPTURES: dict[str, Refusal] = {
     "dtype": (capture_request("a", dtype=9), INVALID, "UNSUPPORTED_DTYPE", "dtype"),
     "layer": (capture_request("a", layer_index=4), RANGE, "LAYER_OUT_OF_RANGE", "layer_index"),
     "below": (capture_request("a", layer_index=-1), RANGE, "LAYER_OUT_OF_RANGE", "layer_index"),
-    "form": (capture_request("a", pb.TextInput()), INVALID, "MISSING_FIELD", "inputs[1].input"),
-    "id": (
-        capture_request("a", tokens([900])),
-        INVALID,
-        "INVALID_TOKEN_IDS",
-        "inputs[1].input.token_ids.ids",
-    ),
     "name": (
         pb.CaptureRequest(inputs=[pb.CaptureInput(doc_id="x" * 513)]),
         INVALID,
@@ -189,6 +183,24 @@ def test_watch(embedded: ServerProcess, name: str) -> None:
 def test_capture(embedded: ServerProcess, name: str) -> None:
     request, code, reason, field = CAPTURES[name]
     _assert_refused(embedded, "Capture", request, code, reason, field or "positions")
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_a_text_of_a_capture_fails_alone(embedded: ServerProcess, name: str) -> None:
+    content, code, reason, place = INPUTS[name]
+    read = Captured.by(embedded.stub.Capture(capture_request(STORY, content, STORY), timeout=10))
+    assert {index for index, _ in read.places()} == {0, 2} and len(read.rows) == 2 * 29
+    error = read.failures.pop(1)
+    assert not read.failures
+    assert (code_pb2.Code.Name(error.code), reason_of(error)) == (code, reason)
+    # No index: a client that cuts its texts into calls has others.
+    assert error.message.startswith(f"input{place}: ")
+
+
+def test_a_capture_of_nothing_that_can_be_read(embedded: ServerProcess) -> None:
+    contents = [content for content, *_ in INPUTS.values()]
+    read = Captured.by(embedded.stub.Capture(capture_request(*contents), timeout=10))
+    assert len(read.rows) == 0 and len(read.failures) == len(INPUTS)
 
 
 def test_what_is_refused_leaves_no_defect(embedded: ServerProcess) -> None:

@@ -111,7 +111,7 @@ def read_watch(request: pb.WatchRequest, limits: Limits) -> WatchRequest:
 
 
 def read_capture(request: pb.CaptureRequest, limits: Limits) -> CaptureWanted:
-    """Texts whose activations are to be read. One that is too long fails alone.
+    """Texts whose activations are to be read. One that cannot be read fails alone.
 
     Raises:
         CallError: with the field at fault.
@@ -138,19 +138,17 @@ def read_capture(request: pb.CaptureRequest, limits: Limits) -> CaptureWanted:
         )
     inputs: list[TextInput | ItemError] = []
     for index, item in enumerate(request.inputs):
-        place = f"inputs[{index}]"
         length = len(item.doc_id)
         _check(
             length <= _MAX_DOC_ID_LENGTH,
-            f"{place}.doc_id",
+            f"inputs[{index}].doc_id",
             f"{length} characters",
             f"at most {_MAX_DOC_ID_LENGTH}",
         )
         try:
-            inputs.append(read_text(item.input, limits, f"{place}.input"))
+            # Its message has no index: the failure has one, and clients cut their texts into calls.
+            inputs.append(read_text(item.input, limits, "input"))
         except CallError as error:
-            if error.reason != "TEXT_TOO_LONG":
-                raise
             failure = ItemError(code=error.code.name, reason=error.reason, message=str(error))
             inputs.append(failure)
     return CaptureWanted(
