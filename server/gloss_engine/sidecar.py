@@ -126,6 +126,24 @@ def read_sidecar(directory: Path) -> Sidecar:
     )
 
 
+def require_plain_model(directory: Path) -> None:
+    """Refuse an AV or an AR where the model that was captured from is wanted.
+
+    Raises:
+        CheckpointError: `directory` has an `nla_meta.yaml`.
+    """
+    if not (directory / SIDECAR_NAME).exists():
+        return
+    role = read_sidecar(directory).role
+    raise CheckpointError(
+        f"{directory.name}: role",
+        got=f"an {role.upper()} ({SIDECAR_NAME} says so)",
+        expected="a plain model, the target",
+        fix="An AV or an AR is trained further, and has other activations. Name the model that "
+        "was captured from.",
+    )
+
+
 def read_dataset_sidecar(parquet: Path) -> DatasetSidecar | None:
     """Read `{parquet}.nla_meta.yaml`; None if the file has no sidecar.
 

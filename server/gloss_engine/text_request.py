@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from gloss_engine.capture.positions import Positions
-from gloss_engine.errors import ItemError
+from gloss_engine.errors import ItemError, RequestError
 from gloss_engine.sampling import SamplingParams
 
 SKIP_REASONS = ("every", "max_pending", "target_ended")
@@ -21,6 +23,10 @@ class TextInput:
         text: plain text; the target's tokenizer adds its special tokens.
         token_ids: tokens, taken as they are.
         messages: a chat as (role, content) pairs, rendered with the target's chat template.
+
+    Raises:
+        RequestError: INVALID_INPUT, INVALID_TEXT, INVALID_TOKEN_IDS, INVALID_CHAT: none or several
+            of the forms, or what is none of them.
     """
 
     text: str | None = None
@@ -28,7 +34,22 @@ class TextInput:
     messages: tuple[tuple[str, str], ...] | None = None
 
     def __post_init__(self) -> None:
-        assert sum(form is not None for form in (self.text, self.token_ids, self.messages)) == 1
+        forms = ("text", "token_ids", "messages")
+        given = [name for name in forms if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise _refused(
+                "INVALID_INPUT",
+                f"got {' and '.join(given) or 'none of the forms'}, expected one of text, "
+                "token_ids and messages",
+            )
+        if self.text is not None and not isinstance(self.text, str):
+            raise _refused(
+                "INVALID_TEXT", f"got a {type(self.text).__name__} as text, expected a string"
+            )
+        if self.token_ids is not None:
+            object.__setattr__(self, "token_ids", _whole_ids(self.token_ids))
+        if self.messages is not None:
+            object.__setattr__(self, "messages", _turns(self.messages))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,3 +201,42 @@ class Reading:
     norms: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     is_special: tuple[bool, ...] = ()
     error: ItemError | None = None
+
+
+def _whole_ids(given: object) -> tuple[int, ...]:
+    """Token ids of a sequence or an array, as ints."""
+    values = given.tolist() if isinstance(given, np.ndarray) else given
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes | bytearray):
+        raise _refused(
+            "INVALID_TOKEN_IDS",
+            f"got a {type(given).__name__} as token_ids, expected a sequence of whole numbers",
+        )
+    for index, value in enumerate(values):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise _refused(
+                "INVALID_TOKEN_IDS",
+                f"got token id {reprlib.repr(value)} at {index}, expected a whole number",
+            )
+    return tuple(int(value) for value in values)
+
+
+def _turns(given: object) -> tuple[tuple[str, str], ...]:
+    """A chat's turns as pairs of strings."""
+    if not isinstance(given, Sequence) or isinstance(given, str | bytes):
+        raise _refused(
+            "INVALID_CHAT",
+            f"got a {type(given).__name__} as messages, expected pairs of role and content",
+        )
+    for index, turn in enumerate(given):
+        is_pair = isinstance(turn, tuple | list) and len(turn) == 2
+        if not is_pair or not all(isinstance(part, str) for part in turn):
+            raise _refused(
+                "INVALID_CHAT",
+                f"got {reprlib.repr(turn)} as message {index}, expected a pair of strings, role "
+                "and content",
+            )
+    return tuple((role, content) for role, content in given)
+
+
+def _refused(reason: str, message: str) -> RequestError:
+    return RequestError(reason, "input", f"input: {message}")

@@ -6,16 +6,18 @@ A request that makes no sense as a whole is refused; a row that cannot be explai
 from __future__ import annotations
 
 import math
+import reprlib
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gloss_engine.capture.positions import Positions
 from gloss_engine.errors import ItemError, RequestError
 from gloss_engine.facts import ModelFacts
 from gloss_engine.request import Explaining, TextRequest, VerbalizeRequest
 from gloss_engine.scheduler import Scheduler
-from gloss_engine.text_request import WatchRequest
+from gloss_engine.text_request import CaptureRequest, TextInput, WatchRequest
 
 
 def validate(
@@ -57,6 +59,67 @@ def check_explaining(
             "score: asked for, but no AR is loaded; load one or do not ask",
         )
     _check_length(request, facts, scheduler)
+
+
+def check_text(given: object, positions: object, field: str = "positions") -> None:
+    """Check that a request of text holds a text and positions.
+
+    Args:
+        given: what should be a TextInput.
+        positions: what should be a selection.
+        field: the name of the positions' field.
+
+    Raises:
+        RequestError: INVALID_INPUT, INVALID_POSITIONS.
+    """
+    for name, value, kind in (("input", given, TextInput), (field, positions, Positions)):
+        if not isinstance(value, kind):
+            reason = "INVALID_INPUT" if kind is TextInput else "INVALID_POSITIONS"
+            fix = "" if kind is TextInput else "; Positions.of makes one of other forms"
+            raise RequestError(
+                reason, name, f"{name}: got {reprlib.repr(value)}, expected {kind.__name__}{fix}"
+            )
+
+
+def check_capture(request: CaptureRequest, default_layer: int, num_layers: int) -> int:
+    """Check what is to be captured.
+
+    Args:
+        request: whose texts may still fail, each on its own.
+        default_layer: K where the request does not say.
+        num_layers: blocks of the target that are loaded.
+
+    Returns:
+        K.
+
+    Raises:
+        RequestError: INVALID_LAYER, LAYER_OUT_OF_RANGE, EMPTY_BATCH, INVALID_INPUT,
+            INVALID_POSITIONS.
+    """
+    layer = default_layer if request.layer_index is None else request.layer_index
+    if not is_index(layer):
+        raise RequestError(
+            "INVALID_LAYER",
+            "layer_index",
+            f"layer_index: got {layer!r}, expected a whole number, 0 to {num_layers - 1}",
+        )
+    if not 0 <= layer < num_layers:
+        raise RequestError(
+            "LAYER_OUT_OF_RANGE",
+            "layer_index",
+            f"layer_index: got {layer}, expected 0 to {num_layers - 1}, the target's loaded blocks",
+        )
+    if not isinstance(request.inputs, tuple | list):
+        raise RequestError(
+            "INVALID_INPUT",
+            "inputs",
+            f"inputs: got a {type(request.inputs).__name__}, expected a tuple of TextInput",
+        )
+    if not request.inputs:
+        raise RequestError("EMPTY_BATCH", "inputs", "inputs: got none, expected 1 or more")
+    for given in request.inputs:
+        check_text(given, request.positions)
+    return int(layer)
 
 
 def check_watch(request: WatchRequest, max_new_tokens: int | None) -> None:

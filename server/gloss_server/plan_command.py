@@ -35,7 +35,7 @@ from gloss_engine.models.linear_fp8 import check_fp8_widths
 from gloss_engine.models.spec import ModelSpec
 from gloss_engine.released import RELEASED_PAIRS, ReleasedPair, pair_called
 from gloss_engine.released_spec import released_spec
-from gloss_engine.sidecar import Sidecar, read_sidecar
+from gloss_engine.sidecar import Sidecar, read_sidecar, require_plain_model
 from gloss_server.command_error import CommandError
 from gloss_server.plan_options import PlanOptions
 
@@ -240,6 +240,7 @@ def _with_target(setup: Setup, directory: Path, layer_index: int | None) -> tupl
             expected=f"more than K = {layer_index}, the block the AV reads",
             fix="Name the model whose activations the AV was trained on.",
         )
+    require_plain_model(directory)
     watches, text = EngineConfig.num_watches, EngineConfig.max_text_tokens
     longest = min(text + EngineConfig.max_watch_tokens, spec.max_positions)
     setup = replace(

@@ -12,7 +12,7 @@ import torch
 
 from gloss_engine.capture.positions import Positions
 from gloss_engine.engine import Engine
-from gloss_engine.errors import RequestError
+from gloss_engine.errors import CheckpointError, RequestError
 from gloss_engine.request import VerbalizeRequest
 from gloss_engine.sampling import SamplingParams
 from gloss_engine.text_request import CaptureRequest, ExplainRequest, TextInput
@@ -276,6 +276,7 @@ def test_a_target_is_never_quantised(pairs: dict[str, Pair], tmp_path: Path) -> 
     """What is explained are the activations it has in its own type; only the AV is in fp8."""
     av = pairs["qwen3"].av
     shutil.copytree(av, tmp_path / "target")
+    (tmp_path / "target" / "nla_meta.yaml").unlink()
     engine = text_engine(av, tmp_path / "target", quantization="fp8")
     assert engine.target is not None and engine.runner.decoder.quantization == "fp8"
     mine, avs = engine.target.target.decoder, engine.runner.decoder
@@ -283,3 +284,10 @@ def test_a_target_is_never_quantised(pairs: dict[str, Pair], tmp_path: Path) -> 
     assert all(a is not b for a, b in zip(mine.blocks, avs.blocks, strict=True))
     (rows,) = _capture(engine, ids(*LONG))
     _assert_rows_close(rows, ReferenceTarget(tmp_path / "target").activations(LONG, LAYER_INDEX))
+
+
+@pytest.mark.parametrize("role", ["av", "ar"])
+def test_an_av_or_an_ar_is_no_target(pairs: dict[str, Pair], role: str) -> None:
+    pair = pairs["qwen3"]
+    with pytest.raises(CheckpointError, match=f"got an {role.upper()}.*Name the model that was"):
+        text_engine(pair.av, getattr(pair, role))

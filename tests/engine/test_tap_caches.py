@@ -113,6 +113,40 @@ def test_a_text_read_in_parts_goes_on(model: Any, cache_type: type, masked: bool
     assert float((captured.activations[order] - whole.activations).abs().max()) < 2e-5 * scale
 
 
+@pytest.mark.parametrize(
+    ("positions", "generated"),
+    [("last", False), ("-3:", False), ("0,-1", False), ("generated", False), (None, True)]
+    + [("last", True), ("0:4", True)],
+)
+@torch.no_grad()
+def test_a_prompt_in_chunks_is_refused_where_its_end_counts(
+    model: Any, positions: Any, generated: bool
+) -> None:
+    """Else "last" would be that of the first chunk, and the others' tokens generated ones."""
+    options = {"max_new_tokens": 3, "do_sample": False, "prefill_chunk_size": 5}
+    with (
+        pytest.raises(TapError, match="5 more tokens.*without prefill_chunk_size"),
+        tap(model, layer_index=1, positions=positions, generated=generated),
+    ):
+        model.generate(drawn_ids(1, 12), **options)
+    with tap(model, layer_index=1, generated=True) as captured:
+        model.generate(drawn_ids(1, 12), **options)
+    assert captured.positions.tolist() == list(range(14))
+    with tap(model, layer_index=1, positions="3:") as captured:
+        model.generate(drawn_ids(1, 12), **options)
+    assert captured.positions.tolist() == [3, 4]
+
+
+@torch.no_grad()
+def test_drafts_are_no_prompt_in_chunks(model: Any) -> None:
+    """They are several tokens at once too, but the logits of all of them are asked for."""
+    text = drawn_ids(1, 6, seed=4)
+    with tap(model, layer_index=1, positions="last", generated=True) as captured:
+        model.generate(text, max_new_tokens=8, do_sample=False, prompt_lookup_num_tokens=3)
+    assert captured.positions.tolist()[0] == 5
+    assert max(captured.forwards.bincount()) > 1, "no drafts: the test shows nothing"
+
+
 @torch.no_grad()
 def test_a_prefix_that_is_cached_counts_and_is_not_read(model: Any) -> None:
     """Texts with caches of their own, or with one that is cut back: none goes on with another."""

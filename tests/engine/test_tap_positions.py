@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -69,19 +70,49 @@ def test_a_listed_position_that_a_text_lacks_is_refused(model: Any) -> None:
         assert error.value.reason == "POSITION_OUT_OF_RANGE"
 
 
-@pytest.mark.parametrize("wrong", ["", "some", "1:2:0", "1;2", "generate"])
-def test_positions_that_are_none_are_refused(model: Any, wrong: str) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    ["", "some", "1:2:0", "1;2", "generate"]
+    + [None, [], 1.0, True, (1, 2.5), slice(None, None, -1), {1}, b"12", object()],
+)
+def test_positions_that_are_none_are_refused(model: Any, wrong: Any) -> None:
     with pytest.raises(RequestError, match="positions"), tap(model, layer_index=1, positions=wrong):
         raise AssertionError("the block was entered")
 
 
+@pytest.mark.parametrize(
+    ("positions", "expected"),
+    [
+        (1, [1]),
+        (-1, [4]),
+        ([3, 0], [0, 3]),
+        (range(1, 3), [1, 2]),
+        (slice(0, 4, 2), [0, 2]),
+        (slice(-2, None), [3, 4]),
+        (np.array([4, 1]), [1, 4]),
+        (np.int64(2), [2]),
+        (torch.tensor([2]), [2]),
+    ],
+)
 @torch.no_grad()
-def test_a_sequence_that_is_all_padding_has_no_rows(model: Any) -> None:
+def test_positions_in_any_form_of_python(model: Any, positions: Any, expected: list[int]) -> None:
+    with tap(model, layer_index=1, positions=positions) as captured:
+        model(TEXTS[0][None])
+    assert captured.positions.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("positions", "expected"), [("all", [0, 1]), ("last", [1]), ("0,-1", [0, 1]), ("-1:", [1])]
+)
+@torch.no_grad()
+def test_a_sequence_that_is_all_padding_has_no_rows(
+    model: Any, positions: str, expected: list[int]
+) -> None:
     ids, mask = drawn_ids(2, 4), torch.tensor([[0, 0, 0, 0], [0, 1, 1, 0]])
-    with tap(model, layer_index=0) as captured:
+    with tap(model, layer_index=0, positions=positions) as captured:
         model(input_ids=ids, attention_mask=mask)
-    assert places_of(captured) == [(1, 0), (1, 1)]
-    assert captured.token_ids.tolist() == ids[1, 1:3].tolist()
+    assert places_of(captured) == [(1, at) for at in expected]
+    assert captured.token_ids.tolist() == ids[1, 1:3][expected].tolist()
 
 
 @torch.no_grad()

@@ -47,6 +47,12 @@ def small_pair(pairs: dict[str, Pair]) -> Pair:
     return pairs["qwen2"]
 
 
+@pytest.fixture(scope="session")
+def small_target(targets: dict[str, Path]) -> Path:
+    """A target of the small pair's architecture. Read only."""
+    return targets["qwen2"]
+
+
 @pytest.fixture
 def verbalize(gloss: Command, small_pair: Pair) -> Command:
     """`gloss verbalize FILE --local` with the small pair and few tokens, seed 7 unless given."""
@@ -62,12 +68,12 @@ def verbalize(gloss: Command, small_pair: Pair) -> Command:
 
 
 @pytest.fixture
-def capture(gloss: Command, small_pair: Pair) -> Command:
-    """`gloss capture` at block 2 of the small pair's model, or of another target."""
+def capture(gloss: Command, small_target: Path) -> Command:
+    """`gloss capture` at block 2 of the small target, or of another."""
 
     def call(file: Path, output: object, *arguments: object, target: Path | None = None) -> Ended:
         return gloss(
-            *("capture", "--target", target or small_pair.av, "--layer", 2),
+            *("capture", "--target", target or small_target, "--layer", 2),
             *("--input", file, "--output", output, *arguments),
         )
 

@@ -15,7 +15,7 @@ import yaml
 from gloss_server.capture_results import captured_schema
 from gloss_server.embedded import embedded_pair
 from support.capture_runs import TEXTS, TURNS, vectors
-from support.checkpoints import NUM_LAYERS, Pair
+from support.checkpoints import NUM_LAYERS
 from support.command_runs import Command, in_order, read_rows, write_rows
 from support.edits import edit_weights
 from support.target_reference import ReferenceTarget
@@ -27,13 +27,13 @@ INPUT: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def references(pairs: dict[str, Pair]) -> Callable[[str], ReferenceTarget]:
-    """The AV's model of an architecture, which is a plain one, as transformers loads it."""
+def references(targets: dict[str, Path]) -> Callable[[str], ReferenceTarget]:
+    """The target of an architecture, as transformers loads it."""
     loaded: dict[str, ReferenceTarget] = {}
 
     def reference(arch: str) -> ReferenceTarget:
         if arch not in loaded:
-            loaded[arch] = ReferenceTarget(pairs[arch].av)
+            loaded[arch] = ReferenceTarget(targets[arch])
         return loaded[arch]
 
     return reference
@@ -50,7 +50,7 @@ def token_ids(reference: ReferenceTarget, row: dict[str, Any]) -> list[int]:
 @pytest.mark.parametrize("layer", [0, 3, NUM_LAYERS - 1])
 def test_every_row_is_the_output_of_block_k(
     gloss: Command,
-    pair: Pair,
+    targets: dict[str, Path],
     arch: str,
     layer: int,
     references: Callable[[str], ReferenceTarget],
@@ -58,7 +58,7 @@ def test_every_row_is_the_output_of_block_k(
 ) -> None:
     file, out = write_rows(tmp_path / "in.jsonl", INPUT), tmp_path / "out.parquet"
     ended = gloss(
-        *("capture", "--target", pair.av, "--layer", layer, "--positions", "all"),
+        *("capture", "--target", targets[arch], "--layer", layer, "--positions", "all"),
         *("--input", file, "--output", out),
     )
     assert ended.status == 0, ended.stderr
@@ -101,10 +101,10 @@ def test_every_row_is_the_output_of_block_k(
 
 
 def test_a_chat_gets_no_second_bos(
-    capture: Command, pairs: dict[str, Pair], tmp_path: Path
+    capture: Command, targets: dict[str, Path], tmp_path: Path
 ) -> None:
     file = write_rows(tmp_path / "in.jsonl", [{"messages": TURNS}, {"text": "x"}])
-    capture(file, tmp_path / "out.parquet", target=pairs["llama3"].av)
+    capture(file, tmp_path / "out.parquet", target=targets["llama3"])
     rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
     for doc_id in ("0", "1"):
         texts = [row["token"] for row in rows if row["doc_id"] == doc_id]
@@ -153,7 +153,7 @@ def test_positions(
 
 def test_activations_without_a_direction_are_left_out(
     capture: Command,
-    pairs: dict[str, Pair],
+    targets: dict[str, Path],
     references: Callable[[str], ReferenceTarget],
     copy_of: Callable[[Path], Path],
     tmp_path: Path,
@@ -165,7 +165,7 @@ def test_activations_without_a_direction_are_left_out(
             tensor[zero], tensor[huge] = 0, 1e30
         return tensor
 
-    target = copy_of(pairs["qwen3"].av)
+    target = copy_of(targets["qwen3"])
     edit_weights(target, edit)
     # Without biases, of a zero row every block makes a zero row; 1e30 squared is no float32.
     rows = [{"text": "x", "doc_id": "a"}, {"text": "zyz", "doc_id": "b"}, {"text": "z"}]

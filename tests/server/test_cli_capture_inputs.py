@@ -74,9 +74,9 @@ def test_nothing_but_bad_rows(capture: Command, tmp_path: Path) -> None:
 
 
 def test_a_chat_that_the_template_refuses(
-    capture: Command, small_pair: Pair, copy_of: Callable[[Path], Path], tmp_path: Path
+    capture: Command, small_target: Path, copy_of: Callable[[Path], Path], tmp_path: Path
 ) -> None:
-    target = copy_of(small_pair.av)
+    target = copy_of(small_target)
     template = target / "chat_template.jinja"
     template.write_text(
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
@@ -163,10 +163,21 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_target_needs_its_layer(gloss: Command, small_pair: Pair, tmp_path: Path) -> None:
+def test_a_target_needs_its_layer(gloss: Command, small_target: Path, tmp_path: Path) -> None:
     file = write_rows(tmp_path / "in.jsonl", [{"text": "x"}])
     ended = gloss(
-        *("capture", "--target", small_pair.av, "--input", file),
+        *("capture", "--target", small_target, "--input", file),
         *("--output", tmp_path / "out.parquet"),
     )
     assert ended.status == 2 and "--target without --layer" in ended.error
+
+
+@pytest.mark.parametrize("role", ["av", "ar"])
+def test_a_model_trained_further_is_no_target(
+    capture: Command, small_pair: Pair, tmp_path: Path, role: str
+) -> None:
+    """Its activations are others, though all of its shapes fit."""
+    file = write_rows(tmp_path / "in.jsonl", [{"text": "x"}])
+    ended = capture(file, tmp_path / "out.parquet", target=getattr(small_pair, role))
+    assert ended.status == 2 and f"{role}: role: got an {role.upper()}" in ended.error
+    assert "expected a plain model" in ended.error and "captured from" in ended.error

@@ -23,7 +23,6 @@ from gloss_server.capture_input import open_texts
 from gloss_server.capture_run import CaptureRun, Part
 from gloss_server.embedded import embedded_pair
 from support.capture_runs import TEXTS, TURNS, vectors
-from support.checkpoints import Pair
 from support.command_process import end, start_gloss, wait_until
 from support.command_runs import Command, write_rows
 from support.edits import edit_weights
@@ -46,10 +45,10 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def arguments(many: Path, small_pair: Pair) -> list[object]:
+def arguments(many: Path, small_target: Path) -> list[object]:
     """The command that is interrupted, but for its output."""
     return [
-        *("capture", "--target", small_pair.av, "--layer", 3, "--positions", "0,-1"),
+        *("capture", "--target", small_target, "--layer", 3, "--positions", "0,-1"),
         *("--input", many, "--output"),
     ]
 
@@ -250,7 +249,7 @@ def test_other_input_and_other_targets_are_refused(
     arguments: list[object],
     begun: Path,
     many: Path,
-    small_pair: Pair,
+    small_target: Path,
     copy_of: Callable[[Path], Path],
     tmp_path: Path,
 ) -> None:
@@ -261,7 +260,7 @@ def test_other_input_and_other_targets_are_refused(
     def edit(name: str, tensor: torch.Tensor) -> torch.Tensor:
         return tensor * 1.5 if name.endswith("layers.0.mlp.up_proj.weight") else tensor
 
-    target = copy_of(small_pair.av)
+    target = copy_of(small_target)
     edit_weights(target, edit)
     assert "--target was" in gloss(*arguments, begun, "--target", target).error
 

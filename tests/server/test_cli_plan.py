@@ -191,6 +191,8 @@ def test_directories_that_do_not_hold_together(
     assert ended.status == 2 and "hidden_size" in ended.error
     ended = gloss("plan", "--av", nameless, "--target", small_pair.av)
     assert ended.status == 2 and "expected the layer K" in ended.error
+    ended = gloss("plan", "--av", small_pair.av, "--target", small_pair.av)
+    assert ended.status == 2 and "got an AV" in ended.error
     deeper = write_ar(tmp_path / "deeper", "qwen2", layer_index=2)
     ended = gloss("plan", "--av", small_pair.av, "--ar", deeper)
     assert ended.status == 2 and "layer K" in ended.error

@@ -42,6 +42,7 @@ class ForwardInputs:
         input_ids: [num_sequences, num_tokens] int64 on any device, or None.
         cache: the KV cache, or None.
         uses_cache: False where the caller said so.
+        logits_to_keep: last tokens of each sequence that logits are asked of, where that is said.
     """
 
     def __init__(self, level: int) -> None:
@@ -49,6 +50,7 @@ class ForwardInputs:
         self.input_ids: Tensor | None = None
         self.cache: Any = None
         self.uses_cache = True
+        self.logits_to_keep: int | None = None
         self._is_packed = False
         self._mask: Any = None
         self._real: Tensor | Arriving | None = None
@@ -60,6 +62,8 @@ class ForwardInputs:
             self.input_ids = given["input_ids"]
         if given.get("use_cache") is False:
             self.uses_cache = False
+        if isinstance(given.get("logits_to_keep"), int):
+            self.logits_to_keep = given["logits_to_keep"]
         self._is_packed |= given.get("cu_seq_lens_q") is not None
         # Older transformers say past_key_values.
         cache = given.get("cache")

@@ -7,6 +7,7 @@ a selection needs the length of the text and nothing else; reading is for `tap` 
 from __future__ import annotations
 
 import operator
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,34 @@ class Positions:
             raise _refused(f"got a list of {len(self.indices)}, expected 1 to {MAX_LISTED}")
 
     @classmethod
+    def of(cls, given: object) -> Positions:
+        """The selection that a caller means.
+
+        Args:
+            given: a selection, its text as `parse` reads it, a position, a slice, or a sequence of
+                positions, arrays of them included.
+
+        Raises:
+            RequestError: anything else, or what cannot be selected.
+        """
+        if isinstance(given, Positions):
+            return given
+        if isinstance(given, str):
+            return cls.parse(given)
+        if isinstance(given, slice):
+            step = 1 if given.step is None else given.step
+            return cls(start=given.start, stop=given.stop, step=step)
+        values = given.tolist() if hasattr(given, "tolist") else given
+        if isinstance(values, Sequence) and not isinstance(values, bytes | bytearray | memoryview):
+            return cls(indices=tuple(values))
+        if isinstance(values, int) and not isinstance(values, bool):
+            return cls(indices=(values,))
+        raise _refused(
+            f"got {reprlib.repr(given)}, expected Positions, text such as 'all' or 'last', a "
+            "position, a slice or a sequence of positions"
+        )
+
+    @classmethod
     def parse(cls, text: str) -> Positions:
         """The selection that a command line states: all, last, START:STOP[:STEP], or i,j,k.
 
@@ -75,6 +104,12 @@ class Positions:
         raise _refused(
             f"got {text[:80]!r}, expected all, last, START:STOP[:STEP] or numbers with commas"
         )
+
+    @property
+    def counts_from_end(self) -> bool:
+        """Whether what is selected depends on where the text ends."""
+        ends = (self.start, self.stop) if self.indices is None else self.indices
+        return any(end is not None and end < 0 for end in ends)
 
     def __str__(self) -> str:
         """As `parse` reads it."""

@@ -98,6 +98,8 @@ class Recorder:
         if before is None:
             before = _num_before(last, num_sequences, num_cached)
         positions = real.cumsum(axis=1) - 1 + before[:, None]
+        if last is not None:
+            self._require_whole_prompt(num_tokens, inputs)
         if last is None:
             wanted = self._of_prompt(real, positions, before)
         else:
@@ -117,13 +119,41 @@ class Recorder:
         places[4] = sequences * num_tokens + columns
         self.captured.add(self._gather(hidden_states, places, inputs.input_ids))
 
+    def _require_whole_prompt(self, num_tokens: int, inputs: ForwardInputs) -> None:
+        """Refuse what shows that a prompt is read in parts, where its end or all of it counts.
+
+        Drafts are several tokens as well; `generate` asks for the logits of each of them.
+
+        Raises:
+            TapError: the part that was taken for the prompt was not all of it.
+        """
+        if num_tokens == 1 or inputs.logits_to_keep == num_tokens:
+            return
+        if self.generated:
+            is_whole = self.positions == Positions()
+        else:
+            is_whole = self.positions is not None and not self.positions.counts_from_end
+        if is_whole:
+            return
+        chosen = "generated" if self.positions is None else self.positions
+        raise TapError(
+            f"positions={str(chosen)!r}",
+            got=f"a prompt that goes on behind its cache with {num_tokens} more tokens",
+            expected="a prompt that is read in one pass",
+            fix="Generate without prefill_chunk_size, or capture with positions='all' and "
+            "generated=True and choose among the rows. Give the next turn of a chat, on the same "
+            "cache, a with block of its own.",
+        )
+
     def _of_prompt(self, real: BoolArray, positions: IntArray, before: IntArray) -> BoolArray:
         """Which tokens [num_sequences, num_tokens] of a prompt are wanted."""
         wanted = np.zeros_like(real)
         if self.positions is None:
             return wanted
         lengths = before + real.sum(axis=1)
-        for length, start in set(zip(lengths.tolist(), before.tolist(), strict=True)):
+        # A sequence of nothing but padding has no positions, not even a last one.
+        read = real.any(axis=1)
+        for length, start in set(zip(lengths[read].tolist(), before[read].tolist(), strict=True)):
             chosen = np.zeros(length + 1, dtype=np.bool_)
             selected = self.positions.select(length)
             if self.positions.indices is not None and selected[0] < start:

@@ -12,7 +12,7 @@ told of its tokens. Which rows are wanted is for `recorder.py`, where the blocks
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -40,7 +40,7 @@ def tap(
     *,
     layer_index: int | None = None,
     block: nn.Module | None = None,
-    positions: Positions | str = "all",
+    positions: Positions | str | int | slice | Sequence[int] | None = "all",
     generated: bool = False,
 ) -> Iterator[Captured]:
     """Capture the output of a block from every forward pass within the `with` block.
@@ -55,9 +55,9 @@ def tap(
         layer_index: K. The rows are the output of block K, which transformers calls
             `hidden_states[K + 1]`, but for the last block, whose entry there is normed already.
         block: the block's module, in place of `layer_index`, where the blocks are not found.
-        positions: which tokens of a prompt, as `Positions` or as `Positions.parse` reads it;
-            padding does not count. Of a text that a slice does not meet there are no rows.
-            "generated": none of the prompt, but all generated tokens.
+        positions: which tokens of a prompt, as `Positions.of` takes them; padding does not count.
+            Of a text that a slice does not meet there are no rows. "generated", or None with
+            `generated`: none of the prompt, but all generated tokens.
         generated: capture generated tokens as well.
 
     Yields:
@@ -70,11 +70,10 @@ def tap(
     """
     path = find_path(model, layer_index, block)
     require_uncompiled(path)
-    if positions == "generated":
+    if isinstance(positions, str) and positions == "generated" or positions is None and generated:
         recorder = Recorder(None, True)
     else:
-        chosen = Positions.parse(positions) if isinstance(positions, str) else positions
-        recorder = Recorder(chosen, generated)
+        recorder = Recorder(Positions.of(positions), generated)
     with ExitStack() as hooks:
         hooks.callback(forget_generation, path)
         _Watch(recorder, path).install(hooks)

@@ -81,7 +81,8 @@ def load_target(
         verbalizer: the AV that explains it, already loaded; what both have in common is shared.
 
     Raises:
-        CheckpointError: a directory that is no model, an AV or an AR, or another model than the AV explains.
+        CheckpointError: a directory that is no model, an AV or an AR, or another model than the AV
+            explains.
     """
     spec = read_spec(directory)
     require_plain_model(directory)
