@@ -86,7 +86,7 @@ class TargetRequests:
         """
         check_text(request.input, request.positions)
         ids = encode(self.work.target, request.input)
-        positions = request.positions.resolve(len(ids))
+        positions = _chosen(request.positions, len(ids), request.max_positions)
         self._open(request_id, request, scored, ids, positions)
         self.work.add_text(
             Job(
@@ -119,7 +119,7 @@ class TargetRequests:
             )
         positions: tuple[int, ...] = ()
         if wanted is not None:
-            positions = wanted.resolve(len(ids))
+            positions = _chosen(wanted, len(ids), request.max_positions)
         opened = self._open(request_id, request, scored, ids, positions)
         pending = request.max_pending
         seed = request.target_sampling.seed
@@ -294,6 +294,23 @@ class TargetRequests:
         if self._captures[reading.request_id] == 0:
             del self._captures[reading.request_id]
             self._ready.finished.append(reading.request_id)
+
+
+def _chosen(selection: Positions, length: int, most: int | None) -> tuple[int, ...]:
+    """The positions of a text of `length` tokens, before any of it is read.
+
+    Raises:
+        RequestError: none there, or more than `most`.
+    """
+    positions = selection.resolve(length)
+    if most is not None and len(positions) > most:
+        raise RequestError(
+            "BATCH_TOO_LARGE",
+            "positions",
+            f"positions: they choose {len(positions)} of the text's {length} tokens, expected at "
+            f"most {most}; choose fewer, or send several requests",
+        )
+    return positions
 
 
 def _left_out(errors: dict[int, ItemError], positions: tuple[int, ...]) -> ItemError | None:

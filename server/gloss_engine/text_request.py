@@ -59,11 +59,13 @@ class ExplainRequest:
     Attributes:
         input: the text.
         positions: which of its positions. A position is the item key of its draws.
+        max_positions: refuse a selection of more of them; None: any number is fine.
         num_samples, sampling, score, stream: as in VerbalizeRequest.
     """
 
     input: TextInput
     positions: Positions = field(default_factory=Positions)
+    max_positions: int | None = None
     num_samples: int = 1
     sampling: SamplingParams = field(default_factory=SamplingParams)
     score: bool | None = None
@@ -78,6 +80,7 @@ class WatchRequest:
         input: the prompt; of a chat, the assistant's turn is begun.
         target_sampling: how the target generates.
         prompt_positions: positions of the prompt to explain as well; None: none.
+        max_positions: refuse a selection of more of them; None: any number is fine.
         every: explain every n-th generated token, the first included.
         max_pending: most activations whose explanations are not finished; None: the engine's.
         tokens_per_second: most tokens the target generates in a second; None: as many as it can.
@@ -87,6 +90,7 @@ class WatchRequest:
     input: TextInput
     target_sampling: SamplingParams = field(default_factory=SamplingParams)
     prompt_positions: Positions | None = None
+    max_positions: int | None = None
     every: int = 1
     max_pending: int | None = None
     tokens_per_second: float | None = None

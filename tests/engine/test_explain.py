@@ -15,7 +15,7 @@ from gloss_engine.engine import Engine
 from gloss_engine.errors import CheckpointError, RequestError
 from gloss_engine.request import VerbalizeRequest
 from gloss_engine.sampling import SamplingParams
-from gloss_engine.text_request import CaptureRequest, ExplainRequest, TextInput
+from gloss_engine.text_request import CaptureRequest, ExplainRequest, TextInput, WatchRequest
 from support.checkpoints import LAYER_INDEX, NUM_LAYERS, Pair, write_target
 from support.edits import edit_weights
 from support.engine_runs import assert_idle, small_engine
@@ -291,3 +291,18 @@ def test_an_av_or_an_ar_is_no_target(pairs: dict[str, Pair], role: str) -> None:
     pair = pairs["qwen3"]
     with pytest.raises(CheckpointError, match=f"got an {role.upper()}.*Name the model that was"):
         text_engine(pair.av, getattr(pair, role))
+
+
+def test_more_positions_than_a_request_may_have(
+    pairs: dict[str, Pair], targets: dict[str, Path]
+) -> None:
+    """Refused before anything of the text is read."""
+    engine = text_engine(pairs["qwen2"].av, targets["qwen2"])
+    with pytest.raises(RequestError, match="choose 5 of the text's 5 tokens, expected at most 4"):
+        engine.submit_explain(replace(_explain(ids(*LONG[:5])), max_positions=4))
+    prompt = WatchRequest(input=ids(*LONG[:5]), prompt_positions=Positions(), max_positions=4)
+    with pytest.raises(RequestError, match="expected at most 4"):
+        engine.submit_watch(prompt)
+    assert not engine.has_work and engine.stats().target_tokens_read == 0
+    engine.submit_explain(replace(_explain(ids(*LONG[:5])), max_positions=5))
+    run(engine)

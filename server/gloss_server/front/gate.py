@@ -56,7 +56,6 @@ class Gate:
         self._reading = Room({"tokens of texts": settings.max_queued_text_tokens})
         self._watches = Room({"watches": settings.max_queued_watches})
         self._rates = RateLimit(settings.client_tokens_per_second, settings.client_burst_seconds)
-        self._max_positions = settings.max_items
 
     def verbalize(self, request: VerbalizeRequest, caller: Caller) -> Permit:
         """Let activations in.
@@ -103,7 +102,6 @@ class Gate:
             text=self._reading.take(num_text_tokens),
             num_samples=num_samples,
             max_new_tokens=most,
-            max_positions=self._max_positions,
             field="positions",
             deadline=caller.deadline,
         )
@@ -133,7 +131,6 @@ class Gate:
             text=self._reading.take(num_text_tokens),
             num_samples=num_samples,
             max_new_tokens=most,
-            max_positions=self._max_positions,
             field="prompt_positions",
             max_pending=request.max_pending,
         )

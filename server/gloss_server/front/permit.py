@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 
 from gloss_server.front.admission import Admission
-from gloss_server.front.call_error import CallError
 from gloss_server.front.rate_limit import RateLimit
 from gloss_server.front.room import Lease
 
@@ -66,7 +65,6 @@ class TextPermit(Permit):
         admission: of explanations.
         text: the room of its text, until that has been read.
         num_samples, max_new_tokens: explanations of an activation, and most tokens of each.
-        max_positions: most activations of a text.
         field: the request's field that chooses them.
     """
 
@@ -74,7 +72,6 @@ class TextPermit(Permit):
     text: Lease
     num_samples: int
     max_new_tokens: int
-    max_positions: int
     field: str
 
     def text_read(self, num_tokens: int) -> None:
@@ -87,15 +84,6 @@ class TextPermit(Permit):
         """See Permit."""
         super().close(num_spent)
         self.text.close()
-
-    def _check_positions(self, num_positions: int, num_tokens: int) -> None:
-        if num_positions > self.max_positions:
-            raise CallError(
-                "BATCH_TOO_LARGE",
-                f"{self.field}: they choose {num_positions} of the text's {num_tokens} tokens, "
-                f"expected at most {self.max_positions}; choose fewer, or send several calls",
-                self.field,
-            )
 
 
 @dataclass(kw_only=True)
@@ -110,7 +98,6 @@ class ExplainPermit(TextPermit):
 
     def opened(self, num_positions: int, num_tokens: int) -> None:
         """See Permit."""
-        self._check_positions(num_positions, num_tokens)
         assert self.results is not None
         self.results.close()
         num_explanations = num_positions * self.num_samples
@@ -136,7 +123,6 @@ class WatchPermit(TextPermit):
 
     def opened(self, num_positions: int, num_tokens: int) -> None:
         """See Permit. The prompt's activations may be more than are in flight later."""
-        self._check_positions(num_positions, num_tokens)
         more = max(num_positions - self.max_pending, 0) * self.num_samples
         self.admission.check(more, self.max_new_tokens, None, self.field)
         self.results = self.admission.admit(more, self.max_new_tokens)

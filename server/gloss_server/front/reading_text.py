@@ -50,6 +50,7 @@ def read_explain(request: pb.ExplainRequest, limits: Limits) -> ExplainRequest:
     check_request_id(request.request_id)
     options = Options.read(request.options, limits, "options")
     return ExplainRequest(
+        max_positions=limits.settings.max_items,
         input=read_text(request.input, limits, "input"),
         positions=read_positions(request.positions, "positions"),
         num_samples=options.num_samples,
@@ -95,6 +96,7 @@ def read_watch(request: pb.WatchRequest, limits: Limits) -> WatchRequest:
     _check(usable, "tokens_per_second", pace, "a finite number above 0")
     has_positions = request.HasField("prompt_positions")
     return WatchRequest(
+        max_positions=settings.max_items,
         input=read_text(request.prompt, limits, "prompt"),
         target_sampling=target_sampling,
         prompt_positions=(

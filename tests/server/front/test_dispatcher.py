@@ -135,7 +135,6 @@ def test_an_explain_is_let_in_for_one_activation_and_then_for_all(make: Any) -> 
     [
         (range(4), {}, "QUEUE_FULL", None),
         (range(9), {}, "BATCH_TOO_LARGE", "positions"),
-        (range(3), {"max_items": 2}, "BATCH_TOO_LARGE", "positions"),
     ],
 )
 def test_an_explain_may_be_refused_once_its_text_is_known(
