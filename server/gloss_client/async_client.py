@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_api.v1 import gloss_pb2_grpc
+from gloss_client.async_pauses import AsyncPauses
 from gloss_client.async_piece_streams import AsyncPieceStreams
 from gloss_client.async_stream import AsyncEventStream, AsyncExplanationStream
 from gloss_client.async_unary import send_pieces
@@ -88,7 +89,7 @@ class AsyncClient:
         )
         self._channel: grpc.aio.Channel | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._limits = KnownLimits()
+        self._limits, self._pauses = KnownLimits(), AsyncPauses()
 
     async def verbalize(
         self, activations: np.ndarray, **options: Unpack[VerbalizeOptions]
@@ -190,6 +191,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Ends the connections; calls under way are cancelled."""
+        self._pauses.close()
         if self._channel is not None:
             await self._channel.close()
 
@@ -253,6 +255,8 @@ class AsyncClient:
                 call.request(piece), **self._connection.call_options(deadline)
             ),
             lambda ended, piece: self._connection.error(ended, call.request_id(piece), piece.start),
+            self._connection.retry,
+            self._pauses,
         )
 
     async def _plan(self, call: Cut, deadline: Deadline) -> Plan:

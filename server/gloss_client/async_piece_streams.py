@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 
-from gloss_client.piece_streams import INBOX_SIZE
+from gloss_client.async_pauses import AsyncPauses
+from gloss_client.attempts import Attempts
+from gloss_client.errors import Cancelled
+from gloss_client.piece_streams import CLOSED_MEANWHILE, INBOX_SIZE
 from gloss_client.pieces import Piece
 from gloss_client.progress import Progress
+from gloss_client.retry_policy import RetryPolicy
 from gloss_client.stream_state import Message
 from gloss_client.unary import ErrorOf
 
@@ -24,15 +29,23 @@ class AsyncPieceStreams:
         begin: plans the pieces, when the first message is asked for.
         open_stream: starts a piece's call.
         error_of: what a failed call raises.
+        retry: when a stream is tried again that has brought nothing yet.
+        pauses: where it waits for that.
 
     Attributes:
         cancelled: whether `cancel` was called.
     """
 
     def __init__(
-        self, begin: Callable[[], Awaitable[Progress]], open_stream: OpenStream, error_of: ErrorOf
+        self,
+        begin: Callable[[], Awaitable[Progress]],
+        open_stream: OpenStream,
+        error_of: ErrorOf,
+        retry: RetryPolicy,
+        pauses: AsyncPauses,
     ) -> None:
         self._begin, self._open_stream, self._error_of = begin, open_stream, error_of
+        self._retry, self._pauses = retry, pauses
         self._calls: set[grpc.aio.UnaryStreamCall[Any, Any]] = set()
         self._inbox: asyncio.Queue[Message | BaseException | None] = asyncio.Queue()
         self._room = asyncio.Semaphore(INBOX_SIZE)
@@ -63,6 +76,7 @@ class AsyncPieceStreams:
         for call in list(self._calls):
             call.cancel()
         self._inbox.put_nowait(None)
+        self._pauses.wake()
 
     async def _here(self, progress: Progress) -> AsyncIterator[Message]:
         """One piece after the other; there is more than one only if the server refused its size."""
@@ -104,25 +118,47 @@ class AsyncPieceStreams:
         self._inbox.put_nowait(end)
 
     async def _read(self, progress: Progress, piece: Piece) -> AsyncIterator[Message]:
-        call, sent_after = self._open_stream(piece), progress.sent_after(piece)
-        self._calls.add(call)
-        received = False
-        try:
-            async for message in call:
-                received = True
-                yield Message(piece, sent_after, message)
-            yield Message(piece, sent_after, None)
-        except asyncio.CancelledError:
-            # grpc.aio reports our own `call.cancel()` to the reader as if its task were cancelled;
-            # a task that really is goes on being cancelled.
-            task = asyncio.current_task()
-            if not self.cancelled or task is None or task.cancelling():
-                raise
-        except grpc.aio.AioRpcError as ended:
-            error = self._error_of(ended, piece)
+        """A piece's messages; of several attempts only the last has any."""
+        sent_after, received = progress.sent_after(piece), False
+        attempts = Attempts(self._retry, progress.deadline)
+        while True:
+            with self._opened(piece) as call:
+                try:
+                    async for message in call:
+                        received = True
+                        yield Message(piece, sent_after, message)
+                    yield Message(piece, sent_after, None)
+                    return
+                except asyncio.CancelledError:
+                    # grpc.aio reports our own `call.cancel()` to the reader as if its task were
+                    # cancelled; a task that really is goes on being cancelled.
+                    task = asyncio.current_task()
+                    if not self.cancelled or task is None or task.cancelling():
+                        raise
+                    return
+                except grpc.aio.AioRpcError as failed:
+                    ended, error = failed, self._error_of(failed, piece)
             if received:
-                raise error from None
-            progress.refused(piece, error)
+                raise error
+            pause = attempts.pause_after(ended, error)
+            if pause is None:
+                progress.refused(piece, error)
+                return
+            connected = await self._pauses.wait(pause.seconds, lambda: self._ended)
+            if self._ended:
+                return
+            if not connected:
+                raise Cancelled(CLOSED_MEANWHILE, request_id=error.request_id)
+            if pause.error is not None:
+                raise pause.error
+
+    @contextmanager
+    def _opened(self, piece: Piece) -> Iterator[grpc.aio.UnaryStreamCall[Any, Any]]:
+        """A piece's call, cancelled at the end."""
+        call = self._open_stream(piece)
+        self._calls.add(call)
+        try:
+            yield call
         finally:
             call.cancel()
             self._calls.discard(call)

@@ -22,6 +22,7 @@ from gloss_client.explain_call import ExplainCall, ExplainOptions
 from gloss_client.generation import VerbalizeOptions
 from gloss_client.known_limits import KnownLimits
 from gloss_client.model_info import ModelInfo
+from gloss_client.pauses import Pauses
 from gloss_client.piece_streams import PieceStreams
 from gloss_client.pieces import Plan
 from gloss_client.progress import Progress
@@ -102,7 +103,7 @@ class Client:
         )
         self._channel = self._open_channel(self._connection.options())
         self._stub = gloss_pb2_grpc.GlossServiceStub(self._channel)
-        self._limits = KnownLimits()
+        self._limits, self._pauses = KnownLimits(), Pauses()
 
     def verbalize(
         self, activations: np.ndarray, **options: Unpack[VerbalizeOptions]
@@ -277,6 +278,7 @@ class Client:
 
     def close(self) -> None:
         """Ends the connections; calls under way are cancelled."""
+        self._pauses.close()
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -320,6 +322,8 @@ class Client:
             lambda: Progress(self._plan(call, deadline), deadline),
             lambda piece: method(call.request(piece), **self._connection.call_options(deadline)),
             lambda ended, piece: self._connection.error(ended, call.request_id(piece), piece.start),
+            self._connection.retry,
+            self._pauses,
         )
 
     def _plan(self, call: Cut, deadline: Deadline) -> Plan:

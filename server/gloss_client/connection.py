@@ -21,7 +21,9 @@ from gloss_client.retry_policy import RetryPolicy
 from gloss_client.status import EndedCall, error_of
 
 MIB = 1024 * 1024
-SERVICE = pb.DESCRIPTOR.services_by_name["GlossService"].full_name
+_CONTRACT = pb.DESCRIPTOR.services_by_name["GlossService"]
+SERVICE = _CONTRACT.full_name
+UNARY = tuple(method.name for method in _CONTRACT.methods if not method.server_streaming)
 # The server takes 32 MiB and its unary replies end at 3; a server may be set to more.
 MAX_REPLY_BYTES = 64 * MIB
 # gRPC gives up retrying a request over 256 KiB without saying so unless it may keep it: 18
@@ -157,13 +159,20 @@ class Connection:
         return [option for option in self.options() if option[0] != "grpc.service_config"]
 
     def service_config(self) -> dict[str, object]:
-        """Calls go round the servers that say SERVING, and are tried again as `retry` says."""
-        method = {"name": [{"service": SERVICE}], **self.retry.service_config()}
+        """Calls go round the servers that say SERVING; unary ones are tried again here.
+
+        Streams are tried again by the client: see `Attempts`.
+        """
+        usual: dict[str, object] = {"name": [{"service": SERVICE}]}
+        unary: dict[str, object] = {
+            "name": [{"service": SERVICE, "method": name} for name in UNARY],
+            **self.retry.service_config(),
+        }
         if self.wait_for_ready:
-            method["waitForReady"] = True
+            usual["waitForReady"] = unary["waitForReady"] = True
         return {
             "loadBalancingConfig": [{"round_robin": {}}],
             # The empty name is the server as a whole, which every health service knows.
             "healthCheckConfig": {"serviceName": ""},
-            "methodConfig": [method],
+            "methodConfig": [usual, unary],
         }

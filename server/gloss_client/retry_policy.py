@@ -1,4 +1,4 @@
-"""When a call is tried again. gRPC does it, as the service config says."""
+"""When a call is tried again. gRPC does it for unary calls, as the service config says."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ RETRYABLE = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """When a call that found no server, or a full one, is tried again. gRPC does it.
+    """When a call that found no server, or a full one, is tried again.
 
     A server's `grpc-retry-pushback-ms` stands before the backoff; a negative one ends the retries.
-    Streams are tried again only before their first message.
+    Streams are tried again only before their first message, and by the client (`attempts.py`).
 
     Attributes:
         max_attempts: the first one included; 1: no retries. gRPC allows at most 5.

@@ -44,6 +44,7 @@ ERRORS: dict[grpc.StatusCode, type[GlossClientError]] = {
     grpc.StatusCode.DATA_LOSS: ServerError,
     grpc.StatusCode.ABORTED: ServerError,
 }
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
 _INDEX = re.compile(r"\[(\d+)\]")
 
 
@@ -101,6 +102,15 @@ def read_details(status: status_pb2.Status) -> tuple[str, str | None, float | No
         elif detail.Unpack(retry):
             retry_after = retry.retry_delay.ToMilliseconds() / 1000
     return reason, field, retry_after
+
+
+def read_pushback(call: EndedCall) -> float | None:
+    """Seconds in a call's `grpc-retry-pushback-ms`; None: it has none; negative: never again."""
+    for key, value in call.trailing_metadata() or ():
+        if key == PUSHBACK_KEY:
+            # gRPC says of a value that is no number what it says of a negative one.
+            return int(value) / 1000 if re.fullmatch(r"\d{1,9}", value) else -1.0
+    return None
 
 
 def _rich_status(call: EndedCall) -> status_pb2.Status | None:

@@ -185,8 +185,12 @@ def test_the_channels_options() -> None:
     assert options["grpc.per_rpc_retry_buffer_size"] >= 32 << 20
     assert options["grpc.max_receive_message_length"] > 4 << 20
     config = json.loads(str(options["grpc.service_config"]))
-    assert config["methodConfig"][0]["name"] == [{"service": "gloss_api.v1.GlossService"}]
-    policy = config["methodConfig"][0]["retryPolicy"]
+    service = "gloss_api.v1.GlossService"
+    usual, unary = config["methodConfig"]
+    assert usual == {"name": [{"service": service}]}
+    names = ["Verbalize", "Reconstruct", "Score", "GetModelInfo", "GetStats"]
+    assert unary["name"] == [{"service": service, "method": name} for name in names]
+    policy = unary["retryPolicy"]
     assert policy["retryableStatusCodes"] == ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]
     assert config["loadBalancingConfig"] == [{"round_robin": {}}]
 
