@@ -18,7 +18,7 @@ from gloss_server.cli_local import demo, doctor, plan
 from gloss_server.cli_server import health, serve, top
 from gloss_server.cli_texts import explain, watch
 from gloss_server.command_error import CommandError
-from gloss_server.terminal import say
+from gloss_server.terminal import flush_stdout, print_lines, say
 
 INTERRUPTED = 130
 # Of the command line's own parser; typer does not export the class itself.
@@ -37,7 +37,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     # server ends, between our one line for an error and the server's JSON lines.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
-        status = app(arguments, prog_name="gloss", standalone_mode=False) or 0
+        status = _run_app(arguments)
     except (typer.Abort, KeyboardInterrupt):
         status = INTERRUPTED
     except Exception as error:
@@ -48,6 +48,22 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return failure
     if status == INTERRUPTED:
         say("error: interrupted")
+    return status
+
+
+def _run_app(arguments: Sequence[str] | None) -> int:
+    """Its status, once stdout has all that it wrote.
+
+    Raises:
+        OutputError: stdout cannot be written; the parser's own help and version among it.
+    """
+    try:
+        status = app(arguments, prog_name="gloss", standalone_mode=False) or 0
+    except OSError:
+        # Where stdout failed an empty line fails, too; else it is a defect.
+        print_lines([""])
+        raise
+    flush_stdout()
     return status
 
 

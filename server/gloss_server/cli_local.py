@@ -11,7 +11,7 @@ from rich.console import Console
 from gloss_engine.memory_plan import MEMORY_FRACTION
 from gloss_server import option_types as kinds
 from gloss_server import plan_options as planned
-from gloss_server.terminal import RunProgress
+from gloss_server.terminal import RunProgress, print_lines
 
 DOES_NOT_FIT = 1
 
@@ -48,7 +48,7 @@ def doctor(directory: kinds.CheckpointDirectory, as_json: kinds.AsJson = False) 
     with RunProgress().stage(f"Examining {directory}"):
         checks = examine(directory)
     if as_json:
-        typer.echo(checks_json(checks))
+        print_lines([checks_json(checks)])
     else:
         print_checks(checks, Console())
     raise typer.Exit(exit_code(checks))
@@ -87,7 +87,7 @@ def plan(
     with RunProgress().stage("Reading configurations"):
         report = make_plan(options)
     if as_json:
-        typer.echo(plan_json(report))
+        print_lines([plan_json(report)])
     else:
         print_plan(report, Console())
     raise typer.Exit(0 if report.plan.fits else DOES_NOT_FIT)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from gloss_server import option_types as kinds
 from gloss_server.explainer_choice import DEFAULT_ADDRESS
-from gloss_server.terminal import say
+from gloss_server.terminal import print_lines, say
 
 NOT_SERVING = 1
 
@@ -72,10 +72,10 @@ def health(address: kinds.ServerAddress = DEFAULT_ADDRESS, watch: kinds.Watch = 
 
     if watch:
         with suppress(KeyboardInterrupt):
-            watch_health(address, typer.echo, say)
+            watch_health(address, lambda status: print_lines([status]), say)
         return
     status = check_health(address)
-    typer.echo(status)
+    print_lines([status])
     if status != SERVING:
         raise typer.Exit(NOT_SERVING)
 

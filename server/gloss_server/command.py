@@ -57,6 +57,10 @@ def _open_standard_streams() -> None:
         except OSError:
             # The lowest free number: this one.
             os.open(os.devnull, os.O_RDWR)
+    # Closed ones had no stream of Python's either: print to a stderr of None goes to stdout.
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 if __name__ == "__main__":

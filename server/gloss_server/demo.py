@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +23,6 @@ from gloss_server.evidence_cells import mean_fve
 
 EARLY = "early_position"
 """The flag of positions that the AV has not been trained on."""
-
-_AROUND_WORD = re.compile(r"^\W+|\W+$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,18 +167,17 @@ class _Tokens:
         return self._text[: self._spans[index][1]]
 
     def unknown_words(self) -> tuple[str, ...]:
-        """Words that hold what has no token of its own, each once."""
+        """What has no token of its own, each once: neighbours without a space between are one."""
         unknown: str | None = self._tokenizer.unk_token
-        words: dict[str, None] = {}
+        spans: list[tuple[int, int]] = []
         for token_id, (start, stop) in zip(self._ids, self._spans, strict=True):
-            piece = self._text[start:stop]
             # A story may have the unknown token itself, written out.
-            if token_id == self._tokenizer.unk_token_id and piece != unknown:
-                before, after = self._text[:start], self._text[stop:]
-                ends = re.split(r"\s", before)[-1], re.split(r"\s", after)[0]
-                word = _AROUND_WORD.sub("", f"{ends[0]}{piece}{ends[1]}")
-                words[word or piece] = None
-        return tuple(words)
+            if token_id != self._tokenizer.unk_token_id or self._text[start:stop] == unknown:
+                continue
+            if spans and spans[-1][1] == start:
+                start, _ = spans.pop()
+            spans.append((start, stop))
+        return tuple(dict.fromkeys(self._text[start:stop] for start, stop in spans))
 
 
 def _readings(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -21,6 +20,7 @@ from gloss_server.evidence_cells import (
     legend,
     mark_cell,
 )
+from gloss_server.explanation_table import TableRow, explanation_table, fitting
 from gloss_server.terminal import print_page, visible
 
 _TOKEN_WIDTH = 18
@@ -41,14 +41,14 @@ def print_demo(result: DemoResult, console: Console, show_all: bool = False) -> 
             caller's own every one is shown anyway.
     """
     is_coloured = console.is_terminal and console.color_system is not None
-    print_page(_page(result, show_all, is_coloured), console)
+    print_page(_page(result, show_all, is_coloured, console.width), console)
 
 
 def print_stories(stories: Sequence[Story], console: Console) -> None:
     """Print the first words of each."""
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right")
-    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for number, story in enumerate(stories, start=1):
         table.add_row(Text(str(number), style="bold"), Text(visible(_first_words(story.text))))
     steps = _steps([("read one", "gloss demo --story 2"), ("your own", f'gloss demo "{_OWN}"')])
@@ -61,7 +61,7 @@ def _first_words(text: str) -> str:
     return f"{text[:_FIRST_WORDS].rpartition(' ')[0]} ..."
 
 
-def _page(result: DemoResult, show_all: bool, is_coloured: bool) -> RenderableType:
+def _page(result: DemoResult, show_all: bool, is_coloured: bool, width: int) -> RenderableType:
     everything = show_all or result.story is None
     shown = result.readings if everything else _spread(result.readings)
     notes = legend(result.explanations)
@@ -69,7 +69,7 @@ def _page(result: DemoResult, show_all: bool, is_coloured: bool) -> RenderableTy
         _title(result),
         Padding(Text(visible(result.text)), (1, 2)),
         *_unknown(result),
-        _table(shown),
+        _table(shown, width),
         Text(),
         *([_FACTS_KEY] if is_coloured and result.story is not None else []),
         *notes,
@@ -107,36 +107,33 @@ def _spread(readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
     )
 
 
-def _table(readings: tuple[Reading, ...]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, show_edge=False)
-    table.add_column("token", no_wrap=True, width=_TOKEN_WIDTH, overflow="ellipsis")
-    table.add_column("explanation", ratio=1, overflow="fold")
-    table.add_column("cosine", justify="right", no_wrap=True)
-    table.add_column("FVE", justify="right", no_wrap=True)
-    table.add_column("", width=1)
-    for reading in readings:
-        for explanation in reading.explanations:
-            table.add_row(*_cells(reading, explanation))
-    return table
+def _table(readings: tuple[Reading, ...], width: int) -> Table:
+    rows = [
+        TableRow(
+            token=Text(visible(reading.token) if explanation.sample == 0 else "", style="bold"),
+            before=_before(reading) if explanation.sample == 0 else Text(),
+            said=_explained(reading, explanation),
+            told=cosine_cell(explanation.cosine),
+            fve=fve_cell(explanation.fve),
+            mark=mark_cell(explanation),
+        )
+        for reading in readings
+        for explanation in reading.explanations
+    ]
+    layout = fitting(rows, width, token_width=_TOKEN_WIDTH, told_title="cosine")
+    return explanation_table(rows, layout)
 
 
-def _cells(reading: Reading, explanation: Explanation) -> tuple[Text, Text, Text, Text, Text]:
-    token = _token(reading) if explanation.sample == 0 else Text()
-    evidence = cosine_cell(explanation.cosine), fve_cell(explanation.fve), mark_cell(explanation)
-    return token, _explained(reading, explanation), *evidence
-
-
-def _token(reading: Reading) -> Text:
-    """The token, after as many of the words before it as fit."""
-    token = visible(reading.token)
-    room = _TOKEN_WIDTH - len(token)
+def _before(reading: Reading) -> Text:
+    """As many of the words before a token as fit."""
+    room = _TOKEN_WIDTH - len(visible(reading.token))
     words: list[str] = []
     for word in reversed(visible(reading.before).split()):
         room -= len(word) + 1
         if room < 0:
             break
         words.insert(0, word)
-    return Text.assemble((" ".join([*words, ""]), "dim"), (token, "bold"))
+    return Text(" ".join([*words, ""]), style="dim")
 
 
 def _explained(reading: Reading, explanation: Explanation) -> Text:

@@ -176,6 +176,8 @@ def explain_to_show(
 
     with ExitStack() as opened:
         runner = job.open(opened, seed, progress)
+        if options.seed is None:
+            progress.note(f"No --seed: drew {seed}")
         show.begin(options.samples, seed, None if job.documents.only else names)
         opened.callback(show.end)
         for came in run_texts(runner, asked()):

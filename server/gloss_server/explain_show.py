@@ -116,11 +116,14 @@ class TableShow:
 
     def _print_current(self) -> None:
         view = self._texts.current
-        parts: list[RenderableType] = [*self._title(), token_table(rows_of(view.said)), Text()]
+        parts: list[RenderableType] = [*self._title(), self._table(view), Text()]
         if view.error is not None:
             said = f"{view.error.reason}: {view.error.message}"
             parts = [*self._title(), Text(visible(said), style="red"), Text()]
         print_page(Group(*parts), self._console)
+
+    def _table(self, view: TextView) -> RenderableType:
+        return token_table(rows_of(view.said), self._console.width)
 
     def _live(self, num_lines: int) -> RenderableType:
         view, title = self._texts.current, self._title()

@@ -52,24 +52,48 @@ def print_lines(lines: Iterable[str]) -> None:
     """Lines for scripts, on stdout, at once.
 
     Raises:
-        OutputError: whoever read them has gone.
+        OutputError: they cannot be written.
     """
-    try:
+    with _writing_stdout():
         for line in lines:
             print(line)
+
+
+def flush_stdout() -> None:
+    """Write what is left, rather than let the interpreter do so at its end.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with _writing_stdout():
+        pass
+
+
+@contextmanager
+def _writing_stdout() -> Iterator[None]:
+    """Turns a failed write to stdout into an OutputError; all is written when the body ends."""
+    try:
+        yield
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # Else the interpreter tries again when it ends, and says so.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OutputError("stdout: nobody reads it any more") from None
+        gone = isinstance(error, BrokenPipeError)
+        reason = "nobody reads it any more" if gone else error.strerror
+        raise OutputError(f"stdout: {reason}") from None
 
 
 def print_page(page: RenderableType, console: Console) -> None:
-    """Print at the console's width, without the blanks that tables pad their lines with."""
-    with console.capture() as capture:
-        console.print(page, highlight=False, markup=False)
-    for line in capture.get().splitlines():
-        console.file.write(f"{line.rstrip()}\n")
+    """Print on stdout at the console's width, without the blanks that tables pad lines with.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with _writing_stdout():
+        with console.capture() as capture:
+            console.print(page, highlight=False, markup=False)
+        for line in capture.get().splitlines():
+            console.file.write(f"{line.rstrip()}\n")
 
 
 @contextmanager

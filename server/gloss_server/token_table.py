@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich import box
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from gloss_server.evidence_cells import cosine_cell, explanation_cell, fve_cell, mark_cell
+from gloss_server.explanation_table import TableLayout, TableRow, explanation_table, fitting
 from gloss_server.terminal import visible
 from gloss_server.text_view import Said
 
 _TOKEN_WIDTH = 14
-_HEAD_LINES = 2
+_NUMBER_WIDTHS = (6, 5)
+"""Of most: columns stay where they are while it fills."""
 _MORE = "…"
 _WIDE = 140
 """Columns from which on most explanations say enough in one line."""
@@ -56,9 +57,10 @@ def rows_of(said: Sequence[Said]) -> list[TokenRow]:
     ]
 
 
-def token_table(rows: Sequence[TokenRow], *, with_lag: bool = False) -> Table:
+def token_table(rows: Sequence[TokenRow], width: int, *, with_lag: bool = False) -> Table:
     """All of it; explanations take the lines they need."""
-    return _table(rows, with_lag, lines_each=None)
+    shown = [_table_row(row, with_lag, _said(row)) for row in rows]
+    return explanation_table(shown, _layout(shown, width, with_lag))
 
 
 def window(
@@ -66,27 +68,34 @@ def window(
 ) -> Table:
     """As much as fits into so many lines, around the first explanation that still grows."""
     lines_each = 1 if width >= _WIDE else 2
-    room = max((num_lines - _HEAD_LINES) // lines_each, 1)
+    shown = [
+        _table_row(row, with_lag, _Lines(_said(row), lines_each, is_growing=not row.is_finished))
+        for row in rows
+    ]
+    layout = _layout(shown, width, with_lag)
+    room = max((num_lines - layout.num_head_lines) // (lines_each + layout.lines_above), 1)
     growing = (index for index, row in enumerate(rows) if not row.is_finished)
     first = next(growing, len(rows))
     start = max(min(first - room // 2, len(rows) - room), 0)
-    return _table(rows[start : start + room], with_lag, lines_each)
+    return explanation_table(shown[start : start + room], layout)
 
 
-def _table(rows: Sequence[TokenRow], with_lag: bool, lines_each: int | None) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, show_edge=False)
-    table.add_column("#", justify="right", no_wrap=True, style="dim")
-    table.add_column("token", no_wrap=True, width=_TOKEN_WIDTH, overflow="ellipsis")
-    table.add_column("explanation", ratio=1, overflow="fold")
-    table.add_column("lag" if with_lag else "cosine", justify="right", no_wrap=True, min_width=6)
-    table.add_column("FVE", justify="right", no_wrap=True, min_width=5)
-    table.add_column("", width=1)
-    for row in rows:
-        said: Text | _Lines = _said(row)
-        if lines_each is not None:
-            said = _Lines(_said(row), lines_each, is_growing=not row.is_finished)
-        table.add_row(*_head(row), said, *_evidence(row, with_lag))
-    return table
+def _layout(rows: Sequence[TableRow], width: int, with_lag: bool) -> TableLayout:
+    told_title = "lag" if with_lag else "cosine"
+    return fitting(
+        rows,
+        width,
+        token_width=_TOKEN_WIDTH,
+        told_title=told_title,
+        least_widths=_NUMBER_WIDTHS,
+        has_positions=True,
+    )
+
+
+def _table_row(row: TokenRow, with_lag: bool, said: RenderableType) -> TableRow:
+    position, token = _head(row)
+    told, fve, mark = _evidence(row, with_lag)
+    return TableRow(position=position, token=token, said=said, told=told, fve=fve, mark=mark)
 
 
 def _head(row: TokenRow) -> tuple[Text, Text]:

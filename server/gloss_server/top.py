@@ -21,7 +21,7 @@ from rich.live import Live
 
 from gloss_api.v1 import gloss_pb2, gloss_pb2_grpc
 from gloss_server.server_channel import CALL_SECONDS, open_channel, reason, server_error
-from gloss_server.terminal import print_page
+from gloss_server.terminal import print_lines, print_page
 from gloss_server.top_page import View, page, view_json
 
 REFRESH_SECONDS = 1.0
@@ -83,7 +83,7 @@ def run_top(address: str, console: Console, once: bool, as_json: bool) -> None:
         except grpc.RpcError as error:
             raise server_error(address, error) from error
         if as_json:
-            console.file.write(f"{view_json(view)}\n")
+            print_lines([view_json(view)])
         elif once or not console.is_terminal:
             print_page(page(view), console)
         else:

@@ -63,7 +63,7 @@ class WatchPage:
         parts: list[RenderableType] = [
             Padding(self._text(), (0, _MARGIN)),
             Text(),
-            token_table(self._rows(), with_lag=True),
+            token_table(self._rows(), self._console.width, with_lag=True),
             Text(),
             *notes,
             *([Text()] if notes else []),

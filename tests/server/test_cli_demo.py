@@ -174,6 +174,27 @@ def _printed(result: DemoResult, width: int = 80, show_all: bool = False) -> str
     return file.getvalue()
 
 
+@pytest.mark.parametrize("width", [10, 20, 30, 40, 60])
+def test_on_a_narrow_terminal_text_stays_and_numbers_are_whole_or_absent(width: int) -> None:
+    whole = _explanation("He meets Hugo in the village.", cosine=-0.912, fve=-10.84)
+    printed = _printed(_result(whole), width)
+    assert max(map(len, printed.splitlines())) <= width
+    table = printed.partition("Leo is a tailor.")[2] or printed
+    table = table.partition("mean")[0]
+    assert all(word in table for word in ("tailor", "meets", "Hugo", "village."))
+    assert table.count("-10") == table.count("-10.84") == (width >= 20)
+    assert table.count("-0.9") == 0
+
+
+def test_stories_are_whole_on_a_narrow_terminal() -> None:
+    file = io.StringIO()
+    print_stories(
+        [Story(text="Leo is a tailor.", positions=(0,), facts=(frozenset(),))],
+        Console(width=10, file=file),
+    )
+    assert "Leoisatailor." in "".join(file.getvalue().removeprefix("1").split())
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_no_line_is_wider_than_the_terminal_or_padded(width: int) -> None:
     long = _explanation("He meets Hugo in the village and has found a brown coin. " * 3)
@@ -265,11 +286,13 @@ def test_a_text_of_ones_own(real: EmbeddedPair, gloss: Command) -> None:
     text = "Mia meets a dragon; the dragon's spaceship is green. Leo's"
     ended = gloss("demo", text)
     assert ended.status == 0
-    assert "unknown words: dragon, dragon's, spaceship, Leo's\n" in ended.stdout
+    assert "unknown words: dragon;, dragon's, spaceship, 's\n" in ended.stdout
     assert "! 8 early_position" in ended.stdout and "unknown_token" in ended.stdout
     result = run_demo(real, text, None, num_samples=1, seed=0)
     flagged = [r.token for r in result.readings if "unknown_token" in r.explanations[0].flags]
     assert flagged == ["dragon", ";", "dragon", "'", "s", "spaceship", "'", "s"]
+    odd = run_demo(real, "Leo is zorb. [bold]x zorb [bold]", None, num_samples=1, seed=0)
+    assert odd.unknown_words == ("zorb", "[bold]x", "[bold]")
     known = run_demo(real, "Mia is a baker. She has a silver key.", None, num_samples=1, seed=0)
     assert known.unknown_words == () and known.num_words == 252
     assert "silver key" in known.readings[-1].explanations[0].explanation

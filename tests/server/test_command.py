@@ -66,6 +66,44 @@ def test_the_exit_status_reaches_the_shell(tmp_path: Path) -> None:
     assert line.startswith("error: ") and "none.npy" in line
 
 
+_COMMANDS = [
+    ["explain", "Leo is", "--local"],
+    ["watch", "Leo", "--local", "--target-max-new-tokens", "2"],
+    ["watch", "Leo", "--local", "--json", "--target-max-new-tokens", "2"],
+    ["demo", "Leo is"],
+    ["demo", "--stories"],
+    ["--version"],
+    ["--help"],
+]
+
+
+@pytest.mark.parametrize("arguments", _COMMANDS, ids=" ".join)
+def test_a_full_stdout_is_one_line(
+    arguments: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert run(arguments) == 1
+    assert capfd.readouterr().err == "error: stdout: No space left on device\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-", ">&- 2>&- <&-"])
+def test_a_process_with_a_full_or_closed_stdout(redirection: str, unbuffered: str) -> None:
+    """The interpreter has nothing to add at its end."""
+    command = f"{sys.executable} -m gloss_server.command demo --stories {redirection}"
+    ended = subprocess.run(
+        ["bash", "-c", command],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    is_full = redirection == ">/dev/full"
+    assert ended.returncode == (1 if is_full else 0) and ended.stdout == ""
+    assert ended.stderr == ("error: stdout: No space left on device\n" if is_full else "")
+
+
 def test_version(gloss: Command) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert __version__ == project["version"]

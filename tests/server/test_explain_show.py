@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -44,6 +45,7 @@ def test_an_interrupt_leaves_the_table_of_what_there_is(
     shown.interrupt()
     assert shown.end() == 130
     assert "0 explanations" in shown.seen and "error: interrupted" in shown.seen
+    assert "No --seed: drew" in shown.seen
 
 
 def _place(position: int, token: str) -> TokenPlace:
@@ -84,3 +86,51 @@ def test_a_long_text_shows_what_fits_while_it_fills_and_all_at_the_end() -> None
     frames = live.split("of 60 explained")
     assert len(frames) > 50 and max(frame.count("\n") for frame in frames) <= 20
     assert "t59\\x1b" not in frames[3] and "t59\\x1b" in frames[-2]
+
+
+@pytest.mark.parametrize(
+    ("width", "titles", "shown"),
+    [
+        (80, ["#", "token", "explanation", "cosine", "FVE"], "-0.912   -10.84"),
+        (60, ["#", "token", "explanation", "FVE"], " -10.84"),
+        (50, ["#", "token", "explanation"], None),
+        (40, None, "0 tailor FVE -10.84 !"),
+        (30, None, "0 tailor FVE -10.84 !"),
+        (24, None, "0 tailor FVE -10.84 !"),
+        (22, None, "0 tailor FVE -10.84 !"),
+        (21, None, "0 tailor FVE -10.84 !"),
+        (20, None, "0 tailor !"),
+        (12, None, "0 tailor !"),
+    ],
+)
+def test_numbers_give_way_before_the_explanation_does(
+    width: int, titles: list[str] | None, shown: str | None
+) -> None:
+    """While it fills, and at its end."""
+    file = io.StringIO()
+    console = Console(file=file, width=width, height=20, force_terminal=True, color_system=None)
+    show = TableShow(console)
+    show.begin(1, 9, None)
+    place = _place(0, " tailor")
+    made = Explanation(
+        index=0,
+        sample=0,
+        explanation="He is a tailor.",
+        finish_reason="eos",
+        cosine=-0.912,
+        fve=-10.84,
+        flags=("unclosed",),
+        place=place,
+    )
+    show.take([Came(row=0, event=Captured(index=0, place=place)), Came(row=0, event=made)])
+    live = file.getvalue()
+    show.end()
+    for page in (live, file.getvalue()[len(live) :].partition("mean")[0]):
+        lines = re.sub(r"\x1b\[[?\d]*[a-zA-Z]", "", page).splitlines()
+        assert "is a tailor." in page or ("He is a" in page and "tailor." in page)
+        assert page.count("-10") == page.count("-10.84")
+        assert ("-10" in page) == (shown is not None and "-10" in shown)
+        assert "-0.9" not in page or "-0.912 " in page
+        assert shown is None or shown in page
+        assert (titles is None) == (not any("explanation" in line for line in lines))
+        assert titles is None or any(line.split()[-len(titles) :] == titles for line in lines)
