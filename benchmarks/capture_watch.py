@@ -16,7 +16,7 @@ takes at most
 and with a pace its interval on top, of which the longest that were seen are taken. `usual_bound` is
 the same with medians, of a step of each alone.
 `lag` is `Explanation.lag_seconds`, in ms, of the explanations that were finished in the window.
-`goal` says of a paced load whether the target kept its pace, no token was skipped, and 95% of the
+`goal` says of a paced load whether the target kept its pace, no token found no room, and 95% of the
 explanations were finished within a second.
 """
 
@@ -268,7 +268,7 @@ def _verdict(load: Load, seen: Seen) -> str | None:
     if load.pace is None or not load.explains:
         return None
     kept = seen.num_tokens >= _KEPT * load.pace * load.num_watches * seen.seconds
-    met = kept and not seen.skipped and lag is not None and lag <= LAG_GOAL
+    met = kept and not seen.skipped["max_pending"] and lag is not None and lag <= LAG_GOAL
     return "met" if met else "missed"
 
 
