@@ -30,6 +30,7 @@ from gloss_engine.score_queue import ScoreQueue
 from gloss_engine.sidecar import Sidecar
 from gloss_engine.slots import SlotLimits, Slots
 from gloss_engine.target.loading import load_explained, target_machinery, with_target
+from gloss_engine.target.target import Target
 
 
 def load_engine(
@@ -57,22 +58,7 @@ def load_engine(
     scores = None
     reconstructor: Reconstructor | None = None
     if ar_directory is not None:
-        reconstructor = Reconstructor.load(
-            _directory(ar_directory),
-            operations=verbalizer.decoder.operations,
-            device=config.resolve_device(),
-            dtype=config.resolve_dtype(),
-            quantization=config.quantization,
-        )
-        check_pair(verbalizer.sidecar, reconstructor.sidecar)
-        scores = ScoreQueue(
-            Scorer(reconstructor, fve_baseline(verbalizer, reconstructor, config)[0]),
-            batch=config.score_batch,
-            max_tokens=config.max_score_tokens,
-            wait_steps=config.score_wait_steps,
-            budget_seconds=config.resolve_score_budget(),
-            lag=config.resolve_lag(),
-        )
+        reconstructor, scores = _scoring(_directory(ar_directory), verbalizer, config)
     explained = None
     if target is not None:
         explained = load_explained(_directory(target), verbalizer, config)
@@ -81,21 +67,8 @@ def load_engine(
     work = None
     if explained is not None:
         work = target_machinery(explained, runner.prefill_buffer, config)
-    sidecar = verbalizer.sidecar
-    facts = ModelFacts(
-        d_model=verbalizer.spec.d_model,
-        layer_index=sidecar.layer_index,
-        prefix_len=len(verbalizer.prompt.prefix_ids),
-        suffix_len=scheduler.suffix_len,
-        max_new_tokens=config.max_new_tokens,
-        norm_median=sidecar.norm_median,
-        min_position=sidecar.min_position,
-        special_ids=verbalizer.special_ids,
-        unknown_id=verbalizer.unknown_id,
-        target_special_ids=frozenset() if explained is None else explained.target.special_ids,
-        target_unknown_id=None if explained is None else explained.target.unknown_id,
-    )
-    av = _checkpoint(Path(av_directory), verbalizer.spec, sidecar.av_template)
+    facts = _facts(verbalizer, None if explained is None else explained.target, config)
+    av = _checkpoint(Path(av_directory), verbalizer.spec, verbalizer.sidecar.av_template)
     ar = None
     if ar_directory is not None and reconstructor is not None:
         spec, template = reconstructor.decoder.spec, reconstructor.sidecar.ar_template
@@ -114,6 +87,47 @@ def load_engine(
         target=work,
         target_share=config.target_share,
         watch_max_pending=config.watch_max_pending,
+    )
+
+
+def _scoring(
+    directory: Path, verbalizer: Verbalizer, config: EngineConfig
+) -> tuple[Reconstructor, ScoreQueue]:
+    """The AR that belongs to an AV, and the queue in front of it."""
+    reconstructor = Reconstructor.load(
+        directory,
+        operations=verbalizer.decoder.operations,
+        device=config.resolve_device(),
+        dtype=config.resolve_dtype(),
+        quantization=config.quantization,
+    )
+    check_pair(verbalizer.sidecar, reconstructor.sidecar)
+    scores = ScoreQueue(
+        Scorer(reconstructor, fve_baseline(verbalizer, reconstructor, config)[0]),
+        batch=config.score_batch,
+        max_tokens=config.max_score_tokens,
+        wait_steps=config.score_wait_steps,
+        budget_seconds=config.resolve_score_budget(),
+        lag=config.resolve_lag(),
+    )
+    return reconstructor, scores
+
+
+def _facts(verbalizer: Verbalizer, target: Target | None, config: EngineConfig) -> ModelFacts:
+    """What the engine needs to know of what is loaded."""
+    sidecar = verbalizer.sidecar
+    return ModelFacts(
+        d_model=verbalizer.spec.d_model,
+        layer_index=sidecar.layer_index,
+        prefix_len=len(verbalizer.prompt.prefix_ids),
+        suffix_len=verbalizer.program.suffix_ids.shape[0],
+        max_new_tokens=config.max_new_tokens,
+        norm_median=sidecar.norm_median,
+        min_position=sidecar.min_position,
+        special_ids=verbalizer.special_ids,
+        unknown_id=verbalizer.unknown_id,
+        target_special_ids=frozenset() if target is None else target.special_ids,
+        target_unknown_id=None if target is None else target.unknown_id,
     )
 
 
