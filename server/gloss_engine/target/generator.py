@@ -156,12 +156,9 @@ class Generator:
         """Queue a step of all that are due; there is one at least."""
         due = self.due(now)
         self._change_rows(due)
-        rows = [self._row(watch) for watch in due]
-        num_captured = 0
-        for index, row in enumerate(rows):
-            if row.captured is not None:
-                rows[index] = _numbered(row, num_captured)
-                num_captured += 1
+        rows: list[LaunchedRow] = []
+        for watch in due:
+            rows.append(self._row(watch, sum(row.captured is not None for row in rows)))
         self._set_places(rows)
         bound = max(watch.position(watch.num_launched) for watch in due) + 1
         shape = self.sizes.shape(
@@ -219,7 +216,8 @@ class Generator:
             self.slots.set_codes(sorted(self._paused & runs), int(Finish.RUNNING))
         self._paused = waits
 
-    def _row(self, watch: Watch) -> LaunchedRow:
+    def _row(self, watch: Watch, num_captured: int) -> LaunchedRow:
+        """A sequence's part in a step that captures so many activations before it."""
         wanted = watch.wants(watch.num_launched)
         captures = wanted and watch.has_room()
         watch.num_in_flight += captures
@@ -227,7 +225,7 @@ class Generator:
             watch=watch,
             slot=watch.slot,
             launch=watch.num_launched,
-            captured=0 if captures else None,
+            captured=num_captured if captures else None,
             place=self.buffer.reserve(1)[0] if captures else 0,
             skipped=wanted and not captures,
         )
@@ -237,17 +235,6 @@ class Generator:
         for row in rows:
             places[row.slot] = row.place
         self.step.places.copy_(send(places, self.slots.device))
-
-
-def _numbered(row: LaunchedRow, captured: int) -> LaunchedRow:
-    return LaunchedRow(
-        watch=row.watch,
-        slot=row.slot,
-        launch=row.launch,
-        captured=captured,
-        place=row.place,
-        skipped=row.skipped,
-    )
 
 
 def _store(prefix: Prefix, cache: PagedCache, pages: list[int]) -> None:

@@ -73,7 +73,7 @@ class Intake:
         run, permit = found.run, found.permit
         assert isinstance(run, TextRun) and permit is not None
         try:
-            permit.opened(len(opened.positions), len(opened.token_ids))
+            permit.opened(len(opened.positions))
         except CallError as failure:
             self._runs.give_up(run.run_id, failure)
         else:

@@ -30,8 +30,8 @@ class Permit:
     each: tuple[int, ...] = ()
     others: tuple[Lease, ...] = ()
 
-    def opened(self, num_positions: int, num_tokens: int) -> None:
-        """A text turned out to have `num_tokens`, of which `num_positions` will be read.
+    def opened(self, num_positions: int) -> None:
+        """A text was opened, of which `num_positions` will be read.
 
         Raises:
             CallError: there is no room for so many.
@@ -96,7 +96,7 @@ class ExplainPermit(TextPermit):
 
     deadline: float
 
-    def opened(self, num_positions: int, num_tokens: int) -> None:
+    def opened(self, num_positions: int) -> None:
         """See Permit."""
         assert self.results is not None
         self.results.close()
@@ -121,7 +121,7 @@ class WatchPermit(TextPermit):
     max_pending: int
     num_idle: int = 0
 
-    def opened(self, num_positions: int, num_tokens: int) -> None:
+    def opened(self, num_positions: int) -> None:
         """See Permit. The prompt's activations may be more than are in flight later."""
         more = max(num_positions - self.max_pending, 0) * self.num_samples
         self.admission.check(more, self.max_new_tokens, None, self.field)
