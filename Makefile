@@ -15,12 +15,13 @@ NAME ?= engine
 VENV := .venv
 BIN := $(VENV)/bin
 PROTO_VENV := .venv-proto
+TOOLS := .tools
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 # One test process a core, one thread each: two OpenMP pools that share a core collapse.
 TEST_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format proto bench serve clean
+.PHONY: help install tools demo test test-operations check format proto bench serve clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -47,13 +48,29 @@ $(PROTO_VENV)/.tools: proto/requirements.txt | $(BIN)/python
 	@$(PROTO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r $<
 	@touch $@
 
+# Prometheus, promtool and libfaketime as Debian packages them, unpacked and not installed: nothing
+# is started, nothing of the system changed.
+$(TOOLS)/.unpacked:
+	@echo "unpacking prometheus and libfaketime into $(TOOLS)"
+	@mkdir -p $(TOOLS)/packages
+	@cd $(TOOLS)/packages && { apt-get download -qq prometheus libfaketime 2>/dev/null || \
+		{ apt-get update -qq && apt-get download -qq prometheus libfaketime 2>/dev/null; } || \
+		{ echo "error: got no packages from apt-get, expected prometheus and libfaketime; on another system install both and put them on PATH" >&2; exit 1; }; }
+	@for package in $(TOOLS)/packages/*.deb; do dpkg-deb -x $$package $(TOOLS); done
+	@touch $@
+
+tools: $(TOOLS)/.unpacked ## Fetch prometheus, promtool and libfaketime for test-operations (Debian, Ubuntu)
+
 install: $(VENV)/.dev ## Set up .venv with everything for development
 
 demo: $(VENV)/.server ## Read a story and explain it token by token, with the embedded models
 	@$(BIN)/gloss demo $(ARGS)
 
-test: $(VENV)/.dev ## Run the tests
-	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto $(ARGS)
+test: $(VENV)/.dev ## Run the tests but for those of operations
+	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --ignore=tests/operations $(ARGS)
+
+test-operations: $(VENV)/.dev $(TOOLS)/.unpacked ## Run the tests of faults, dashboards and deployment
+	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto tests/operations $(ARGS)
 
 check: $(VENV)/.dev $(PROTO_VENV)/.tools ## Lint, types, import rules, the contract and its stubs
 	@$(BIN)/ruff check .
@@ -78,4 +95,4 @@ serve: $(VENV)/.server ## Start the gRPC service (ARGS="--address 0.0.0.0:50051 
 	@$(BIN)/gloss serve $(ARGS)
 
 clean: ## Remove the venvs and caches
-	@rm -rf $(VENV) $(PROTO_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@rm -rf $(VENV) $(PROTO_VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -25,6 +25,7 @@ from gloss_engine.text_request import (
 if TYPE_CHECKING:
     import torch
 
+PRIORITIES = ("interactive", "batch")
 FINISH_REASONS = ("eos", "closing_tag", "stop", "length", "cancelled", "error")
 
 
@@ -57,6 +58,7 @@ class VerbalizeRequest:
         allow_layer_mismatch: run all the same.
         score: ask for evidence; None: wherever an AR is loaded.
         stream: report every token as it comes.
+        priority: one of PRIORITIES; interactive activations begin first, but for a share.
     """
 
     activations: torch.Tensor | np.ndarray
@@ -69,6 +71,7 @@ class VerbalizeRequest:
     allow_layer_mismatch: bool = False
     score: bool | None = None
     stream: bool = False
+    priority: str = "interactive"
 
 
 @dataclass(frozen=True, kw_only=True)

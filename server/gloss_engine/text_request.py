@@ -60,7 +60,7 @@ class ExplainRequest:
         input: the text.
         positions: which of its positions. A position is the item key of its draws.
         max_positions: refuse a selection of more of them; None: any number is fine.
-        num_samples, sampling, score, stream: as in VerbalizeRequest.
+        num_samples, sampling, score, stream, priority: as in VerbalizeRequest.
     """
 
     input: TextInput
@@ -70,6 +70,7 @@ class ExplainRequest:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     score: bool | None = None
     stream: bool = False
+    priority: str = "interactive"
 
 
 @dataclass(frozen=True, kw_only=True)

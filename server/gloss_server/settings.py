@@ -37,6 +37,7 @@ def _tcp_or_off(text: str) -> str:
 Count = Annotated[int, Field(ge=1)]
 Bytes = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 SecondsOrNone = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -65,6 +66,12 @@ class ServeSettings(BaseSettings):
         address: where gRPC listens: HOST:PORT or unix:PATH. Port 0 lets the system choose.
         metrics_address: HOST:PORT of /metrics; empty: off.
         admin_address: HOST:PORT of health for probes, never encrypted; None: off.
+        tls_cert, tls_key: PEM files of the server's certificate chain and its key; None: plaintext.
+        tls_client_ca: PEM file of the authorities whose clients are served, by mutual TLS; None:
+            any client.
+        tokens: TOML file of the clients that are served, each with its bearer token; None: any.
+        tokens_in_clear: take tokens although the connection is not encrypted and not of this
+            machine: a proxy in front ends TLS.
         device, dtype, quantization, injection_mode, fve_baseline: as in the engine's EngineConfig.
         model_name: what requests may call the model. Default: the name of av's directory.
         memory_fraction: share of a CUDA device's memory that may be in use once pages are made,
@@ -94,7 +101,16 @@ class ServeSettings(BaseSettings):
         max_queued_text_tokens: tokens of texts that the target reads or that wait for it, and that
             Capture calls have not sent yet; then QUEUE_FULL. Default: 16 texts of max_text_tokens.
         max_queued_watches: Watches in flight, waiting ones included; then QUEUE_FULL.
-        client_tokens_per_second: tokens a client, by its address, may ask for; None: no limit.
+        batch_queue_share: share of the queue, in explanations and in tokens, that calls of priority
+            batch may fill.
+        batch_share: share of starts that waiting activations of priority batch get while
+            interactive ones wait too.
+        max_queued_bytes: bytes of requests in flight; then QUEUE_FULL.
+        max_unread_bytes: what a stream's client may leave unread, besides what gRPC holds for it;
+            then SLOW_READER.
+        max_connections: open connections; more are closed at once.
+        client_tokens_per_second: tokens a client, by its name or address, may ask for; None: no
+            limit. A client of the tokens file may have a limit of its own.
         client_burst_seconds: of them it may ask for at once.
         default_deadline_seconds, watch_deadline_seconds: of a call that states none, and of a
             Watch that does not.
@@ -108,10 +124,13 @@ class ServeSettings(BaseSettings):
         result_memory_seconds, result_memory_bytes: how long, and how many bytes of, results are
             kept for the same request_id; 0 seconds: off.
         max_request_bytes: largest message that is received.
-        reflection: whether gRPC reflection answers.
+        max_metadata_bytes: most bytes of a call's metadata.
+        reflection: whether gRPC reflection answers; None: unless there are tokens.
         log_level: least level that is logged.
         log_explanations: whether explanations go into the call log; they may repeat what the
             explained model has read.
+        traces: URL that spans are sent to by OTLP over gRPC; None: there are none.
+        trace_ratio: share of the calls that are traced, of those whose caller does not decide it.
     """
 
     model_config = SettingsConfigDict(
@@ -124,6 +143,11 @@ class ServeSettings(BaseSettings):
     address: Annotated[str, AfterValidator(_tcp_or_unix)] = "127.0.0.1:50051"
     metrics_address: Annotated[str, AfterValidator(_tcp_or_off)] = "127.0.0.1:9464"
     admin_address: Annotated[str, AfterValidator(_tcp)] | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tokens: Path | None = None
+    tokens_in_clear: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["none", "fp8"] = "none"
@@ -140,7 +164,7 @@ class ServeSettings(BaseSettings):
     max_new_tokens: Count = 200
     num_threads: Count | None = None
     target_generates: bool = True
-    target_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    target_share: Share | None = None
     num_watches: Count | None = None
     max_watch_tokens: Count | None = None
     watch_max_pending: Count | None = None
@@ -153,6 +177,11 @@ class ServeSettings(BaseSettings):
     max_queued_tokens: Count = Field(default_factory=_max_queued_tokens)
     max_queued_text_tokens: Count = Field(default_factory=_max_queued_text_tokens)
     max_queued_watches: Count = 16
+    batch_queue_share: Share = 0.75
+    batch_share: Share = 0.125
+    max_queued_bytes: Bytes = 256 * MIB
+    max_unread_bytes: Bytes = 4 * MIB
+    max_connections: Count = 10_000
     client_tokens_per_second: Seconds | None = None
     client_burst_seconds: Seconds = 30.0
     default_deadline_seconds: Seconds = 120.0
@@ -166,9 +195,17 @@ class ServeSettings(BaseSettings):
     result_memory_seconds: SecondsOrNone = 60.0
     result_memory_bytes: Bytes = 64 * MIB
     max_request_bytes: Annotated[Bytes, Field(lt=2**31)] = 32 * MIB
-    reflection: bool = True
+    max_metadata_bytes: Annotated[int, Field(ge=1024, lt=2**31)] = 16 * 1024
+    reflection: bool | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_explanations: bool = False
+    traces: str | None = None
+    trace_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+
+    @property
+    def reflects(self) -> bool:
+        """Whether gRPC reflection answers."""
+        return self.tokens is None if self.reflection is None else self.reflection
 
     @field_validator("*", mode="before")
     @classmethod

@@ -15,6 +15,12 @@ class TensorDtype(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TENSOR_DTYPE_BFLOAT16: _ClassVar[TensorDtype]
     TENSOR_DTYPE_FLOAT16: _ClassVar[TensorDtype]
 
+class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRIORITY_UNSPECIFIED: _ClassVar[Priority]
+    PRIORITY_INTERACTIVE: _ClassVar[Priority]
+    PRIORITY_BATCH: _ClassVar[Priority]
+
 class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
@@ -63,6 +69,9 @@ TENSOR_DTYPE_UNSPECIFIED: TensorDtype
 TENSOR_DTYPE_FLOAT32: TensorDtype
 TENSOR_DTYPE_BFLOAT16: TensorDtype
 TENSOR_DTYPE_FLOAT16: TensorDtype
+PRIORITY_UNSPECIFIED: Priority
+PRIORITY_INTERACTIVE: Priority
+PRIORITY_BATCH: Priority
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_EOS: FinishReason
 FINISH_REASON_CLOSING_TAG: FinishReason
@@ -141,20 +150,22 @@ class GenerationOptions(_message.Message):
     def __init__(self, num_samples: _Optional[int] = ..., temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., max_new_tokens: _Optional[int] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., score: bool = ...) -> None: ...
 
 class VerbalizeRequest(_message.Message):
-    __slots__ = ("request_id", "model", "activations", "items", "options", "allow_layer_mismatch")
+    __slots__ = ("request_id", "model", "activations", "items", "options", "allow_layer_mismatch", "priority")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ACTIVATIONS_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     ALLOW_LAYER_MISMATCH_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     activations: Tensor
     items: _containers.RepeatedCompositeFieldContainer[ActivationItem]
     options: GenerationOptions
     allow_layer_mismatch: bool
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., activations: _Optional[_Union[Tensor, _Mapping]] = ..., items: _Optional[_Iterable[_Union[ActivationItem, _Mapping]]] = ..., options: _Optional[_Union[GenerationOptions, _Mapping]] = ..., allow_layer_mismatch: bool = ...) -> None: ...
+    priority: Priority
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., activations: _Optional[_Union[Tensor, _Mapping]] = ..., items: _Optional[_Iterable[_Union[ActivationItem, _Mapping]]] = ..., options: _Optional[_Union[GenerationOptions, _Mapping]] = ..., allow_layer_mismatch: bool = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class ClaimEvidence(_message.Message):
     __slots__ = ("span_start", "span_end", "support")
@@ -369,18 +380,20 @@ class PositionSelection(_message.Message):
     def __init__(self, slice: _Optional[_Union[PositionSlice, _Mapping]] = ..., list: _Optional[_Union[PositionList, _Mapping]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("request_id", "model", "input", "positions", "options")
+    __slots__ = ("request_id", "model", "input", "positions", "options", "priority")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     input: TextInput
     positions: PositionSelection
     options: GenerationOptions
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., input: _Optional[_Union[TextInput, _Mapping]] = ..., positions: _Optional[_Union[PositionSelection, _Mapping]] = ..., options: _Optional[_Union[GenerationOptions, _Mapping]] = ...) -> None: ...
+    priority: Priority
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., input: _Optional[_Union[TextInput, _Mapping]] = ..., positions: _Optional[_Union[PositionSelection, _Mapping]] = ..., options: _Optional[_Union[GenerationOptions, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
     __slots__ = ("start", "input_ids", "deltas", "explanations", "end", "captured")
@@ -703,7 +716,7 @@ class NamedCount(_message.Message):
     def __init__(self, name: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("state", "uptime_seconds", "calls_in_flight", "running", "waiting", "waiting_to_score", "num_slots", "kv_pages_used", "kv_pages_total", "tokens_per_second", "explanations_per_second", "latencies", "explanations", "item_errors", "rejections", "generated_tokens", "prefix_tokens_reused", "scored", "mean_mse", "engine_restarts", "reading", "watching", "target_tokens_read", "target_tokens_generated", "captured", "skipped")
+    __slots__ = ("state", "uptime_seconds", "calls_in_flight", "running", "waiting", "waiting_to_score", "num_slots", "kv_pages_used", "kv_pages_total", "tokens_per_second", "explanations_per_second", "latencies", "explanations", "item_errors", "rejections", "generated_tokens", "prefix_tokens_reused", "scored", "mean_mse", "engine_restarts", "reading", "watching", "target_tokens_read", "target_tokens_generated", "captured", "skipped", "waiting_batch")
     STATE_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
     CALLS_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -730,6 +743,7 @@ class GetStatsResponse(_message.Message):
     TARGET_TOKENS_GENERATED_FIELD_NUMBER: _ClassVar[int]
     CAPTURED_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    WAITING_BATCH_FIELD_NUMBER: _ClassVar[int]
     state: ServingState
     uptime_seconds: float
     calls_in_flight: int
@@ -756,4 +770,5 @@ class GetStatsResponse(_message.Message):
     target_tokens_generated: int
     captured: int
     skipped: _containers.RepeatedCompositeFieldContainer[NamedCount]
-    def __init__(self, state: _Optional[_Union[ServingState, str]] = ..., uptime_seconds: _Optional[float] = ..., calls_in_flight: _Optional[int] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., waiting_to_score: _Optional[int] = ..., num_slots: _Optional[int] = ..., kv_pages_used: _Optional[int] = ..., kv_pages_total: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., explanations_per_second: _Optional[float] = ..., latencies: _Optional[_Iterable[_Union[LatencyQuantiles, _Mapping]]] = ..., explanations: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., item_errors: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., rejections: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., generated_tokens: _Optional[int] = ..., prefix_tokens_reused: _Optional[int] = ..., scored: _Optional[int] = ..., mean_mse: _Optional[float] = ..., engine_restarts: _Optional[int] = ..., reading: _Optional[int] = ..., watching: _Optional[int] = ..., target_tokens_read: _Optional[int] = ..., target_tokens_generated: _Optional[int] = ..., captured: _Optional[int] = ..., skipped: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ...) -> None: ...
+    waiting_batch: int
+    def __init__(self, state: _Optional[_Union[ServingState, str]] = ..., uptime_seconds: _Optional[float] = ..., calls_in_flight: _Optional[int] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., waiting_to_score: _Optional[int] = ..., num_slots: _Optional[int] = ..., kv_pages_used: _Optional[int] = ..., kv_pages_total: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., explanations_per_second: _Optional[float] = ..., latencies: _Optional[_Iterable[_Union[LatencyQuantiles, _Mapping]]] = ..., explanations: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., item_errors: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., rejections: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., generated_tokens: _Optional[int] = ..., prefix_tokens_reused: _Optional[int] = ..., scored: _Optional[int] = ..., mean_mse: _Optional[float] = ..., engine_restarts: _Optional[int] = ..., reading: _Optional[int] = ..., watching: _Optional[int] = ..., target_tokens_read: _Optional[int] = ..., target_tokens_generated: _Optional[int] = ..., captured: _Optional[int] = ..., skipped: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., waiting_batch: _Optional[int] = ...) -> None: ...

@@ -160,7 +160,7 @@ class Server:
         methods = service.methods() | texts.methods()
         server.add_generic_rpc_handlers((self._handlers.generic(methods),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        if self._settings.reflection:
+        if self._settings.reflects:
             names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
         await self._open(server, "address", Address.parse(self._settings.address, unix=True))
