@@ -1,4 +1,4 @@
-"""Programs and libraries that tests of operations run: on the path, or as `make tools` unpacks them."""
+"""What tests of operations run besides Python: on the path, or as `make tools` unpacks it."""
 
 from __future__ import annotations
 
