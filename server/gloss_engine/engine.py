@@ -17,6 +17,7 @@ from dataclasses import replace
 from itertools import count
 
 from gloss_engine.av.verbalizer import ExplanationReader
+from gloss_engine.device_memory import DeviceMemory
 from gloss_engine.errors import RequestError
 from gloss_engine.facts import ModelFacts
 from gloss_engine.info import ModelInfo
@@ -56,6 +57,7 @@ class Engine:
         target: the target's side, or None.
         info: what is loaded, for those who ask; None for an engine without checkpoints.
         lag: steps that are launched before the oldest is read: 0 or 1.
+        device_memory: what is told of it; None: nothing.
     """
 
     def __init__(
@@ -70,10 +72,11 @@ class Engine:
         target: TargetWork | None = None,
         target_share: float = 0.5,
         watch_max_pending: int = 64,
+        device_memory: DeviceMemory | None = None,
     ) -> None:
         self.runner, self.scheduler, self.reader = runner, scheduler, reader
         self.facts, self.scores, self.info, self.lag = facts, scores, info, lag
-        self.target = target
+        self.target, self._device_memory = target, device_memory
         self._steps = Steps(runner, scheduler, target, target_share, lag)
         self._requests = OpenRequests(reader, facts)
         self._texts = OpenTexts()
@@ -113,6 +116,7 @@ class Engine:
             num_waiting=self.scheduler.num_waiting,
             num_to_score=0 if self.scores is None else len(self.scores),
             pages_used=self.scheduler.allocator.num_used,
+            **({} if self._device_memory is None else self._device_memory.stats()),
         )
 
     def submit(self, request: VerbalizeRequest, request_id: str | None = None) -> str:

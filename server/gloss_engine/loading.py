@@ -12,6 +12,7 @@ from gloss_engine.ar.scorer import Scorer
 from gloss_engine.av.verbalizer import Verbalizer
 from gloss_engine.checkpoint import fingerprint
 from gloss_engine.config import EngineConfig
+from gloss_engine.device_memory import DeviceMemory
 from gloss_engine.engine import Engine
 from gloss_engine.errors import CheckpointError
 from gloss_engine.facts import ModelFacts
@@ -87,6 +88,7 @@ def load_engine(
         target=work,
         target_share=config.target_share,
         watch_max_pending=config.watch_max_pending,
+        device_memory=DeviceMemory(config.resolve_device()),
     )
 
 

@@ -24,6 +24,7 @@ class EngineStats:
         scored: explanations scored; ar_tokens: tokens the AR ran.
         step_seconds: time spent in steps; score_seconds: of it, in scoring.
         num_running, num_waiting: sequences in slots, items that wait.
+        num_waiting_batch: of the latter, those of priority batch.
         num_to_score: finished texts that wait for the AR.
         pages_used, pages_total: private pages.
         num_reading: texts and prompts that the target reads or that wait for it.
@@ -31,6 +32,8 @@ class EngineStats:
         target_tokens_read, target_tokens_generated: tokens the target ran of texts, and made.
         captured: activations read; capture_seconds: time the target's passes took.
         skipped: generated tokens that were not explained, by reason.
+        device_bytes: memory the device has, 0 on a CPU; device_reserved_bytes: of it, what the
+            allocator holds; device_used_bytes: of that, what tensors are in. At most a second old.
     """
 
     num_steps: int = 0
@@ -46,6 +49,7 @@ class EngineStats:
     score_seconds: float = 0.0
     num_running: int = 0
     num_waiting: int = 0
+    num_waiting_batch: int = 0
     num_to_score: int = 0
     pages_used: int = 0
     pages_total: int = 0
@@ -56,6 +60,9 @@ class EngineStats:
     captured: int = 0
     capture_seconds: float = 0.0
     skipped: dict[str, int] = field(default_factory=dict)
+    device_bytes: int = 0
+    device_reserved_bytes: int = 0
+    device_used_bytes: int = 0
 
     def count(self, results: Iterable[Explanation | TextResult]) -> None:
         """Count results: explanations by reason, errors by theirs."""

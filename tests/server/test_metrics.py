@@ -75,6 +75,11 @@ def value(telemetry: Telemetry, name: str, **wanted: str) -> float:
     return found[0]
 
 
+def total(telemetry: Telemetry, name: str) -> float:
+    """The sum of a family's samples."""
+    return sum(sample.value for sample in families(telemetry)[name].samples)
+
+
 def ours(telemetry: Telemetry) -> Iterator[Metric]:
     for name, family in families(telemetry).items():
         if not name.endswith("_created") and not name.startswith("process_"):
@@ -113,9 +118,10 @@ def test_bounds_of_durations(telemetry: Telemetry) -> None:
         "gloss_end_to_end_seconds": 2.0,
         "gloss_call_seconds": 2.0,
         "gloss_watch_lag_seconds": 1.0,
+        "gloss_refusal_seconds": 0.05,
     }
     durations = [f for f in ours(telemetry) if f.type == "histogram" and "_seconds" in f.name]
-    assert objectives.keys() <= {family.name for family in durations} and len(durations) == 8
+    assert objectives.keys() <= {family.name for family in durations} and len(durations) == 9
     for family in durations:
         *finite, last = bounds(family)
         assert last == math.inf and finite[0] == 0.001 and finite[-1] >= 2
@@ -273,12 +279,19 @@ def test_a_dead_engine_holds_nothing(telemetry: Telemetry, clock: FakeClock) -> 
     gauges = ("running", "waiting", "waiting_to_score", "kv_pages_used")
     step(
         *(telemetry, clock, 0),
-        **{"num_running": 4, "num_waiting": 3, "num_to_score": 2, "pages_used": 9},
+        **{
+            "num_running": 4,
+            "num_waiting": 3,
+            "num_waiting_batch": 1,
+            "num_to_score": 2,
+            "pages_used": 9,
+        },
         pages_total=10,
     )
-    assert [value(telemetry, f"gloss_{name}") for name in gauges] == [4, 3, 2, 9]
+    assert [total(telemetry, f"gloss_{name}") for name in gauges] == [4, 3, 2, 9]
+    assert value(telemetry, "gloss_waiting", priority="batch") == 1
     telemetry.engine_state("restarting")
-    assert [value(telemetry, f"gloss_{name}") for name in gauges] == [0, 0, 0, 0]
+    assert [total(telemetry, f"gloss_{name}") for name in gauges] == [0, 0, 0, 0]
     assert value(telemetry, "gloss_kv_pages") == 10
     assert value(telemetry, "gloss_serving") == 0
     assert value(telemetry, "gloss_state", state="restarting") == 1
@@ -340,11 +353,11 @@ def test_the_live_figures(telemetry: Telemetry, clock: FakeClock) -> None:
     telemetry.call_started("Verbalize")
     for number in range(1, 11):
         step(telemetry, clock, 0.5, num_running=4, num_waiting=2, decode_tokens=20 * number)
-        telemetry.item_queued(0.05)
-        telemetry.run_finished(0.2, 1.0)
+        telemetry.item_queued(0.05, "interactive", 40)
+        telemetry.run_finished(0.2, 1.0, "Verbalize", "interactive")
         telemetry.explanation("eos", 20, None, [])
         telemetry.watch_lag(0.25)
-    telemetry.run_finished(None, 1.0)
+    telemetry.run_finished(None, 1.0, "Explain", "batch")
     found = telemetry.stats_response()
     assert found.uptime_seconds == 5 and found.calls_in_flight == 1
     assert (found.running, found.waiting) == (4, 2)

@@ -23,12 +23,13 @@ class Admission:
         max_tokens: most tokens that those in flight may still generate, by their limits.
 
     Attributes:
+        room: of explanations and of tokens.
         num_slots: explanations that run at once.
         num_idle: explanations that are kept room for and are not there: a Watch's.
     """
 
     def __init__(self, max_explanations: int, max_tokens: int) -> None:
-        self._room = Room({"explanations": max_explanations, "tokens": max_tokens})
+        self.room = Room({"explanations": max_explanations, "tokens": max_tokens})
         self.num_slots, self.num_idle = 1, 0
         self._step_seconds: float | None = None
         self._full_step_seconds: float | None = None
@@ -37,12 +38,12 @@ class Admission:
     @property
     def num_explanations(self) -> int:
         """Explanations in flight."""
-        return self._room.taken[0]
+        return self.room.taken[0]
 
     @property
     def num_tokens(self) -> int:
         """Tokens that those in flight may still generate."""
-        return self._room.taken[1]
+        return self.room.taken[1]
 
     def check(
         self,
@@ -64,7 +65,7 @@ class Admission:
                 when to come back.
         """
         num_tokens = num_explanations * max_new_tokens
-        self._room.check(num_explanations, num_tokens, field=field, retry_after=self.retry_after())
+        self.room.check(num_explanations, num_tokens, field=field, retry_after=self.retry_after())
         if remaining is not None:
             expected = self.expected_seconds(num_explanations, max_new_tokens)
             if expected is not None and expected > remaining:
@@ -77,7 +78,7 @@ class Admission:
 
     def admit(self, num_explanations: int, max_new_tokens: int) -> Lease:
         """Let a checked call in; with each explanation that ends, it and its tokens come back."""
-        return self._room.take(num_explanations, num_explanations * max_new_tokens)
+        return self.room.take(num_explanations, num_explanations * max_new_tokens)
 
     def step(self, num_rows: int, seconds: float) -> None:
         """A step of the engine gave `num_rows` sequences a token."""

@@ -121,6 +121,11 @@ class CallLog:
         write = getattr(self._log, _EVENTS[event])
         write(event, **{name: _fact(value) for name, value in facts.items()})
 
+    @property
+    def num_lost(self) -> int:
+        """Lines that could not be written since the start."""
+        return self._writer.num_lost_ever
+
     def close(self) -> None:
         """Write what waits, for two seconds at most."""
         self._writer.close()

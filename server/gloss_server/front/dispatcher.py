@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -59,6 +60,9 @@ class Dispatcher:
     def __init__(self, settings: ServeSettings, telemetry: Telemetry, log: CallLog) -> None:
         self._settings, self._telemetry, self._log = settings, telemetry, log
         self._gate = Gate(settings)
+        for resource, (room, index) in self._gate.rooms().items():
+            read = partial(room.taken.__getitem__, index)
+            telemetry.metrics.read_in_flight(resource, room.bounds[index], read)
         self._memory = ResultMemory(settings.result_memory_seconds, settings.result_memory_bytes)
         self._runs = OpenRuns(self._memory, telemetry)
         self._intake = Intake(self._runs, self.admission, telemetry, log)
@@ -121,6 +125,8 @@ class Dispatcher:
                 seed=request.sampling.seed,
                 arrived=caller.arrived,
                 streams=request.stream,
+                method="StreamVerbalize" if request.stream else "Verbalize",
+                priority=request.priority,
             )
             self._start(run, request, permit, caller)
             return run
@@ -232,6 +238,7 @@ class Dispatcher:
     def engine_died(self, reason: str, restarts_in: float | None) -> None:
         """See Listener."""
         self.model = None
+        self._telemetry.engine_died()
         if not self.is_draining:
             self._telemetry.engine_state("restarting" if self._was_loaded else "loading")
         self._log.lifecycle(
@@ -284,6 +291,8 @@ class Dispatcher:
             seed=sampling.seed,
             arrived=caller.arrived,
             paths=paths,
+            method="Explain" if isinstance(request, ExplainRequest) else "Watch",
+            priority=request.priority if isinstance(request, ExplainRequest) else "interactive",
         )
         self._start(run, request, permit, caller)
         return run

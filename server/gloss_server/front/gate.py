@@ -57,6 +57,16 @@ class Gate:
         self._watches = Room({"watches": settings.max_queued_watches})
         self._rates = RateLimit(settings.client_tokens_per_second, settings.client_burst_seconds)
 
+    def rooms(self) -> dict[str, tuple[Room, int]]:
+        """Where each of labels.RESOURCES is counted: a room, and a place in it."""
+        return {
+            "explanations": (self.admission.room, 0),
+            "tokens": (self.admission.room, 1),
+            "texts": (self._texts, 0),
+            "text_tokens": (self._reading, 0),
+            "watches": (self._watches, 0),
+        }
+
     def verbalize(self, request: VerbalizeRequest, caller: Caller) -> Permit:
         """Let activations in.
 

@@ -179,7 +179,7 @@ class Handlers:
         elif reason == "CANCELLED":
             telemetry.cancelled(phase)
         elif failure is not None and code in ("RESOURCE_EXHAUSTED", "UNAVAILABLE"):
-            telemetry.rejected(failure.reason)
+            telemetry.rejected(failure.reason, None if call.runs else seconds)
         self._log.call(_record(call, code, reason, seconds))
 
 

@@ -102,7 +102,9 @@ class Intake:
         if run.first_token_at is None:
             run.first_token_at = ended
         for index in range(run.num_started, run.num_started + num_started):
-            self._telemetry.item_queued(max(began - run.waits_since(index), 0.0))
+            waited = max(began - run.waits_since(index), 0.0)
+            num_tokens = run.num_samples * run.max_new_tokens
+            self._telemetry.item_queued(waited, run.priority, num_tokens)
         run.num_started += num_started
 
     def _take_tokens(self, columns: TokenColumns) -> None:

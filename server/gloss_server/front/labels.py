@@ -32,6 +32,12 @@ PHASES = ("queued", "running")
 START_PHASES = ("loading", "warm_up")
 
 SKIPS = _names("SkipReason")
+PRIORITIES = _names("Priority")
+EXPLAINING_METHODS = ("Verbalize", "StreamVerbalize", "Explain")
+"""Those whose explanations are as soon there as the service is quick; a Watch's come while its
+target speaks."""
+RESOURCES = ("explanations", "tokens", "texts", "text_tokens", "watches")
+"""What is bounded in flight; see `Gate.rooms`."""
 
 ITEM_ERRORS = (
     *("ZERO_VECTOR", "NON_FINITE_VECTOR", "NON_FINITE_OUTPUT", "TEXT_TOO_LONG", "EMPTY_TEXT"),

@@ -35,7 +35,8 @@ class LineWriter:
         self._lost_line, self._capacity = lost_line, capacity
         self._lines: deque[str] = deque()
         self._changed = threading.Condition()
-        self._num_lost, self._is_torn, self._is_closing = 0, False, False
+        self._num_lost, self._num_lost_ever = 0, 0
+        self._is_torn = self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="gloss-log", daemon=True)
         self._thread.start()
 
@@ -44,11 +45,16 @@ class LineWriter:
         """Lines that were lost and not yet told of."""
         return self._num_lost
 
+    @property
+    def num_lost_ever(self) -> int:
+        """Lines that were lost, told of or not."""
+        return self._num_lost_ever
+
     def write(self, line: str) -> None:
         """Hand a line over; it has no line end yet."""
         with self._changed:
             if self._is_closing or len(self._lines) >= self._capacity:
-                self._num_lost += 1
+                self._lose()
             else:
                 self._lines.append(line)
                 self._changed.notify()
@@ -78,7 +84,11 @@ class LineWriter:
     def _put(self, line: str) -> None:
         if not self._tell_of_lost() or not self._write(line):
             with self._changed:
-                self._num_lost += 1
+                self._lose()
+
+    def _lose(self) -> None:
+        self._num_lost += 1
+        self._num_lost_ever += 1
 
     def _tell_of_lost(self) -> bool:
         """Whether nothing is untold."""

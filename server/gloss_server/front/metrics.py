@@ -7,7 +7,7 @@ with 0, so a rate sees the first event. `telemetry.py` feeds them, `metrics_serv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,6 +16,8 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
 )
+from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from gloss_server.front import buckets, labels
 
@@ -45,6 +47,20 @@ class Events:
         return {value: total for value, total in self._totals.items() if total}
 
 
+class CountedElsewhere(Collector):
+    """A counter whose value is read when it is scraped, on the thread that serves the scrape."""
+
+    def __init__(
+        self, registry: CollectorRegistry, name: str, text: str, read: Callable[[], int]
+    ) -> None:
+        self._name, self._text, self._read = name, text, read
+        registry.register(self)
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Its one sample."""
+        yield CounterMetricFamily(self._name, self._text, value=self._read())
+
+
 class Metrics:
     """All metrics of one server, in a registry of its own. Gauges read 0 until they are set."""
 
@@ -57,14 +73,38 @@ class Metrics:
         self._explanations()
         self._target()
 
+    def read_engine_process(self, pid: Callable[[], int | None]) -> None:
+        """Show the engine's process beside the front's own; None: there is none."""
+        ProcessCollector("gloss_engine", pid=lambda: pid() or "none", registry=self.registry)
+
+    def read_lines_lost(self, count: Callable[[], int]) -> None:
+        """Show how many lines the log has lost."""
+        text = "Lines that the log could not write."
+        CountedElsewhere(self.registry, "gloss_log_lines_lost_total", text, count)
+
+    def read_in_flight(self, resource: str, limit: int, count: Callable[[], int]) -> None:
+        """Show how much of a bounded resource is in flight."""
+        self.in_flight_limit[resource].set(limit)
+        self.in_flight[resource].set_function(count)
+
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(f"gloss_{name}", text, registry=self.registry)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"gloss_{name}", text, registry=self.registry)
 
+    def _gauges(self, name: str, text: str, label: str, values: Sequence[str]) -> dict[str, Gauge]:
+        family = Gauge(f"gloss_{name}", text, [label], registry=self.registry)
+        return {value: family.labels(value) for value in values}
+
     def _histogram(self, name: str, text: str, bounds: Sequence[float]) -> Histogram:
         return Histogram(f"gloss_{name}", text, buckets=bounds, registry=self.registry)
+
+    def _histograms(
+        self, name: str, text: str, bounds: Sequence[float], label: str, values: Sequence[str]
+    ) -> dict[str, Histogram]:
+        family = Histogram(f"gloss_{name}", text, [label], buckets=bounds, registry=self.registry)
+        return {value: family.labels(value) for value in values}
 
     def _events(self, name: str, text: str, label: str, values: Sequence[str]) -> Events:
         return Events(self.registry, f"gloss_{name}", text, label, values)
@@ -106,31 +146,45 @@ class Metrics:
             "phase",
             labels.PHASES,
         )
+        text = "What calls in flight have taken of what the server has room for."
+        self.in_flight = self._gauges("in_flight", text, "resource", labels.RESOURCES)
+        text = "The most that may be in flight; then calls are refused."
+        self.in_flight_limit = self._gauges("in_flight_limit", text, "resource", labels.RESOURCES)
 
     def _durations(self) -> None:
-        by_method = Histogram(
-            "gloss_call_seconds",
+        bounds = buckets.CALL_SECONDS
+        self.call_time = self._histograms(
+            "call_seconds",
             "From a call's arrival to its end, by method.",
-            ["method"],
-            buckets=buckets.CALL_SECONDS,
-            registry=self.registry,
+            *(bounds, "method", (*labels.METHODS, labels.OTHER)),
         )
-        self.call_time = {name: by_method.labels(name) for name in (*labels.METHODS, labels.OTHER)}
-        self.queue_time = self._histogram(
+        self.refusal_time = self._histogram(
+            "refusal_seconds",
+            "From the arrival of a call that nothing was run for to its refusal.",
+            bounds,
+        )
+        self.queue_time = self._histograms(
             "queue_time_seconds",
             "How long an activation waited until it began to run.",
-            buckets.CALL_SECONDS,
+            *(bounds, "priority", labels.PRIORITIES),
         )
-        self.time_to_first_token = self._histogram(
+        self.time_to_first_token = self._histograms(
             "time_to_first_token_seconds",
             "From a call's arrival to its first generated token.",
-            buckets.CALL_SECONDS,
+            *(bounds, "priority", labels.PRIORITIES),
         )
-        self.end_to_end = self._histogram(
-            "end_to_end_seconds",
+        family = Histogram(
+            "gloss_end_to_end_seconds",
             "From a call's arrival to its last explanation.",
-            buckets.CALL_SECONDS,
+            ["method", "priority"],
+            buckets=bounds,
+            registry=self.registry,
         )
+        self.end_to_end = {
+            (method, priority): family.labels(method, priority)
+            for method in labels.EXPLAINING_METHODS
+            for priority in labels.PRIORITIES
+        }
         self.inter_token_latency = self._histogram(
             "inter_token_latency_seconds",
             "Gap between the tokens of running explanations, once a step.",
@@ -142,7 +196,8 @@ class Metrics:
 
     def _engine(self) -> None:
         self.running = self._gauge("running", "Explanations that run in slots.")
-        self.waiting = self._gauge("waiting", "Activations that wait for a slot.")
+        text = "Activations that wait for a slot."
+        self.waiting = self._gauges("waiting", text, "priority", labels.PRIORITIES)
         self.waiting_to_score = self._gauge(
             "waiting_to_score", "Finished texts that wait for the AR."
         )
@@ -152,6 +207,10 @@ class Metrics:
         )
         self.pages_used = self._gauge("kv_pages_used", "Pages of the key-value cache in use.")
         self.pages = self._gauge("kv_pages", "Pages of the key-value cache there are.")
+        self.requested_tokens = self._counter(
+            "requested_tokens_total",
+            "Tokens that explanations which began to run were allowed to generate.",
+        )
         self.generated_tokens = self._counter(
             "generated_tokens_total", "Tokens generated, those of cancelled calls included."
         )
@@ -165,18 +224,24 @@ class Metrics:
         self.engine_restarts = self._counter(
             "engine_restarts_total", "Times the engine was started again after it died or hung."
         )
-        start = Gauge(
-            "gloss_engine_start_seconds",
-            "How long the engine's last start took, by phase.",
-            ["phase"],
-            registry=self.registry,
+        self.engine_deaths = self._counter(
+            "engine_deaths_total",
+            "Times the engine died, or hung and was killed, whether or not another could start.",
         )
-        self.engine_start = {phase: start.labels(phase) for phase in labels.START_PHASES}
+        text = "How long the engine's last start took, by phase."
+        self.engine_start = self._gauges("engine_start_seconds", text, "phase", labels.START_PHASES)
         self.serving = self._gauge("serving", "1 while calls are served, else 0.")
-        state = Gauge(
-            "gloss_state", "1 for the state the server is in.", ["state"], registry=self.registry
+        text = "1 for the state the server is in."
+        self.states = self._gauges("state", text, "state", labels.STATES)
+        self.device_memory = self._gauge(
+            "device_memory_bytes", "Memory the engine's device has; 0 on a CPU."
         )
-        self.states = {name: state.labels(name) for name in labels.STATES}
+        self.device_memory_reserved = self._gauge(
+            "device_memory_reserved_bytes", "Of it, what the engine's allocator holds."
+        )
+        self.device_memory_used = self._gauge(
+            "device_memory_used_bytes", "Of that, what tensors are in."
+        )
         self.build_info = Gauge(
             "gloss_build_info",
             "1; what is loaded is in the labels.",

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 
+from gloss_server.front import labels
 from gloss_server.front.call_error import CallError
 from gloss_server.front.permit import Permit
 from gloss_server.front.result_memory import ResultMemory
@@ -111,8 +112,12 @@ class OpenRuns:
         if opened.name:
             self._memory.ended(opened.name, is_kept=failure is None)
         # The target's own time says nothing of how long explanations take.
-        if failure is None and run.num_samples and not run.num_target_tokens:
+        explains = run.num_samples > 0 and run.method in labels.EXPLAINING_METHODS
+        if failure is None and explains:
             first = run.first_token_at
             self._telemetry.run_finished(
-                None if first is None else first - run.arrived, at - run.arrived
+                None if first is None else first - run.arrived,
+                at - run.arrived,
+                run.method,
+                run.priority,
             )

@@ -51,11 +51,12 @@ class Room:
         bounds: the most of each, by its name in the plural.
 
     Attributes:
+        bounds: the most of each, in the room's order.
         taken: how much of each is in flight.
     """
 
     def __init__(self, bounds: Mapping[str, int]) -> None:
-        self._names, self._bounds = tuple(bounds), tuple(bounds.values())
+        self._names, self.bounds = tuple(bounds), tuple(bounds.values())
         self.taken = [0] * len(bounds)
 
     def check(self, *amounts: int, field: str, retry_after: float) -> None:
@@ -69,7 +70,7 @@ class Room:
         Raises:
             CallError: BATCH_TOO_LARGE where there never will be, else QUEUE_FULL.
         """
-        for more, most, name in zip(amounts, self._bounds, self._names, strict=True):
+        for more, most, name in zip(amounts, self.bounds, self._names, strict=True):
             if more > most:
                 raise CallError(
                     "BATCH_TOO_LARGE",
@@ -77,7 +78,7 @@ class Room:
                     "flight at any time; send several calls",
                     field,
                 )
-        bounded = zip(self.taken, amounts, self._bounds, self._names, strict=True)
+        bounded = zip(self.taken, amounts, self.bounds, self._names, strict=True)
         for in_flight, more, most, name in bounded:
             if in_flight + more > most:
                 raise CallError(

@@ -24,6 +24,8 @@ class Run:
         seed: of the draws.
         arrived: when its call arrived, monotonic seconds.
         streams: whether tokens come one by one.
+        method: the RPC that began it.
+        priority: of its request.
 
     Attributes:
         run_id: its number towards the engine.
@@ -48,10 +50,12 @@ class Run:
         seed: int,
         arrived: float,
         streams: bool,
+        method: str = "Verbalize",
+        priority: str = "interactive",
     ) -> None:
         self.run_id, self.num_items, self.num_samples = run_id, num_items, num_samples
         self.max_new_tokens, self.seed, self.arrived = max_new_tokens, seed, arrived
-        self.streams = streams
+        self.streams, self.method, self.priority = streams, method, priority
         self.tokens: list[list[int]] = [[] for _ in range(num_items * num_samples * streams)]
         self.explanations: list[Explanation] = []
         self.texts: list[TextResult] = []

@@ -89,6 +89,9 @@ class Server:
             engine_order(settings), self, supervisor_policy(settings), worker
         )
         self._dispatcher.connect(self._supervisor)
+        metrics = self._telemetry.metrics
+        metrics.read_lines_lost(lambda: self._log.num_lost)
+        metrics.read_engine_process(lambda: self._supervisor.pid)
         self._health = health.aio.HealthServicer()
         self._servers: list[grpc.aio.Server] = []
         self._bound: dict[str, str] = {}

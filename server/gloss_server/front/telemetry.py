@@ -78,9 +78,11 @@ class Telemetry:
         if code != "OK":
             self.metrics.call_errors.count(reason or labels.OTHER)
 
-    def rejected(self, reason: str) -> None:
-        """A call was refused for the server's sake."""
+    def rejected(self, reason: str, after_seconds: float | None = None) -> None:
+        """A call was refused for the server's sake, so long after its arrival; None: it had run."""
         self.metrics.rejected.count(reason)
+        if after_seconds is not None:
+            self.metrics.refusal_time.observe(after_seconds)
 
     def expired(self, phase: str) -> None:
         """A call's deadline passed while it was queued or running."""
@@ -90,17 +92,24 @@ class Telemetry:
         """A client gave a call up while it was queued or running."""
         self.metrics.cancelled.count(phase)
 
-    def item_queued(self, seconds: float) -> None:
-        """An activation began to run after this wait."""
-        self.metrics.queue_time.observe(seconds)
+    def item_queued(self, seconds: float, priority: str, num_tokens: int) -> None:
+        """An activation began to run after this wait, and may generate so many tokens."""
+        self.metrics.queue_time[priority].observe(seconds)
+        self.metrics.requested_tokens.inc(num_tokens)
         self._quantiles["queue"].observe(seconds)
 
-    def run_finished(self, first_token_seconds: float | None, end_to_end_seconds: float) -> None:
+    def run_finished(
+        self,
+        first_token_seconds: float | None,
+        end_to_end_seconds: float,
+        method: str,
+        priority: str,
+    ) -> None:
         """A call's last explanation was there; both times are from its arrival."""
         if first_token_seconds is not None:
-            self.metrics.time_to_first_token.observe(first_token_seconds)
+            self.metrics.time_to_first_token[priority].observe(first_token_seconds)
             self._quantiles["first_token"].observe(first_token_seconds)
-        self.metrics.end_to_end.observe(end_to_end_seconds)
+        self.metrics.end_to_end[method, priority].observe(end_to_end_seconds)
         self._quantiles["end_to_end"].observe(end_to_end_seconds)
 
     def explanation(
@@ -198,12 +207,16 @@ class Telemetry:
         """Set the gauges."""
         metrics = self.metrics
         metrics.running.set(stats.num_running)
-        metrics.waiting.set(stats.num_waiting)
+        metrics.waiting["batch"].set(stats.num_waiting_batch)
+        metrics.waiting["interactive"].set(stats.num_waiting - stats.num_waiting_batch)
         metrics.waiting_to_score.set(stats.num_to_score)
         metrics.pages_used.set(stats.pages_used)
         metrics.pages.set(stats.pages_total)
         metrics.reading.set(stats.num_reading)
         metrics.watching.set(stats.num_watching)
+        metrics.device_memory.set(stats.device_bytes)
+        metrics.device_memory_reserved.set(stats.device_reserved_bytes)
+        metrics.device_memory_used.set(stats.device_used_bytes)
 
     def engine_state(self, state: str) -> None:
         """What the server can do now: loading, serving, restarting or draining."""
@@ -219,6 +232,10 @@ class Telemetry:
         """An engine is ready, after so long."""
         self.metrics.engine_start["loading"].set(load_seconds)
         self.metrics.engine_start["warm_up"].set(warm_up_seconds)
+
+    def engine_died(self) -> None:
+        """An engine's process is gone."""
+        self.metrics.engine_deaths.inc()
 
     def engine_restarted(self) -> None:
         """A new engine process was started in place of one that died or hung."""
@@ -252,6 +269,7 @@ class Telemetry:
             calls_in_flight=self._calls_in_flight,
             running=engine.num_running,
             waiting=engine.num_waiting,
+            waiting_batch=engine.num_waiting_batch,
             waiting_to_score=engine.num_to_score,
             num_slots=self._num_slots,
             kv_pages_used=engine.pages_used,

@@ -13,7 +13,7 @@ class TextRun(Run):
     """Results of an Explain or a Watch as they arrive; its items are known as they are captured.
 
     Args:
-        run_id, num_samples, max_new_tokens, seed, arrived: as for a Run.
+        run_id, num_samples, max_new_tokens, seed, arrived, method, priority: as for a Run.
         paths: the contract's names of the engine's fields, where they differ.
 
     Attributes:
@@ -34,6 +34,8 @@ class TextRun(Run):
         seed: int,
         arrived: float,
         paths: Mapping[str, str],
+        method: str = "Explain",
+        priority: str = "interactive",
     ) -> None:
         super().__init__(
             run_id=run_id,
@@ -43,6 +45,8 @@ class TextRun(Run):
             seed=seed,
             arrived=arrived,
             streams=True,
+            method=method,
+            priority=priority,
         )
         self.paths = paths
         self.opened: OpenedText | None = None
