@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -50,6 +51,16 @@ class Address:
         if port > _MAX_PORT:
             raise ValueError(f"{forms} with a port of 0 to {_MAX_PORT}")
         return cls(host=match["ipv6"] or match["host"], port=port)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches it."""
+        if self.path is not None or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     def with_port(self, port: int) -> Address:
         """The same host at the port that the system chose."""

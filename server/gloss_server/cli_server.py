@@ -25,6 +25,10 @@ def serve(
     address: kinds.Address = None,
     metrics_address: kinds.MetricsAddress = None,
     admin_address: kinds.AdminAddress = None,
+    tls_cert: kinds.ServerCert = None,
+    tls_key: kinds.ServerKey = None,
+    tls_client_ca: kinds.ClientCa = None,
+    tokens: kinds.Tokens = None,
     device: kinds.Device = None,
     dtype: kinds.Dtype = None,
     quantization: kinds.Quantization = None,
@@ -38,29 +42,10 @@ def serve(
 ) -> None:
     """Serve explanations over gRPC until SIGTERM or Ctrl-C. A flag goes before the environment
     (GLOSS_ADDRESS), the environment before the file."""
+    flags = {name: value for name, value in locals().items() if name != "config"}
     from gloss_server.settings_sources import read_settings
 
-    settings = read_settings(
-        {
-            "av": av,
-            "ar": ar,
-            "target": target,
-            "address": address,
-            "metrics_address": metrics_address,
-            "admin_address": admin_address,
-            "device": device,
-            "dtype": dtype,
-            "quantization": quantization,
-            "injection_mode": injection_mode,
-            "fve_baseline": fve_baseline,
-            "model_name": model_name,
-            "memory_fraction": memory_fraction,
-            "max_step_tokens": max_step_tokens,
-            "batch_invariant": batch_invariant,
-            "graphs": graphs,
-        },
-        config,
-    )
+    settings = read_settings(flags, config)
     from gloss_server.front.server import serve as run_server
 
     raise typer.Exit(run_server(settings))

@@ -137,6 +137,33 @@ AdminAddress = Annotated[
     str | None,
     Option(help="Health without TLS, for probes: HOST:PORT. Default: off.", show_default=False),
 ]
+ServerCert = Annotated[
+    Path | None,
+    Option(
+        "--tls-cert",
+        help="PEM file of the server's certificate chain; with it gRPC is TLS.",
+        show_default=False,
+    ),
+]
+ServerKey = Annotated[
+    Path | None,
+    Option("--tls-key", help="PEM file of the certificate's key.", show_default=False),
+]
+ClientCa = Annotated[
+    Path | None,
+    Option(
+        "--tls-client-ca",
+        help="PEM file of the authorities whose clients alone are served.",
+        show_default=False,
+    ),
+]
+Tokens = Annotated[
+    Path | None,
+    Option(
+        help="TOML file of the clients that alone are served, with their tokens.",
+        show_default=False,
+    ),
+]
 ModelName = Annotated[
     str | None,
     Option(

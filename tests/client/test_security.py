@@ -3,64 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
-import trustme
 
 from gloss_client import Client, ConfigError, RetryPolicy, TlsOptions, Unavailable
 from gloss_client.connection import Connection
+from support.certificates import Certificates
 from support.echo_server import EchoServer, echo_server
 
 ONCE = RetryPolicy(max_attempts=1)
 
 
-@dataclass(frozen=True)
-class Certificates:
-    """Files of a made-up authority.
-
-    Attributes:
-        ca, other_ca: authorities; nothing here is signed by the other.
-        cert, key: a client's.
-        server: the server's own, for localhost and gloss.test.
-    """
-
-    ca: Path
-    other_ca: Path
-    cert: Path
-    key: Path
-    server: trustme.LeafCert
-
-    def server_credentials(self, *, mutual: bool) -> grpc.ServerCredentials:
-        """With `mutual`, clients must show a certificate of the authority."""
-        return grpc.ssl_server_credentials(
-            [(self.server.private_key_pem.bytes(), self.server.cert_chain_pems[0].bytes())],
-            root_certificates=self.ca.read_bytes() if mutual else None,
-            require_client_auth=mutual,
-        )
-
-
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Made once; read only."""
-    folder = tmp_path_factory.mktemp("certificates")
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "ca.pem")
-    trustme.CA().cert_pem.write_to_path(folder / "other.pem")
-    client = authority.issue_cert("client.test")
-    client.cert_chain_pems[0].write_to_path(folder / "cert.pem")
-    client.private_key_pem.write_to_path(folder / "key.pem")
-    return Certificates(
-        ca=folder / "ca.pem",
-        other_ca=folder / "other.pem",
-        cert=folder / "cert.pem",
-        key=folder / "key.pem",
-        server=authority.issue_cert("localhost", "gloss.test"),
-    )
+    return Certificates.make(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

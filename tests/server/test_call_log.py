@@ -26,6 +26,7 @@ def record(**changes: Any) -> CallRecord:
         "method": "Verbalize",
         "request_id": "r-1",
         "peer": "ipv4:127.0.0.1:4711",
+        "client": "ipv4:127.0.0.1",
         "code": "OK",
         "reason": None,
         "seconds": 1.23456789,
@@ -75,8 +76,8 @@ def test_a_call_is_one_line_without_its_contents(file: tuple[int, Path]) -> None
     log.close()
     line, failed = read(file[1])
     assert list(line) == [
-        *("ts", "level", "event", "method", "request_id", "peer", "code", "reason", "seconds"),
-        *("queue_seconds", "first_token_seconds", "num_items", "num_tokens"),
+        *("ts", "level", "event", "method", "request_id", "peer", "client", "code", "reason"),
+        *("seconds", "queue_seconds", "first_token_seconds", "num_items", "num_tokens"),
         *("num_text_tokens", "num_target_tokens"),
     ]
     assert line["event"] == "call" and line["level"] == "info" and line["seconds"] == 1.234568

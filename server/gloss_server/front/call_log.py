@@ -35,6 +35,11 @@ _EVENTS = {
     "defect": "error",
     "restarting": "warning",
     "draining": "info",
+    "tls_reloaded": "info",
+    "tls_refused": "error",
+    "tokens_reloaded": "info",
+    "tokens_refused": "error",
+    "secret_open_to_others": "warning",
     "stopped": "info",
 }
 _FAULTS_OF_OURS = frozenset({"UNKNOWN", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
@@ -46,7 +51,8 @@ class CallRecord:
 
     Attributes:
         method: its name.
-        request_id: the caller's or the server's; peer: the caller's address.
+        request_id: the caller's or the server's; peer: the caller's address; client: its name,
+            where a token or a certificate says it, else its host.
         code: gRPC status, such as OK; reason: of the ErrorInfo, None where there is none.
         seconds: from arrival to end; queue_seconds: until the first activation began to run;
             first_token_seconds: until the first token. None: it never came to that.
@@ -58,6 +64,7 @@ class CallRecord:
     method: str
     request_id: str
     peer: str
+    client: str
     code: str
     reason: str | None
     seconds: float
@@ -100,6 +107,7 @@ class CallLog:
             "method": _cut(record.method),
             "request_id": _cut(record.request_id),
             "peer": _cut(record.peer),
+            "client": _cut(record.client),
             "code": record.code,
             "reason": record.reason,
             "seconds": _rounded(record.seconds),

@@ -22,6 +22,7 @@ from gloss_server.front.intake import Intake
 from gloss_server.front.model import ServedModel
 from gloss_server.front.open_runs import OpenRuns
 from gloss_server.front.permit import Permit
+from gloss_server.front.rate_limit import OwnRate
 from gloss_server.front.result_memory import ResultMemory
 from gloss_server.front.run import Run
 from gloss_server.front.telemetry import Telemetry
@@ -51,15 +52,22 @@ class Dispatcher:
         settings: bounds.
         telemetry: what happens is told to.
         log: the same, for events.
+        own_rate: a client's tokens per second in place of the settings'.
 
     Attributes:
         model: what is served; None while an engine loads.
         is_draining: no new calls.
     """
 
-    def __init__(self, settings: ServeSettings, telemetry: Telemetry, log: CallLog) -> None:
+    def __init__(
+        self,
+        settings: ServeSettings,
+        telemetry: Telemetry,
+        log: CallLog,
+        own_rate: OwnRate | None = None,
+    ) -> None:
         self._settings, self._telemetry, self._log = settings, telemetry, log
-        self._gate = Gate(settings)
+        self._gate = Gate(settings, own_rate)
         for resource, (room, index) in self._gate.rooms().items():
             read = partial(room.taken.__getitem__, index)
             telemetry.metrics.read_in_flight(resource, room.bounds[index], read)
@@ -263,8 +271,8 @@ class Dispatcher:
         self, caller: Caller, kind: type[_Run], begin: Callable[[], _Run]
     ) -> Iterator[_Run]:
         """The run that the caller's request_id names already, or a new one."""
-        name = caller.request_id
-        run = self._memory.find(name, caller.digest) if name else None
+        name = caller.run_name
+        run = None if name is None else self._memory.find(name, caller.digest)
         if run is None:
             run = begin()
         # The digest is of the method as well.
@@ -273,7 +281,7 @@ class Dispatcher:
             yield run
 
     def _start(self, run: Run, request: EngineRequest, permit: Permit, caller: Caller) -> None:
-        self._runs.start(run, request, permit, caller.request_id, caller.digest)
+        self._runs.start(run, request, permit, caller.run_name, caller.digest)
 
     def _start_text(
         self,

@@ -12,7 +12,8 @@ from gloss_engine.request import VerbalizeRequest
 from gloss_engine.text_request import ExplainRequest, WatchRequest
 from gloss_server.front.admission import Admission
 from gloss_server.front.permit import ExplainPermit, Permit, WatchPermit
-from gloss_server.front.rate_limit import RateLimit
+from gloss_server.front.rate_limit import OwnRate, RateLimit
+from gloss_server.front.result_memory import RunName
 from gloss_server.front.room import Room
 from gloss_server.settings import ServeSettings
 
@@ -30,6 +31,8 @@ class Caller:
         request_id: the caller's name for the request; empty: nobody can join it.
         digest: of all that was sent.
         client: whose rate it counts against.
+        owner: client whose request_ids are its own, as it has proved to be it; empty: they are
+            everybody's.
         arrived, deadline: monotonic seconds.
     """
 
@@ -38,6 +41,12 @@ class Caller:
     client: str
     arrived: float
     deadline: float
+    owner: str = ""
+
+    @property
+    def run_name(self) -> RunName | None:
+        """What its run is remembered by; None: nobody can join it."""
+        return RunName(self.owner, self.request_id) if self.request_id else None
 
 
 class Gate:
@@ -45,17 +54,20 @@ class Gate:
 
     Args:
         settings: what they are.
+        own_rate: a client's tokens per second in place of the settings'.
 
     Attributes:
         admission: of explanations; it hears how fast they drain.
     """
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, own_rate: OwnRate | None = None) -> None:
         self.admission = Admission(settings.max_queued_explanations, settings.max_queued_tokens)
         self._texts = Room({"texts": settings.max_queued_explanations})
         self._reading = Room({"tokens of texts": settings.max_queued_text_tokens})
         self._watches = Room({"watches": settings.max_queued_watches})
-        self._rates = RateLimit(settings.client_tokens_per_second, settings.client_burst_seconds)
+        self._rates = RateLimit(
+            settings.client_tokens_per_second, settings.client_burst_seconds, own_rate=own_rate
+        )
 
     def rooms(self) -> dict[str, tuple[Room, int]]:
         """Where each of labels.RESOURCES is counted: a room, and a place in it."""

@@ -21,8 +21,8 @@ from google.protobuf.message import DecodeError, Message
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_server.front.call_error import CallError
 from gloss_server.front.call_log import CallLog, CallRecord
+from gloss_server.front.caller_name import name_of
 from gloss_server.front.gate import Caller
-from gloss_server.front.rate_limit import client_of
 from gloss_server.front.run import Run
 from gloss_server.front.telemetry import Telemetry
 
@@ -51,6 +51,7 @@ class Call:
         arrived: monotonic seconds.
         deadline: the client's, or the server's cap, monotonic seconds.
         has_deadline: whether the client stated one.
+        peer: where it comes from; client: whose it is.
         request_id: the caller's, or one of ours.
         runs: what it reads, once there is any; for log and metrics.
     """
@@ -63,6 +64,7 @@ class Call:
         # A deadline of days is none: it must not keep what a caller forgot.
         self.deadline = self.arrived + (max_seconds if remaining is None else remaining)
         self.peer = context.peer()
+        self.client, self._is_proved = name_of(context)
         self.request_id = ""
         self.runs: list[Run] = []
 
@@ -79,7 +81,8 @@ class Call:
         return Caller(
             request_id=request_id,
             digest=digest,
-            client=client_of(self.peer),
+            client=self.client,
+            owner=self.client if self._is_proved else "",
             arrived=self.arrived,
             deadline=self.deadline,
         )
@@ -138,6 +141,14 @@ class Handlers:
             handlers[name] = make(behaviour, response_serializer=serializer)
         return grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers)
 
+    async def refuse(self, method: str, context: Context, failure: CallError) -> None:
+        """End a call that is not even read; log and metrics hear of it as of any other."""
+        call = Call(method, context, b"", self._max_seconds)
+        self._telemetry.call_started(method)
+        self.num_calls += 1
+        self._note(call, failure)
+        await context.abort(failure.code, str(failure), failure.trailing_metadata())
+
     def _behaviour(self, name: str, method: Method, message_class: Any) -> Callable[..., Any]:
         max_seconds = self._max_seconds_of.get(name, self._max_seconds)
 
@@ -193,6 +204,7 @@ def _record(call: Call, code: str, reason: str | None, seconds: float) -> CallRe
         method=call.method,
         request_id=call.request_id,
         peer=call.peer,
+        client=call.client,
         code=code,
         reason=reason,
         seconds=seconds,

@@ -11,7 +11,7 @@ from itertools import count
 from gloss_server.front import labels
 from gloss_server.front.call_error import CallError
 from gloss_server.front.permit import Permit
-from gloss_server.front.result_memory import ResultMemory
+from gloss_server.front.result_memory import ResultMemory, RunName
 from gloss_server.front.run import Run
 from gloss_server.front.telemetry import Telemetry
 from gloss_server.link.messages import EngineRequest
@@ -25,12 +25,12 @@ class OpenRun:
     Attributes:
         run: what has come of it.
         permit: what it has taken; None: another's permit covers it.
-        name: its request_id, empty where nobody can join it.
+        name: what others may join it by; None: nobody can.
     """
 
     run: Run
     permit: Permit | None
-    name: str
+    name: RunName | None
 
 
 class OpenRuns:
@@ -66,11 +66,11 @@ class OpenRuns:
         run: Run,
         request: EngineRequest,
         permit: Permit | None,
-        name: str = "",
+        name: RunName | None = None,
         digest: bytes = b"",
     ) -> None:
         """Send a run's request to the engine; under a name, others may join it from now on."""
-        if name:
+        if name is not None:
             self._memory.add(name, digest, run)
         self._open[run.run_id] = OpenRun(run=run, permit=permit, name=name)
         assert self.supervisor is not None
@@ -109,7 +109,7 @@ class OpenRuns:
         if opened.permit is not None:
             opened.permit.close(run.num_tokens + run.num_target_tokens)
         run.end(at, failure)
-        if opened.name:
+        if opened.name is not None:
             self._memory.ended(opened.name, is_kept=failure is None)
         # The target's own time says nothing of how long explanations take.
         explains = run.num_samples > 0 and run.method in labels.EXPLAINING_METHODS

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from gloss_server.front.call_error import CallError
 
 _MAX_CLIENTS = 10_000
+OwnRate = Callable[[str], float | None]
+"""A client's own tokens per second, by its name; None: it has none of its own."""
 
 
 @dataclass(slots=True)
@@ -30,6 +32,7 @@ class RateLimit:
         tokens_per_second: at which a bucket fills; None: no limit.
         burst_seconds: for how long it fills.
         clock: monotonic, seconds.
+        own_rate: the same of clients that have their own.
     """
 
     def __init__(
@@ -37,9 +40,10 @@ class RateLimit:
         tokens_per_second: float | None,
         burst_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        own_rate: OwnRate | None = None,
     ) -> None:
-        self._rate, self._clock = tokens_per_second, clock
-        self._capacity = 0.0 if tokens_per_second is None else tokens_per_second * burst_seconds
+        self._usual_rate, self._own_rate = tokens_per_second, own_rate
+        self._burst_seconds, self._clock = burst_seconds, clock
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def charge(self, client: str, num_tokens: int) -> None:
@@ -48,39 +52,46 @@ class RateLimit:
         Raises:
             CallError: RATE_LIMITED, with when the bucket holds something again.
         """
-        if self._rate is None:
+        rate = self._rate(client)
+        if rate is None:
             return
-        bucket = self._filled(client, self._rate)
+        bucket = self._filled(client, rate)
         if bucket.level <= 0:
             raise CallError(
                 "RATE_LIMITED",
-                f"this client has asked for more than {self._rate:g} tokens per second; come back "
+                f"this client has asked for more than {rate:g} tokens per second; come back "
                 "later, or ask for fewer explanations or tokens",
-                retry_after=max(-bucket.level / self._rate, 1e-3),
+                retry_after=max(-bucket.level / rate, 1e-3),
             )
         bucket.level -= num_tokens
 
     def spend(self, client: str, num_tokens: int) -> None:
         """Take tokens of a call that has begun already: it is not refused."""
-        if self._rate is not None:
-            self._filled(client, self._rate).level -= num_tokens
+        rate = self._rate(client)
+        if rate is not None:
+            self._filled(client, rate).level -= num_tokens
 
     def refund(self, client: str, num_tokens: int) -> None:
         """Give back what a call did not generate."""
-        if self._rate is not None and client in self._buckets:
+        rate = self._rate(client)
+        if rate is not None and client in self._buckets:
             bucket = self._buckets[client]
-            bucket.level = min(bucket.level + num_tokens, self._capacity)
+            bucket.level = min(bucket.level + num_tokens, rate * self._burst_seconds)
+
+    def _rate(self, client: str) -> float | None:
+        own = None if self._own_rate is None else self._own_rate(client)
+        return self._usual_rate if own is None else own
 
     def _filled(self, client: str, rate: float) -> _Bucket:
         """A client's bucket as it is now; the one of who has been away longest makes room."""
-        now = self._clock()
+        now, capacity = self._clock(), rate * self._burst_seconds
         bucket = self._buckets.pop(client, None)
         if bucket is None:
-            bucket = _Bucket(self._capacity, now)
+            bucket = _Bucket(capacity, now)
             if len(self._buckets) >= _MAX_CLIENTS:
                 self._buckets.popitem(last=False)
         else:
-            bucket.level = min(bucket.level + (now - bucket.at) * rate, self._capacity)
+            bucket.level = min(bucket.level + (now - bucket.at) * rate, capacity)
             bucket.at = now
         self._buckets[client] = bucket
         return bucket

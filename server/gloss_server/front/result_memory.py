@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gloss_server.front.call_error import CallError
 from gloss_server.front.run import Run
@@ -17,6 +18,18 @@ from gloss_server.front.run import Run
 _EXPLANATION_BYTES, _TOKEN_BYTES, _VALUE_BYTES = 720, 84, 200
 """What an explanation, each of its tokens and, on average, each small value take as Python objects
 (tracemalloc, 64-bit)."""
+
+
+class RunName(NamedTuple):
+    """What others may join a run by.
+
+    Attributes:
+        owner: client whose request_ids are its own; empty: they are everybody's.
+        request_id: the caller's name for the request.
+    """
+
+    owner: str
+    request_id: str
 
 
 @dataclass(kw_only=True)
@@ -39,14 +52,14 @@ class ResultMemory:
         self, seconds: float, max_bytes: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._seconds, self._max_bytes, self._clock = seconds, max_bytes, clock
-        self._memories: dict[str, _Memory] = {}
-        self._ended: dict[str, _Memory] = {}
+        self._memories: dict[RunName, _Memory] = {}
+        self._ended: dict[RunName, _Memory] = {}
         self.num_bytes = 0
 
     def __len__(self) -> int:
         return len(self._memories)
 
-    def find(self, request_id: str, digest: bytes) -> Run | None:
+    def find(self, name: RunName, digest: bytes) -> Run | None:
         """The run to join, or None.
 
         Args:
@@ -56,27 +69,27 @@ class ResultMemory:
             CallError: the id belongs to another request.
         """
         self._forget_old()
-        memory = self._memories.get(request_id)
+        memory = self._memories.get(name)
         if memory is None:
             return None
         if memory.digest != digest:
             raise CallError(
                 "REQUEST_ID_REUSED",
-                f"request_id: {request_id[:64]!r} named another request within the last "
+                f"request_id: {name.request_id[:64]!r} named another request within the last "
                 f"{self._seconds:g} s; every request needs an id of its own",
                 "request_id",
             )
         return memory.run
 
-    def add(self, request_id: str, digest: bytes, run: Run) -> None:
+    def add(self, name: RunName, digest: bytes, run: Run) -> None:
         """Remember a run that begins."""
-        self._memories[request_id] = _Memory(digest=digest, run=run)
+        self._memories[name] = _Memory(digest=digest, run=run)
 
-    def ended(self, request_id: str, is_kept: bool) -> None:
+    def ended(self, name: RunName, is_kept: bool) -> None:
         """A remembered run has ended; one that is not kept is forgotten."""
-        memory = self._memories[request_id]
+        memory = self._memories[name]
         if not is_kept or self._seconds == 0:
-            del self._memories[request_id]
+            del self._memories[name]
             return
         run = memory.run
         memory.num_bytes = (
@@ -85,16 +98,16 @@ class ResultMemory:
             + run.num_values * _VALUE_BYTES
         )
         self.num_bytes += memory.num_bytes
-        self._ended[request_id] = memory
+        self._ended[name] = memory
         self._forget_old()
 
     def _forget_old(self) -> None:
         """Forget what is too old or too much, oldest first."""
         earliest = self._clock() - self._seconds
         while self._ended:
-            request_id, memory = next(iter(self._ended.items()))
+            name, memory = next(iter(self._ended.items()))
             assert memory.run.ended_at is not None
             if memory.run.ended_at >= earliest and self.num_bytes <= self._max_bytes:
                 return
-            del self._ended[request_id], self._memories[request_id]
+            del self._ended[name], self._memories[name]
             self.num_bytes -= memory.num_bytes

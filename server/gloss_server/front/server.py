@@ -25,6 +25,7 @@ from grpc_reflection.v1alpha import reflection
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_server.address import Address
 from gloss_server.command_error import CommandError
+from gloss_server.front.authentication import Authentication
 from gloss_server.front.call_error import CallError
 from gloss_server.front.call_log import CallLog
 from gloss_server.front.dispatcher import Dispatcher
@@ -32,6 +33,7 @@ from gloss_server.front.engine_order import engine_order, supervisor_policy
 from gloss_server.front.handlers import Handlers
 from gloss_server.front.metrics_server import MetricsServer
 from gloss_server.front.safe_parsing import SafeParsing
+from gloss_server.front.security import Security
 from gloss_server.front.service import GlossService
 from gloss_server.front.stream_writer import StreamWriter
 from gloss_server.front.telemetry import Telemetry
@@ -78,7 +80,8 @@ class Server:
         self._settings = settings
         self._log = CallLog(settings.log_level, settings.log_explanations)
         self._telemetry = Telemetry()
-        self._dispatcher = Dispatcher(settings, self._telemetry, self._log)
+        self._security = Security(settings, self._log)
+        self._dispatcher = Dispatcher(settings, self._telemetry, self._log, self._security.own_rate)
         self._handlers = Handlers(
             self._telemetry,
             self._log,
@@ -156,7 +159,9 @@ class Server:
 
     async def _listen(self) -> None:
         """Open the service's port, and the admin port if there is one."""
-        server = self._make_server()
+        clients = self._security.clients
+        guards = () if clients is None else (Authentication(clients, self._handlers),)
+        server = self._make_server(guards)
         streams = StreamWriter()
         service = GlossService(self._settings, self._dispatcher, self._telemetry, streams)
         texts = TextService(self._settings, self._dispatcher, streams)
@@ -166,20 +171,33 @@ class Server:
         if self._settings.reflects:
             names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
-        await self._open(server, "address", Address.parse(self._settings.address, unix=True))
+        address = Address.parse(self._settings.address, unix=True)
+        await self._open(server, "address", address, self._security.credentials)
         if self._settings.admin_address is not None:
+            # In the clear and for everybody: nothing but health is there.
             admin = self._make_server()
             health_pb2_grpc.add_HealthServicer_to_server(self._health, admin)
             await self._open(admin, "admin", Address.parse(self._settings.admin_address))
 
-    def _make_server(self) -> grpc.aio.Server:
-        return grpc.aio.server(interceptors=(SafeParsing(),), options=_options(self._settings))
+    def _make_server(self, guards: Sequence[grpc.aio.ServerInterceptor] = ()) -> grpc.aio.Server:
+        return grpc.aio.server(
+            interceptors=(*guards, SafeParsing()), options=_options(self._settings)
+        )
 
-    async def _open(self, server: grpc.aio.Server, name: str, address: Address) -> None:
+    async def _open(
+        self,
+        server: grpc.aio.Server,
+        name: str,
+        address: Address,
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
         flag = "--address" if name == "address" else "--admin-address"
         try:
             _check_free(address)
-            port = server.add_insecure_port(str(address))
+            if credentials is None:
+                port = server.add_insecure_port(str(address))
+            else:
+                port = server.add_secure_port(str(address), credentials)
         except (OSError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "gRPC cannot bind it"
             raise CommandError(
@@ -275,6 +293,9 @@ def _options(settings: ServeSettings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", -1),
+        # Between the two gRPC refuses at random, the likelier the larger.
+        ("grpc.max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
         # Two servers that share a port would split its connections at random.
         ("grpc.so_reuseport", 0),
         # Clients may ping every 10 s, also between calls, and are not thrown out for it. With

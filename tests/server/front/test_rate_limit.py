@@ -64,6 +64,29 @@ def test_a_refund_never_makes_more_than_a_full_bucket() -> None:
         limit.charge("a", 1)
 
 
+def test_clients_with_a_rate_of_their_own() -> None:
+    clock, own = Clock(), {"fast": 1000.0}
+    limit = RateLimit(10.0, 2.0, clock, own.get)
+    for client, most in (("slow", 20), ("fast", 2000)):
+        limit.charge(client, most)
+        with pytest.raises(CallError, match=f"more than {most // 2} tokens per second"):
+            limit.charge(client, 1)
+    clock.now += 1
+    limit.charge("fast", 1000)
+    # As a file says it that was read again.
+    own["fast"] = 1.0
+    limit.refund("fast", 1_000_000)
+    limit.charge("fast", 2)
+    with pytest.raises(CallError, match="more than 1 tokens per second"):
+        limit.charge("fast", 1)
+    alone = RateLimit(None, 2.0, clock, {"slow": 1.0}.get)
+    alone.charge("slow", 2)
+    with pytest.raises(CallError):
+        alone.charge("slow", 1)
+    for _ in range(100):
+        alone.charge("fast", 10**9)
+
+
 def test_no_limit() -> None:
     limit = RateLimit(None, 30.0)
     for _ in range(100):
