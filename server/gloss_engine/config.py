@@ -89,6 +89,8 @@ class EngineConfig:
         num_watches: most sequences the target generates at once.
         max_watch_tokens: most tokens of one of them.
         watch_max_pending: most unfinished activations of a Watch that states no bound.
+        batch_share: share of what is done while both priorities wait that goes to batch, between 0
+            and 1: of starts for activations, of tokens for texts that the target reads.
     """
 
     device: str = "auto"
@@ -119,6 +121,7 @@ class EngineConfig:
     num_watches: int = 8
     max_watch_tokens: int = 1024
     watch_max_pending: int = 64
+    batch_share: float = 0.125
 
     def __post_init__(self) -> None:
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
@@ -138,10 +141,10 @@ class EngineConfig:
             raise ConfigError(
                 f"memory_fraction: got {self.memory_fraction!r}, expected more than 0, at most 1"
             )
-        if not (_is_number(self.target_share) and 0 < self.target_share < 1):
-            raise ConfigError(
-                f"target_share: got {self.target_share!r}, expected more than 0, less than 1"
-            )
+        for name in ("target_share", "batch_share"):
+            value = getattr(self, name)
+            if not (_is_number(value) and 0 < value < 1):
+                raise ConfigError(f"{name}: got {value!r}, expected more than 0, less than 1")
         for name, least in _LEAST.items():
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool)

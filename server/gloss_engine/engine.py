@@ -114,6 +114,7 @@ class Engine:
             score_seconds=0.0 if self.scores is None else self.scores.seconds,
             num_running=len(self.scheduler.running),
             num_waiting=self.scheduler.num_waiting,
+            num_waiting_batch=self.scheduler.num_waiting_batch,
             num_to_score=0 if self.scores is None else len(self.scores),
             pages_used=self.scheduler.allocator.num_used,
             **({} if self._device_memory is None else self._device_memory.stats()),

@@ -299,5 +299,6 @@ def machinery(
         config.max_prefill_tokens,
         config.resolve_max_step_tokens(),
         sizes,
+        config.batch_share,
     )
     return runner, scheduler

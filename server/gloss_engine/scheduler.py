@@ -2,7 +2,8 @@
 
 A sequence keeps its slot while it runs, and who starts takes the lowest free one; rows are closed
 up only where that makes the next step smaller. Pages for a sequence's whole limit are reserved when
-it starts, so nothing is ever preempted. Items start in arrival order.
+it starts, so nothing is ever preempted. Which items start next is said by `waiting.py`; no other
+starts before them because it needs less.
 
 An item's suffix is prefilled up to its last token; that token is the first that its sequence
 decodes, in the same step. The samples of an item share one prefill: they start a step later, each
@@ -18,11 +19,11 @@ import heapq
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 
 from gloss_engine.kv.allocator import BlockAllocator
 from gloss_engine.sequence import Item, Sequence
 from gloss_engine.step_shape import StepSizes
+from gloss_engine.waiting import WaitingItems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,7 @@ class Scheduler:
         max_prefill_tokens: most suffix tokens prefilled in one step (one item always goes).
         max_step_tokens: the same, decode rows included, while sequences run; None: no bound.
         sizes: what steps may be like.
+        batch_share: share of the starts that batch items get while interactive ones wait too.
     """
 
     def __init__(
@@ -90,12 +92,13 @@ class Scheduler:
         max_prefill_tokens: int,
         max_step_tokens: int | None = None,
         sizes: StepSizes | None = None,
+        batch_share: float = 0.125,
     ) -> None:
         assert num_slots >= 1 and suffix_len >= 2
         self.allocator, self.num_slots, self.suffix_len = allocator, num_slots, suffix_len
         self.max_prefill_items = max(1, max_prefill_tokens // (suffix_len - 1))
         self.max_step_tokens, self.sizes = max_step_tokens, sizes or StepSizes.exact()
-        self.waiting: deque[Item] = deque()
+        self.waiting = WaitingItems(batch_share)
         self.forking: deque[Item] = deque()
         self.running: dict[int, Sequence] = {}
         self._free_slots = list(range(num_slots))
@@ -111,6 +114,11 @@ class Scheduler:
         """Items that still have samples to start."""
         return len(self.waiting) + len(self.forking)
 
+    @property
+    def num_waiting_batch(self) -> int:
+        """Of them, those of priority batch."""
+        return self.waiting.num_batch + sum(item.priority == "batch" for item in self.forking)
+
     def pages_needed(self, max_new_tokens: int, num_samples: int) -> int:
         """Pages one item needs to make progress; more than the pool has can never run."""
         whole = self._sequence_pages(max_new_tokens)
@@ -118,7 +126,7 @@ class Scheduler:
 
     def add(self, item: Item) -> None:
         """Queue an item."""
-        self.waiting.append(item)
+        self.waiting.add(item)
 
     def cancel(self, request_id: str) -> tuple[list[Item], list[Sequence]]:
         """Take a request out.
@@ -126,16 +134,11 @@ class Scheduler:
         Returns:
             Its items that still had samples to start, and its sequences that ran.
         """
-        dropped = [
-            item
-            for queue in (self.forking, self.waiting)
-            for item in queue
-            if item.request_id == request_id
-        ]
+        dropped = [item for item in self.forking if item.request_id == request_id]
         for item in dropped:
             self.allocator.free(item.suffix_pages)
             item.suffix_pages = []
-        self.waiting = deque(item for item in self.waiting if item.request_id != request_id)
+        dropped += self.waiting.drop(request_id)
         self.forking = deque(item for item in self.forking if item.request_id != request_id)
         leaving = [s for s in self.running.values() if s.item.request_id == request_id]
         self.retire(leaving)
@@ -151,8 +154,8 @@ class Scheduler:
         self.retire(spent)
         plan = StepPlan()
         self._fork_prefilled(plan)
-        for _ in range(self.sizes.startable(self._num_admissible())):
-            self._admit(plan)
+        for item in self.waiting.take(self.sizes.startable(self._num_admissible())):
+            self._admit(item, plan)
         if plan.prefills or self.running:
             # No plan without work is run, and no slot or page changes hands before one that is.
             plan.idle, self._idle = self._idle, []
@@ -212,7 +215,7 @@ class Scheduler:
             room = (self.max_step_tokens - len(self.running)) // (self.suffix_len - 1)
             limit = min(limit, max(1, room))
         admissible = 0
-        for item in islice(self.waiting, limit):
+        for item in self.waiting.first(limit):
             samples, limit_tokens = item.num_samples, item.sampling.max_new_tokens
             if num_slots < 1 or num_pages < self.pages_needed(limit_tokens, samples):
                 break
@@ -221,9 +224,8 @@ class Scheduler:
             num_pages -= samples * self._sequence_pages(limit_tokens)
         return admissible
 
-    def _admit(self, plan: StepPlan) -> None:
-        """Prefill the first waiting item; a single sample of it starts at once."""
-        item = self.waiting.popleft()
+    def _admit(self, item: Item, plan: StepPlan) -> None:
+        """Prefill an item; a single sample of it starts at once."""
         item.suffix_pages = self._allocate(self._suffix_pages, plan)
         plan.prefills.append(Prefill(item=item, pages=tuple(item.suffix_pages)))
         if item.num_samples == 1:

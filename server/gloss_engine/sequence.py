@@ -25,6 +25,7 @@ class Item:
         activation: [d_model] float32, for the runner; the scheduler never looks at it.
         place: its row of the prefill buffer, where it has been written; 0: it has none yet and
             `activation` is written when its prefill starts.
+        priority: the request's.
         num_forked: sequences that have started.
         suffix_pages: pages of its prefilled suffix, between the prefill and the last fork.
     """
@@ -37,6 +38,7 @@ class Item:
     num_samples: int
     activation: Tensor
     place: int = 0
+    priority: str = "interactive"
     num_forked: int = 0
     suffix_pages: list[int] = field(default_factory=list)
 

@@ -27,8 +27,9 @@ class EngineStats:
         num_waiting_batch: of the latter, those of priority batch.
         num_to_score: finished texts that wait for the AR.
         pages_used, pages_total: private pages.
-        num_reading: texts and prompts that the target reads or that wait for it.
-        num_watching: watches whose target generates.
+        num_reading: texts and prompts that the target reads or that wait for it, also those of
+            Watches that wait for a slot.
+        num_watching: Watches whose prompt has been read.
         target_tokens_read, target_tokens_generated: tokens the target ran of texts, and made.
         captured: activations read; capture_seconds: time the target's passes took.
         skipped: generated tokens that were not explained, by reason.

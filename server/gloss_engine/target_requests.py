@@ -94,6 +94,7 @@ class TargetRequests:
                 kind=EXPLAIN,
                 text=TextToRead(token_ids=ids, positions=positions),
                 layer_index=self.work.target.layer_index,
+                priority=request.priority,
             )
         )
 
@@ -160,6 +161,7 @@ class TargetRequests:
                     kind=CAPTURE,
                     text=TextToRead(token_ids=ids, positions=positions),
                     layer_index=layer,
+                    priority=request.priority,
                     index=index,
                 )
             )

@@ -100,6 +100,11 @@ class WatchRequest:
     score: bool | None = None
     stream: bool = False
 
+    @property
+    def priority(self) -> str:
+        """Somebody watches."""
+        return "interactive"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaptureRequest:
@@ -114,6 +119,11 @@ class CaptureRequest:
     inputs: tuple[TextInput, ...]
     positions: Positions = field(default_factory=Positions)
     layer_index: int | None = None
+
+    @property
+    def priority(self) -> str:
+        """Nobody waits for one of its texts."""
+        return "batch"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from gloss_engine.capture.positions import Positions
 from gloss_engine.errors import ItemError, RequestError
 from gloss_engine.facts import ModelFacts
-from gloss_engine.request import Explaining, TextRequest, VerbalizeRequest
+from gloss_engine.request import PRIORITIES, Explaining, TextRequest, VerbalizeRequest
 from gloss_engine.scheduler import Scheduler
 from gloss_engine.text_request import CaptureRequest, TextInput, WatchRequest
 
@@ -51,6 +51,12 @@ def check_explaining(
             "INVALID_SAMPLES",
             "num_samples",
             f"num_samples: got {request.num_samples!r}, expected a whole number, 1 or more",
+        )
+    if request.priority not in PRIORITIES:
+        raise RequestError(
+            "INVALID_PRIORITY",
+            "priority",
+            f"priority: got {request.priority!r}, expected one of {', '.join(PRIORITIES)}",
         )
     if request.score and not can_score:
         raise RequestError(

@@ -61,6 +61,7 @@ class Verbalizations:
                 num_samples=samples,
                 activation=row.activation,
                 place=row.buffer_place,
+                priority=opened.request.priority,
             )
             if at not in errors:
                 self.scheduler.add(item)

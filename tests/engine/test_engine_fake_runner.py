@@ -18,7 +18,7 @@ from gloss_engine.engine import Engine
 from gloss_engine.errors import RequestError
 from gloss_engine.facts import ModelFacts
 from gloss_engine.kv.allocator import BlockAllocator
-from gloss_engine.request import FINISH_REASONS, Explanation, VerbalizeRequest
+from gloss_engine.request import FINISH_REASONS, PRIORITIES, Explanation, VerbalizeRequest
 from gloss_engine.runner import Runner, StepResult
 from gloss_engine.sampling import SamplingParams
 from gloss_engine.scheduler import Scheduler, StepPlan
@@ -117,9 +117,9 @@ def _engine(
     return engine, fake
 
 
-def _ones(n: int) -> VerbalizeRequest:
-    sampling = SamplingParams(max_new_tokens=8)
-    return VerbalizeRequest(activations=torch.ones(n, D_MODEL), sampling=sampling)
+def _ones(n: int, priority: str = "interactive") -> VerbalizeRequest:
+    sampling, rows = SamplingParams(max_new_tokens=8), torch.ones(n, D_MODEL)
+    return VerbalizeRequest(activations=rows, sampling=sampling, priority=priority)
 
 
 def _sound(rows: torch.Tensor) -> torch.Tensor:
@@ -141,6 +141,7 @@ def requests(draw: st.DrawFn) -> VerbalizeRequest:
         num_samples=draw(st.integers(1, 4)),
         sampling=sampling,
         stream=draw(st.booleans()),
+        priority=draw(st.sampled_from(PRIORITIES)),
     )
 
 
@@ -261,6 +262,25 @@ def test_everything_comes_out_once(
     num_items = sum(len(request.activations) for request in ledger.requests.values())
     assert len(runner.released.union(runner.slots.prefilled)) == num_items, "held for ever"
     assert len(runner.slots.started) == len(set(runner.slots.started))
+
+
+def test_interactive_requests_start_before_batch_ones() -> None:
+    """But for batch's share: one in eight starts."""
+    engine, _ = _engine(0, num_slots=1)
+    engine.submit(_ones(3, "batch"), "b")
+    engine.submit(_ones(15), "i")
+    assert (engine.stats().num_waiting, engine.stats().num_waiting_batch) == (18, 3)
+    started = []
+    while engine.has_work:
+        started += [name for name, _ in engine.step().started]
+    assert "".join(started) == "iiiiiiibiiiiiiibib"
+    assert (engine.stats().num_waiting, engine.stats().num_waiting_batch) == (0, 0)
+
+
+def test_a_priority_that_is_none_is_refused() -> None:
+    engine, _ = _engine(0)
+    with pytest.raises(RequestError, match="priority: got 'low', expected one of interactive, ba"):
+        engine.submit(_ones(1, "low"))
 
 
 def test_names_that_callers_choose_do_not_collide_with_made_ones() -> None:

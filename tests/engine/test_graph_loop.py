@@ -132,7 +132,7 @@ def test_nan_stays_with_its_sequence(pairs: dict[str, Pair], lag: int, page_size
     clean = {(e.index, e.sample): e.token_ids for e in engine.verbalize(sent)}
     engine.submit(sent, "r")
     for index in (1, 4, 5, 10):
-        engine.scheduler.waiting[index].activation.fill_(torch.nan)
+        list(engine.scheduler.waiting)[index].activation.fill_(torch.nan)
     found = drain(engine)
     for (_, index, sample), result in found.items():
         if index in (1, 4, 5, 10):

@@ -79,7 +79,7 @@ def test_a_poisoned_activation_stays_alone_on_kernels(pairs: dict[str, Pair]) ->
     reference = small_engine(pairs["qwen2"].av, **settings)
     alone = reference.verbalize(request(rows[:1], **sampling))
     engine.submit(request(rows, **sampling), "both")
-    engine.scheduler.waiting[1].activation.fill_(torch.nan)
+    list(engine.scheduler.waiting)[1].activation.fill_(torch.nan)
     results = sorted(drain(engine).items())
     assert results[0][1].token_ids == alone[0].token_ids
     assert results[1][1].error is not None

@@ -107,7 +107,7 @@ def _capture(engine: Engine, indices: tuple[int, ...]) -> list[int]:
     buffer = engine.runner.prefill_buffer
     places = buffer.reserve(len(indices))
     for index, place in zip(indices, places, strict=True):
-        item = engine.scheduler.waiting[index]
+        item = list(engine.scheduler.waiting)[index]
         buffer.write(item.activation[None], torch.tensor([place]))
         if place:
             item.place, item.activation = place, torch.full_like(item.activation, torch.nan)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gloss_engine.kv.allocator import BlockAllocator
+from gloss_engine.request import PRIORITIES
 from gloss_engine.sampling import SamplingParams
 from gloss_engine.scheduler import Scheduler
 from gloss_engine.sequence import Item
@@ -16,7 +17,9 @@ from gloss_engine.step_shape import StepSizes
 from support.slot_rows import SlotRows
 
 
-def _item(name: str, num_samples: int = 1, max_new_tokens: int = 4) -> Item:
+def _item(
+    name: str, num_samples: int = 1, max_new_tokens: int = 4, priority: str = "interactive"
+) -> Item:
     return Item(
         request_id=name,
         index=0,
@@ -25,6 +28,7 @@ def _item(name: str, num_samples: int = 1, max_new_tokens: int = 4) -> Item:
         sampling=SamplingParams(max_new_tokens=max_new_tokens),
         num_samples=num_samples,
         activation=torch.ones(1),
+        priority=priority,
     )
 
 
@@ -64,13 +68,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         num_samples=st.integers(1, 5),
         max_new_tokens=st.integers(1, 12),
         request=st.integers(0, 3),
+        priority=st.sampled_from(PRIORITIES),
     )
-    def arrive(self, num_samples: int, max_new_tokens: int, request: int) -> None:
+    def arrive(self, num_samples: int, max_new_tokens: int, request: int, priority: str) -> None:
         """An item that fits the pool, as validation sees to."""
         needed = self.scheduler.pages_needed(max_new_tokens, num_samples)
         if needed > self.allocator.capacity:
             return
-        item = _item(f"r{request}", num_samples, max_new_tokens)
+        item = _item(f"{priority}{request}", num_samples, max_new_tokens, priority)
         item.index = self.num_added
         self.num_added += 1
         self.scheduler.add(item)
@@ -79,7 +84,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     def step(self) -> None:
         had_work = self.scheduler.has_work
         waiting, running = len(self.scheduler.waiting), len(self.scheduler.running)
+        order = list(self.scheduler.waiting)
         plan = self.scheduler.schedule()
+        assert [p.item for p in plan.prefills] == order[: len(plan.prefills)], "not their turn"
         assert plan.has_work or not had_work or running, "work, and nothing of it runs"
         if not plan.has_work:
             return
@@ -102,9 +109,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.retire(chosen)
         self.scheduler.retire(chosen[:1])
 
-    @rule(request=st.integers(0, 3))
-    def cancel(self, request: int) -> None:
-        name, scheduler = f"r{request}", self.scheduler
+    @rule(request=st.integers(0, 3), priority=st.sampled_from(PRIORITIES))
+    def cancel(self, request: int, priority: str) -> None:
+        name, scheduler = f"{priority}{request}", self.scheduler
         queued = {i for i in (*scheduler.waiting, *scheduler.forking) if i.request_id == name}
         running = {s for s in scheduler.running.values() if s.item.request_id == name}
         dropped, leaving = scheduler.cancel(name)
@@ -128,7 +135,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.allocator.num_free + len(owned) == self.allocator.capacity
 
     def teardown(self) -> None:
-        """Everything ends, in order of arrival, each item prefilled once."""
+        """Everything ends, each item prefilled once, those of a request in order of arrival."""
         if not hasattr(self, "scheduler"):
             return
         for _ in range(1000):
@@ -139,12 +146,18 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.every_slot_and_page_has_one_owner()
         assert not self.scheduler.has_work and self.allocator.num_used == 0
         order = [item.index for item in self.rows.prefilled]
-        assert order == sorted(set(order)), "items overtook each other, or ran twice"
+        assert len(order) == len(set(order)), "an item ran twice"
+        for name in {item.request_id for item in self.rows.prefilled}:
+            own = [item.index for item in self.rows.prefilled if item.request_id == name]
+            assert own == sorted(own), "items of one request overtook each other"
         forked = [(item.index, sample) for item, sample in self.rows.started]
         assert len(set(forked)) == len(forked)
         several = [pair for pair, (item, _) in zip(forked, self.rows.started, strict=True)
                    if item.num_samples > 1]  # fmt: skip
-        assert several == sorted(several), "samples overtook each other"
+        begun = [index for index in order if index in {index for index, _ in several}]
+        assert several == sorted(several, key=lambda pair: (begun.index(pair[0]), pair[1])), (
+            "samples overtook each other"
+        )
 
 
 TestSchedulerMachine = SchedulerMachine.TestCase

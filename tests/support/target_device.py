@@ -93,6 +93,7 @@ def _jobs(index: int, length: int) -> Job:
         kind=CAPTURE if index % 2 else EXPLAIN,
         text=TextToRead(token_ids=(5,) * length, positions=tuple(range(0, length, 1 + index % 3))),
         layer_index=index % 2,
+        priority="batch" if index % 2 else "interactive",
     )
 
 

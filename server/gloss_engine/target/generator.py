@@ -111,6 +111,11 @@ class Generator:
         return len(self.running) + len(self.waiting)
 
     @property
+    def num_generating(self) -> int:
+        """Watches whose prompt has been read."""
+        return len(self._begun())
+
+    @property
     def is_speaking(self) -> bool:
         """Whether a Watch runs whose prompt has been read."""
         return any(watch.num_launched for watch in self.running.values())
@@ -148,8 +153,7 @@ class Generator:
 
     def due(self, now: float) -> list[Watch]:
         """Those whose next step may run now."""
-        started = [w for w in self.running.values() if w.num_launched or w in self._starting]
-        return [w for w in started if not w.ended and not w.is_launched and w.due <= now]
+        return [w for w in self._begun() if not w.ended and not w.is_launched and w.due <= now]
 
     @torch.inference_mode()
     def launch(self, now: float) -> LaunchedTokens:
@@ -195,6 +199,9 @@ class Generator:
         if self.sizes.rows is not None:
             self.slots.warm_up()
             self.graphs.warm_up()
+
+    def _begun(self) -> list[Watch]:
+        return [w for w in self.running.values() if w.num_launched or w in self._starting]
 
     def _change_rows(self, due: list[Watch]) -> None:
         """Write the rows that change hands, and who waits in this step."""

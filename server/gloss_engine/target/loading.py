@@ -73,7 +73,7 @@ def target_machinery(
     target = explained.target
     reader = TextReader(target, config.max_read_tokens, buffer)
     if explained.cache is None:
-        return TargetWork(target, reader, None)
+        return TargetWork(target, reader, None, batch_share=config.batch_share)
     decoder, longest = target.decoder, _longest(target, config)
     page_size = explained.cache.keys.shape[3]
     limits = SlotLimits(
@@ -87,7 +87,8 @@ def target_machinery(
     allocator = BlockAllocator(explained.cache.keys.shape[1], page_size)
     sizes = config.step_sizes(config.num_watches, 0, longest)
     generator = Generator(step, explained.cache, allocator, sizes, buffer)
-    return TargetWork(target, reader, generator, config.read_budget_ms / 1e3)
+    budget = config.read_budget_ms / 1e3
+    return TargetWork(target, reader, generator, budget, config.batch_share)
 
 
 def with_target(info: ModelInfo, target: Target, config: EngineConfig) -> ModelInfo:

@@ -64,6 +64,7 @@ class TargetWork:
         reader: reads texts.
         generator: goes on from prompts; None for a target that only reads.
         budget_seconds: about how long a pass over texts may take while a Watch runs.
+        batch_share: share of the tokens that batch texts get while interactive ones wait too.
 
     Attributes:
         tokens_read, tokens_generated, captured: totals.
@@ -77,25 +78,21 @@ class TargetWork:
         reader: TextReader,
         generator: Generator | None,
         budget_seconds: float = 0.025,
+        batch_share: float = 0.125,
     ) -> None:
         self.target, self.reader, self.generator = target, reader, generator
         self.budget_seconds = budget_seconds
         self._tokens_per_second: float | None = None
-        self.queue = ReadingQueue(reader.max_tokens)
+        self.queue = ReadingQueue(reader.max_tokens, batch_share)
         self.tokens_read = self.tokens_generated = self.captured = 0
         self.seconds = 0.0
         self.skipped: dict[str, int] = {}
         self._decoded_last = False
 
     @property
-    def num_watching(self) -> int:
-        """Watches whose target has not ended."""
-        return 0 if self.generator is None else self.generator.num_watches
-
-    @property
     def has_work(self) -> bool:
         """Whether anything waits or runs."""
-        return bool(self.queue) or self.num_watching > 0
+        return bool(self.queue) or bool(self.generator and self.generator.num_watches)
 
     @property
     def device(self) -> torch.device:
@@ -104,9 +101,10 @@ class TargetWork:
 
     def stats(self) -> dict[str, Any]:
         """The target's part of EngineStats."""
+        generator = self.generator
         return {
-            "num_reading": len(self.queue),
-            "num_watching": self.num_watching,
+            "num_reading": len(self.queue) + (0 if generator is None else len(generator.waiting)),
+            "num_watching": 0 if generator is None else generator.num_generating,
             "target_tokens_read": self.tokens_read,
             "target_tokens_generated": self.tokens_generated,
             "captured": self.captured,
@@ -211,6 +209,7 @@ class TargetWork:
                     kind=PROMPT,
                     text=TextToRead(token_ids=before, positions=positions),
                     layer_index=self.target.layer_index,
+                    priority=watch.request.priority,
                     watch=watch,
                 )
             )

@@ -31,6 +31,7 @@ def engine_order(settings: ServeSettings) -> Load:
         "max_step_tokens": settings.max_step_tokens,
         "batch_invariant": settings.batch_invariant,
         "graphs": settings.graphs,
+        "batch_share": settings.batch_share,
         "target_generates": settings.target_generates,
     }
     for name in _ENGINES_OWN:
