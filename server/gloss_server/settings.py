@@ -214,7 +214,7 @@ class ServeSettings(BaseSettings):
         field = cls.model_fields[str(info.field_name)]
         if value == "" and field.default is None:
             return None
-        if isinstance(value, bool) and not isinstance(field.default, bool):
+        if isinstance(value, bool) and field.annotation not in (bool, bool | None):
             raise ValueError("neither true nor false")
         return value
 

@@ -116,7 +116,9 @@ class TlsCredentials:
         self._lock = threading.Lock()
         self._given = self._files.current()
         self.credentials = grpc.dynamic_ssl_server_credentials(
-            self._given, self._next, require_client_authentication=files.client_ca is not None
+            self._given,
+            self._next,  # type: ignore[arg-type]  # grpc takes None for no change.
+            require_client_authentication=files.client_ca is not None,
         )
 
     def _next(self) -> grpc.ServerCertificateConfiguration | None:

@@ -65,7 +65,7 @@ class TokenClients:
 
     def find(self, token: str) -> TokenClient | None:
         """Whose token it is. It takes as long whoever it is and whatever is wrong with it."""
-        digest = hashlib.sha256(token.encode()).digest()
+        digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
         found = None
         for client in self._clients:
             if hmac.compare_digest(client.digest, digest):
