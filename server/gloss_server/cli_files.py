@@ -5,6 +5,8 @@ torch takes seconds to import, so commands import what they need when they run.
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import typer
 
 from gloss_server import capture_options as captured
@@ -19,7 +21,11 @@ def verbalize(
     output: kinds.OutputFile,
     address: kinds.ServiceAddress = None,
     token_file: kinds.TokenFile = None,
+    tls: kinds.Tls = None,
     tls_ca: kinds.TlsCa = None,
+    tls_cert: kinds.TlsCert = None,
+    tls_key: kinds.TlsKey = None,
+    tls_server_name: kinds.TlsServerName = None,
     local: kinds.Local = False,
     av: kinds.Av = None,
     ar: kinds.Ar = None,
@@ -42,39 +48,14 @@ def verbalize(
     allow_layer_mismatch: kinds.AllowLayerMismatch = False,
 ) -> None:
     """Explain a file of activations, by a server or here. The same command continues a run."""
-    from gloss_server.explainer_choice import choose_explainer
+    given = locals()
+    from gloss_server.explainer_choice import HERE, THERE, choose_explainer, named
     from gloss_server.verbalize_command import verbalize as run_verbalize
     from gloss_server.verbalize_options import VerbalizeOptions
 
-    explainer = choose_explainer(
-        local,
-        here={
-            "av": av,
-            "ar": ar,
-            "device": device,
-            "dtype": dtype,
-            "quantization": quantization,
-            "batch_invariant": batch_invariant,
-            "injection_mode": injection_mode,
-            "fve_baseline": fve_baseline,
-        },
-        there={"address": address, "token_file": token_file, "tls_ca": tls_ca},
-    )
-    options = VerbalizeOptions(
-        file=file,
-        output=output,
-        samples=samples,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        max_new_tokens=max_new_tokens,
-        seed=seed,
-        score=score,
-        layer=layer,
-        allow_layer_mismatch=allow_layer_mismatch,
-    )
+    explainer = choose_explainer(local, here=named(given, HERE), there=named(given, THERE))
+    names = [field.name for field in fields(VerbalizeOptions)]
+    options = VerbalizeOptions(**named(given, names))
     outcome = run_verbalize(options, explainer, RunProgress())
     say(outcome.summary(output))
     raise typer.Exit(SOME_ROWS_FAILED if outcome.num_failed else 0)

@@ -1,4 +1,4 @@
-"""Commands of a server and about one: `gloss serve`, `gloss health`, `gloss top`.
+"""Commands of a server and about one: `gloss serve`, `health`, `top`, `token`.
 
 torch takes seconds to import, so commands import what they need when they run.
 """
@@ -51,15 +51,32 @@ def serve(
     raise typer.Exit(run_server(settings))
 
 
-def health(address: kinds.ServerAddress = DEFAULT_ADDRESS, watch: kinds.Watch = False) -> None:
-    """Ask a server whether it serves: SERVING (status 0) or NOT_SERVING (status 1)."""
+def health(
+    address: kinds.ServerAddress = DEFAULT_ADDRESS,
+    watch: kinds.Watch = False,
+    tls: kinds.Tls = None,
+    tls_ca: kinds.TlsCa = None,
+    tls_cert: kinds.TlsCert = None,
+    tls_key: kinds.TlsKey = None,
+    tls_server_name: kinds.TlsServerName = None,
+) -> None:
+    """Ask a server whether it serves: SERVING (status 0) or NOT_SERVING (status 1). It needs no
+    token."""
+    from gloss_server.connection_options import ConnectionOptions
     from gloss_server.health_command import SERVING, check_health, watch_health
 
+    options = ConnectionOptions(
+        tls=bool(tls),
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_server_name=tls_server_name,
+    )
     if watch:
         with suppress(KeyboardInterrupt):
-            watch_health(address, lambda status: print_lines([status]), say)
+            watch_health(address, options, lambda status: print_lines([status]), say)
         return
-    status = check_health(address)
+    status = check_health(address, options)
     print_lines([status])
     if status != SERVING:
         raise typer.Exit(NOT_SERVING)
@@ -69,8 +86,33 @@ def top(
     address: kinds.ServerAddress = DEFAULT_ADDRESS,
     once: kinds.Once = False,
     as_json: kinds.TopAsJson = False,
+    token_file: kinds.TokenFile = None,
+    tls: kinds.Tls = None,
+    tls_ca: kinds.TlsCa = None,
+    tls_cert: kinds.TlsCert = None,
+    tls_key: kinds.TlsKey = None,
+    tls_server_name: kinds.TlsServerName = None,
 ) -> None:
     """Watch a server's queue, batch, rates and latencies, until q or Ctrl-C."""
+    from gloss_server.connection_options import ConnectionOptions
     from gloss_server.top import run_top
 
-    run_top(address, Console(), once, as_json)
+    options = ConnectionOptions(
+        tls=bool(tls),
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_server_name=tls_server_name,
+        token_file=token_file,
+    )
+    run_top(address, options, Console(), once, as_json)
+
+
+def token(name: kinds.ClientName) -> None:
+    """Make a client's token: its entry for the server's file of tokens goes to stdout, the token,
+    which is shown this once, to stderr."""
+    from gloss_server.token_command import new_token
+
+    text, entry = new_token(name)
+    print_lines([entry])
+    say(f"token of {name}: {text}")

@@ -5,9 +5,8 @@ torch takes seconds to import, so commands import what they need when they run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -22,11 +21,6 @@ if TYPE_CHECKING:
     from gloss_server.watch_command import WatchShow
 
 SOME_FAILED = 3
-_HERE = (
-    *("av", "ar", "target", "device", "dtype", "quantization", "batch_invariant"),
-    *("injection_mode", "fve_baseline"),
-)
-_THERE = ("address", "token_file", "tls_ca")
 
 
 def explain(
@@ -37,7 +31,11 @@ def explain(
     output: explained.Output = None,
     address: kinds.ServiceAddress = None,
     token_file: kinds.TokenFile = None,
+    tls: kinds.Tls = None,
     tls_ca: kinds.TlsCa = None,
+    tls_cert: kinds.TlsCert = None,
+    tls_key: kinds.TlsKey = None,
+    tls_server_name: kinds.TlsServerName = None,
     local: kinds.Local = False,
     av: kinds.Av = None,
     ar: kinds.Ar = None,
@@ -63,10 +61,10 @@ def explain(
     given = locals()
     from gloss_server.explain_command import explain_to_file, explain_to_show
     from gloss_server.explain_show import LineShow, TableShow
-    from gloss_server.explainer_choice import choose_texts
+    from gloss_server.explainer_choice import HERE, THERE, choose_texts, named
 
-    source = choose_texts(local, here=_named(given, _HERE), there=_named(given, _THERE))
-    options = explained.ExplainOptions(**_named(given, _names(explained.ExplainOptions)))
+    source = choose_texts(local, here=named(given, ("target", *HERE)), there=named(given, THERE))
+    options = explained.ExplainOptions(**named(given, _names(explained.ExplainOptions)))
     if output is None:
         console = Console()
         show = TableShow(console) if console.is_terminal else LineShow()
@@ -91,7 +89,11 @@ def watch(
     as_json: watched.AsJson = False,
     address: kinds.ServiceAddress = None,
     token_file: kinds.TokenFile = None,
+    tls: kinds.Tls = None,
     tls_ca: kinds.TlsCa = None,
+    tls_cert: kinds.TlsCert = None,
+    tls_key: kinds.TlsKey = None,
+    tls_server_name: kinds.TlsServerName = None,
     local: kinds.Local = False,
     av: kinds.Av = None,
     ar: kinds.Ar = None,
@@ -114,24 +116,19 @@ def watch(
 ) -> None:
     """Let a model go on from a prompt, by a server or here, and read what it thinks meanwhile."""
     given = locals()
-    from gloss_server.explainer_choice import choose_texts
+    from gloss_server.explainer_choice import HERE, THERE, choose_texts, named
     from gloss_server.watch_command import watch as run_watch
     from gloss_server.watch_lines import WatchJson, WatchLines
     from gloss_server.watch_page import WatchPage
 
-    source = choose_texts(local, here=_named(given, _HERE), there=_named(given, _THERE))
-    options = watched.WatchOptions(**_named(given, _names(watched.WatchOptions)))
+    source = choose_texts(local, here=named(given, ("target", *HERE)), there=named(given, THERE))
+    options = watched.WatchOptions(**named(given, _names(watched.WatchOptions)))
     console = Console()
     show: WatchShow = WatchPage(console) if console.is_terminal else WatchLines()
     if as_json:
         show = WatchJson()
     num_failed = run_watch(options, source, show, RunProgress())
     raise typer.Exit(SOME_FAILED if num_failed else 0)
-
-
-def _named(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Some of a command's options; they have the names of what they become."""
-    return {name: given[name] for name in names}
 
 
 def _names(options: type[ExplanationOptions]) -> list[str]:

@@ -5,16 +5,24 @@ Imports an explainer only when it is the one: the local one brings torch, which 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gloss_server.command_error import CommandError
 
 if TYPE_CHECKING:
+    from gloss_server.connection_options import ConnectionOptions
     from gloss_server.explainer import Explainer
     from gloss_server.text_source import TextSource
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
+HERE = (
+    *("av", "ar", "device", "dtype", "quantization", "batch_invariant"),
+    *("injection_mode", "fve_baseline"),
+)
+"""Options of an engine in this process, for activations; for texts there is also target."""
+THERE = ("address", "token_file", "tls", "tls_ca", "tls_cert", "tls_key", "tls_server_name")
+"""Options of a connection."""
 
 
 def choose_explainer(local: bool, here: Mapping[str, Any], there: Mapping[str, Any]) -> Explainer:
@@ -35,7 +43,7 @@ def choose_explainer(local: bool, here: Mapping[str, Any], there: Mapping[str, A
         return LocalExplainer(**given)
     from gloss_server.service_explainer import ServiceExplainer
 
-    return ServiceExplainer(**given)
+    return ServiceExplainer(given.pop("address", DEFAULT_ADDRESS), _connection(given))
 
 
 def choose_texts(local: bool, here: Mapping[str, Any], there: Mapping[str, Any]) -> TextSource:
@@ -47,7 +55,18 @@ def choose_texts(local: bool, here: Mapping[str, Any], there: Mapping[str, Any])
         return LocalTexts(**given)
     from gloss_server.service_texts import ServiceTexts
 
-    return ServiceTexts(**given)
+    return ServiceTexts(given.pop("address", DEFAULT_ADDRESS), _connection(given))
+
+
+def named(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Some of a command's options; they have the names of what they become."""
+    return {name: given[name] for name in names}
+
+
+def _connection(given: Mapping[str, Any]) -> ConnectionOptions:
+    from gloss_server.connection_options import ConnectionOptions
+
+    return ConnectionOptions(**given)
 
 
 def _given(local: bool, here: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +85,7 @@ def _given(local: bool, here: Mapping[str, Any], there: Mapping[str, Any]) -> di
             f"{_flags(given_here)} without --local: the server has chosen its checkpoints and how "
             "to run them. Add --local to run in this process, or leave it out"
         )
-    return {"address": DEFAULT_ADDRESS, **given_there}
+    return given_there
 
 
 def _flags(options: Mapping[str, Any]) -> str:

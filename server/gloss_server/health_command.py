@@ -10,6 +10,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gloss_api.v1 import gloss_pb2
+from gloss_server.connection_options import ConnectionOptions
 from gloss_server.server_channel import CALL_SECONDS, open_channel, reason, server_error
 
 SERVING, NOT_SERVING = "SERVING", "NOT_SERVING"
@@ -17,14 +18,14 @@ SERVICES = ("", gloss_pb2.DESCRIPTOR.services_by_name["GlossService"].full_name)
 _RETRY_SECONDS = 1.0
 
 
-def check_health(address: str) -> str:
+def check_health(address: str, options: ConnectionOptions) -> str:
     """SERVING where the server as a whole and its Gloss service both are, else NOT_SERVING.
 
     Raises:
         ServerError: no answer, or one that is not Gloss'.
     """
-    with open_channel(address) as channel:
-        stub = _stub(channel)
+    with open_channel(address, options, with_token=False) as server:
+        stub = _stub(server.channel)
         try:
             answers = [
                 stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=CALL_SECONDS)
@@ -35,10 +36,16 @@ def check_health(address: str) -> str:
     return SERVING if all(_is_serving(answer) for answer in answers) else NOT_SERVING
 
 
-def watch_health(address: str, show: Callable[[str], None], note: Callable[[str], None]) -> None:
+def watch_health(
+    address: str,
+    options: ConnectionOptions,
+    show: Callable[[str], None],
+    note: Callable[[str], None],
+) -> None:
     """Follow the health of the Gloss service until a KeyboardInterrupt.
 
     Args:
+        options: how to connect; a token is not needed, and not shown.
         show: hears SERVING or NOT_SERVING at first and whenever it changes; a server that cannot
             be reached is NOT_SERVING.
         note: hears why a server cannot be reached, once each time.
@@ -52,8 +59,8 @@ def watch_health(address: str, show: Callable[[str], None], note: Callable[[str]
             show(status)
         return changed
 
-    with open_channel(address) as channel:
-        stub = _stub(channel)
+    with open_channel(address, options, with_token=False) as server:
+        stub = _stub(server.channel)
         while True:
             try:
                 for answer in stub.Watch(health_pb2.HealthCheckRequest(service=SERVICES[1])):

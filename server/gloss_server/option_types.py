@@ -19,11 +19,32 @@ ServiceAddress = Annotated[
     Option(help="Server that explains: HOST:PORT. Default: 127.0.0.1:50051.", show_default=False),
 ]
 TokenFile = Annotated[
-    Path | None, Option(help="Holds the bearer token for the server.", show_default=False)
+    Path | None,
+    Option(
+        help="Holds the bearer token for the server. Default: what GLOSS_TOKEN_FILE names, or "
+        "GLOSS_TOKEN holds.",
+        show_default=False,
+    ),
+]
+Tls = Annotated[
+    bool | None,
+    Option("--tls", help="Connect by TLS; so does any of --tls-*.", show_default=False),
 ]
 TlsCa = Annotated[
     Path | None,
-    Option(help="PEM certificates to trust; with it the connection is TLS.", show_default=False),
+    Option(help="PEM certificates to trust. Default: the public ones.", show_default=False),
+]
+TlsCert = Annotated[
+    Path | None,
+    Option(help="PEM certificate to show, for mutual TLS.", show_default=False),
+]
+TlsKey = Annotated[Path | None, Option(help="PEM key of --tls-cert.", show_default=False)]
+TlsServerName = Annotated[
+    str | None,
+    Option(
+        help="Name that the server's certificate holds. Default: the address's host.",
+        show_default=False,
+    ),
 ]
 Local = Annotated[
     bool, Option("--local", help="Run in this process; --av to --fve-baseline are for it.")
@@ -194,5 +215,6 @@ ServerAddress = Annotated[
     str, Argument(help="HOST:PORT of the server, or unix:PATH.", metavar="ADDRESS")
 ]
 Watch = Annotated[bool, Option("--watch", help="Go on and say every change, until Ctrl-C.")]
+ClientName = Annotated[str, Argument(help="Of the client, as the log says it.", metavar="NAME")]
 Once = Annotated[bool, Option("--once", help="Print one page and end.")]
 TopAsJson = Annotated[bool, Option("--json", help="Print one line of JSON and end.")]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from functools import cached_property
-from pathlib import Path
 from threading import Event
 
 from gloss_client import (
@@ -23,13 +22,13 @@ from gloss_client import (
     ResourceExhausted,
     RetryPolicy,
     SamplingOptions,
-    TlsOptions,
     Unauthenticated,
     Unavailable,
     Unimplemented,
 )
 from gloss_engine.sampling import SamplingParams
 from gloss_server.command_error import CommandError, SourceLost
+from gloss_server.connection_options import ConnectionOptions
 from gloss_server.explanation_options import ExplanationOptions
 from gloss_server.run_state import Option
 
@@ -58,15 +57,11 @@ class ServiceConnection:
 
     Args:
         address: HOST:PORT, or what else the client takes.
-        token_file: holds the bearer token; None: none.
-        tls_ca: certificates to trust; None: no TLS.
+        options: how to connect.
     """
 
-    def __init__(
-        self, address: str, token_file: Path | None = None, tls_ca: Path | None = None
-    ) -> None:
-        self.address, self._token_file = address, token_file
-        self._tls = None if tls_ca is None else TlsOptions(ca_file=tls_ca)
+    def __init__(self, address: str, options: ConnectionOptions) -> None:
+        self.address, self._options = address, options
 
     @cached_property
     def info(self) -> ModelInfo:
@@ -79,7 +74,10 @@ class ServiceConnection:
             try:
                 return client.model_info()
             except Unavailable as error:
-                hint = "Start one there with gloss serve, or add --local to run in this process"
+                hint = (
+                    "Start one there with gloss serve, reach one with TLS by --tls or --tls-ca, or "
+                    "add --local to run in this process"
+                )
                 raise SourceLost(f"{command_error(error)}. {hint}") from error
             except GlossClientError as error:
                 raise command_error(error) from error
@@ -115,11 +113,13 @@ class ServiceConnection:
         Raises:
             CommandError: an address or file that cannot be used.
         """
+        token, token_file = self._options.token_source()
         try:
             return Client(
                 self.address,
-                tls=self._tls,
-                token_file=self._token_file,
+                tls=self._options.tls_options(),
+                token=token,
+                token_file=token_file,
                 timeout=ASK_SECONDS,
                 retry=retry,
             )
@@ -186,4 +186,6 @@ def command_error(error: GlossClientError) -> CommandError:
     """What a failed call means for the command: refused for good, or lost for now."""
     text = str(error)
     message = text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}..."
+    if isinstance(error, Unauthenticated):
+        message = f"{message}. Name the token's file with --token-file"
     return (CommandError if isinstance(error, _REFUSALS) else SourceLost)(message)

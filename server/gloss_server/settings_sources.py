@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
+from gloss_server.client_environment import TOKEN, TOKEN_FILE
 from gloss_server.command_error import CommandError
 from gloss_server.settings import ENV_PREFIX, ServeSettings
 
@@ -84,7 +85,9 @@ def _dashed(name: str) -> str:
 def _environment() -> _Source:
     names = {f"{ENV_PREFIX}{name}".upper() for name in ServeSettings.model_fields}
     for variable in sorted(os.environ):
-        ours = variable.startswith(ENV_PREFIX) and not _SERVICE_LINK.fullmatch(variable)
+        ours = variable.startswith(ENV_PREFIX) and not (
+            variable in (TOKEN, TOKEN_FILE) or _SERVICE_LINK.fullmatch(variable)
+        )
         if ours and variable not in names:
             raise CommandError(
                 f"environment: {variable} is no setting{_suggestion(variable, names)}"

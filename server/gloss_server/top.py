@@ -14,13 +14,21 @@ import time
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import grpc
 from rich.console import Console
 from rich.live import Live
 
 from gloss_api.v1 import gloss_pb2, gloss_pb2_grpc
-from gloss_server.server_channel import CALL_SECONDS, open_channel, reason, server_error
+from gloss_server.connection_options import ConnectionOptions
+from gloss_server.server_channel import (
+    CALL_SECONDS,
+    ServerChannel,
+    open_channel,
+    reason,
+    server_error,
+)
 from gloss_server.terminal import print_lines, print_page
 from gloss_server.top_page import View, page, view_json
 
@@ -32,11 +40,12 @@ class Watched:
 
     Args:
         address: for messages.
-        channel: to it.
+        server: the way to it.
     """
 
-    def __init__(self, address: str, channel: grpc.Channel) -> None:
-        self._address, self._stub = address, gloss_pb2_grpc.GlossServiceStub(channel)
+    def __init__(self, address: str, server: ServerChannel) -> None:
+        self._address, self._server = address, server
+        self._stub = gloss_pb2_grpc.GlossServiceStub(server.channel)
         self._view: View | None = None
 
     def ask(self) -> View:
@@ -45,15 +54,18 @@ class Watched:
         Raises:
             grpc.RpcError: it does not answer.
         """
-        stats = self._stub.GetStats(gloss_pb2.GetStatsRequest(), timeout=CALL_SECONDS)
+        stats = self._call(self._stub.GetStats, gloss_pb2.GetStatsRequest())
         self._view = View(address=self._address, stats=stats, info=self._info())
         return self._view
 
     def _info(self) -> gloss_pb2.GetModelInfoResponse | None:
         """What it has loaded; None while it loads."""
         with suppress(grpc.RpcError):
-            return self._stub.GetModelInfo(gloss_pb2.GetModelInfoRequest(), timeout=CALL_SECONDS)
+            return self._call(self._stub.GetModelInfo, gloss_pb2.GetModelInfoRequest())
         return None
+
+    def _call(self, method: Any, request: Any) -> Any:
+        return method(request, timeout=CALL_SECONDS, metadata=self._server.metadata())
 
     def ask_again(self) -> View:
         """Its figures of now; where it does not answer, the last ones and why."""
@@ -70,13 +82,15 @@ class Watched:
             )
 
 
-def run_top(address: str, console: Console, once: bool, as_json: bool) -> None:
+def run_top(
+    address: str, options: ConnectionOptions, console: Console, once: bool, as_json: bool
+) -> None:
     """Show a server's figures: once as a page or as JSON, or live until q or Ctrl-C.
 
     Raises:
         ServerError: it did not answer the first time.
     """
-    with open_channel(address) as channel:
+    with open_channel(address, options, with_token=True) as channel:
         server = Watched(address, channel)
         try:
             view = server.ask()

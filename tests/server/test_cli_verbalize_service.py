@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from gloss_server.connection_options import ConnectionOptions
 from gloss_server.embedded import embedded_pair
 from gloss_server.service_explainer import ServiceExplainer
 from gloss_server.terminal import RunProgress
@@ -110,7 +111,9 @@ def test_chunks_and_gaps_change_nothing(
 ) -> None:
     out = tmp_path / "out.jsonl"
     options = VerbalizeOptions(file=shipped, output=out, samples=2, seed=7)
-    run_verbalize(options, ServiceExplainer(server.address), RunProgress(), chunk_rows=3)
+    run_verbalize(
+        options, ServiceExplainer(server.address, ConnectionOptions()), RunProgress(), chunk_rows=3
+    )
     assert same(in_order(read_rows(out)), local_rows)
     lines = out.read_bytes().splitlines(keepends=True)
     out.write_bytes(b"".join(line for number, line in enumerate(lines) if number % 7 != 4)[:-9])
@@ -290,6 +293,8 @@ def test_an_interrupt_ends_it_at_once(echo: EchoServer, rows_of_8: Path, tmp_pat
         (["--address", "nonsense"], "cannot connect: address: got 'nonsense'"),
         (["--token-file", "none"], "cannot connect: token_file: cannot read none"),
         (["--tls-ca", "none"], "cannot connect: tls: ca_file: cannot read none"),
+        (["--tls-cert", "c"], "cannot connect: tls: cert_file and key_file belong together"),
+        (["--local", "--tls", "--tls-server-name", "x"], "--tls, --tls-server-name with --local"),
     ],
 )
 def test_options_that_do_not_go_together(

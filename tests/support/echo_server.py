@@ -11,9 +11,10 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from gloss_api.v1 import gloss_pb2_grpc
+from gloss_api.v1 import gloss_pb2, gloss_pb2_grpc
 from support.echo_service import EchoService
 
+SERVICE = gloss_pb2.DESCRIPTOR.services_by_name["GlossService"].full_name
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -32,8 +33,9 @@ class EchoServer:
     _health: Any
 
     def set_serving(self, serving: bool) -> None:
-        """What health says."""
-        self._health.set("", SERVING if serving else NOT_SERVING)
+        """What health says, of the server as a whole and of its service."""
+        for name in ("", SERVICE):
+            self._health.set(name, SERVING if serving else NOT_SERVING)
 
 
 @contextmanager
