@@ -1,4 +1,4 @@
-"""Checkpoints that many tests read; a test that breaks one copies it first."""
+"""Checkpoints that many tests read, a test that breaks one copies it first; the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 import torch
 
 import support.backends  # noqa: F401  (before whatever imports triton)
+from gloss_server.cli import run
 from support.checkpoints import ARCHITECTURES, Pair, write_pair, write_target
+from support.command_runs import Command, Ended
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started behind a shell's `&`: the commands that tests interrupt would inherit it.
@@ -58,3 +60,16 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
         return target
 
     return copy
+
+
+@pytest.fixture
+def gloss(capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs the command line in this process."""
+
+    def call(*arguments: object) -> Ended:
+        capfd.readouterr()
+        status = run([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return Ended(status=status, stdout=out, stderr=err)
+
+    return call

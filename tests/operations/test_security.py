@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
-from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_status import rpc_status
 
 from support.certificates import Certificates
+from support.command_runs import Command, read_rows
+from support.raw_http2 import Header, RawConnection
 from support.server_process import ServerProcess
+from support.service_calls import verbalize_request
+from support.token_calls import ALICE, BOB, OURS, TOKENS, answer, bearer, write_tokens
 
-ALICE, BOB = "alice-0123456789abcdef", "bob-0123456789abcdef"
-TOKENS = f"""
-[clients.alice]
-token = "{ALICE}"
-[clients.bob]
-token = "{BOB}"
-methods = ["GetStats"]
-"""
-OURS = "gloss_api.v1.GlossService"
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 SERVING = health_pb2.HealthCheckResponse.SERVING
+OK, EXHAUSTED, UNAUTHENTICATED = 0, 8, 16
 NO_MESSAGE = b"\xff\xff\xff"
 MISSING, WRONG, DENIED = (
     ("UNAUTHENTICATED", "MISSING_TOKEN"),
@@ -60,40 +56,6 @@ def secured(
 def channel(secured: ServerProcess, certificates: Certificates) -> Iterator[grpc.Channel]:
     with grpc.secure_channel(secured.address, certificates.channel_credentials()) as channel:
         yield channel
-
-
-def write_tokens(path: Path, text: str = TOKENS) -> Path:
-    """A file of clients that nobody else may read, replaced in one step."""
-    replacement = path.with_suffix(".new")
-    replacement.touch(mode=0o600)
-    replacement.write_text(text)
-    return replacement.rename(path)
-
-
-def bearer(token: str | None) -> list[tuple[str, str]]:
-    return [] if token is None else [("authorization", f"Bearer {token}")]
-
-
-def answer(
-    channel: grpc.Channel, method: str, metadata: list[tuple[str, str]], content: bytes = b""
-) -> tuple[str, str | None]:
-    """The status of a call and its reason."""
-    try:
-        # The form that fits every method.
-        list(channel.stream_stream(f"/{method}")(iter([content]), metadata=metadata, timeout=10))
-    except grpc.RpcError as error:
-        return error.code().name, reason_of(error)
-    return "OK", None
-
-
-def reason_of(error: grpc.RpcError) -> str | None:
-    status = rpc_status.from_call(error)
-    for detail in () if status is None else status.details:
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            info = error_details_pb2.ErrorInfo.FromString(detail.value)
-            assert info.domain == "gloss"
-            return info.reason
-    return None
 
 
 @pytest.mark.parametrize(
@@ -144,3 +106,114 @@ def test_health_is_for_everybody(secured: ServerProcess, channel: grpc.Channel) 
         assert answer(admin, f"{OURS}/GetStats", bearer(ALICE))[0] == "UNIMPLEMENTED"
     with grpc.insecure_channel(secured.address) as plain:
         assert answer(plain, f"{OURS}/GetStats", bearer(ALICE))[0] == "UNAVAILABLE"
+
+
+def test_mutual_tls_names_the_client(certificates: Certificates, tmp_path: Path) -> None:
+    """Also in the quota: without a token the certificate says whose it is."""
+    flags = {
+        "address": "localhost:0",
+        "tls-cert": certificates.server_cert,
+        "tls-key": certificates.server_key,
+        "tls-client-ca": certificates.ca,
+    }
+    with ServerProcess(tmp_path / "log", flags) as server:
+        address = server.wait_ready().address
+        known = certificates.channel_credentials(mutual=True)
+        for credentials in (known, certificates.channel_credentials()):
+            with grpc.secure_channel(address, credentials) as channel:
+                found = answer(channel, f"{OURS}/GetStats", [])
+            assert found[0] == ("OK" if credentials is known else "UNAVAILABLE")
+        with grpc.insecure_channel(address) as plain:
+            assert answer(plain, f"{OURS}/GetStats", [])[0] == "UNAVAILABLE"
+        (line,) = server.events("call")
+        assert (line["client"], line["code"]) == ("alice", "OK")
+        # What is no connection is no event, and gRPC is silent about it.
+        assert all(line.startswith(("{", "gloss ready")) for line in server.output().splitlines())
+
+
+def test_clients_have_quotas_and_request_ids_of_their_own(tmp_path: Path) -> None:
+    quotas = TOKENS.replace("bob", "carol").replace("alice-", "poor-").replace("alice", "poor")
+    text = f"{TOKENS.replace('methods', '# methods')}{quotas.split('[clients.carol]')[0]}"
+    flags = {"tokens": write_tokens(tmp_path / "tokens.toml", f"{text}tokens_per_second = 1")}
+    settings: dict[str, object] = {"client_burst_seconds": 1}
+    with ServerProcess(tmp_path / "log", flags, settings) as server:
+        method = f"{OURS}/Verbalize"
+        with grpc.insecure_channel(server.wait_ready().address) as channel:
+            width = 128
+
+            def ask(token: str, scale: float) -> tuple[str, str | None]:
+                request = verbalize_request(scale * np.ones((1, width)), "same", max_new_tokens=4)
+                return answer(channel, method, bearer(token), request.SerializeToString())
+
+            poor = ALICE.replace("alice", "poor")
+            assert [ask(poor, 1.0), ask(ALICE, 2.0), ask(BOB, 3.0)] == [("OK", None)] * 3
+            # The same again is no run; another is one.
+            assert ask(ALICE, 2.0) == ("OK", None)
+            assert ask(ALICE, 3.0) == ("ALREADY_EXISTS", "REQUEST_ID_REUSED")
+            request = verbalize_request(np.ones((1, width)), max_new_tokens=4).SerializeToString()
+            limited = answer(channel, method, bearer(poor), request)
+            assert limited == ("RESOURCE_EXHAUSTED", "RATE_LIMITED")
+            assert answer(channel, method, bearer(ALICE), request) == ("OK", None)
+        assert [line["client"] for line in server.events("call")] == [
+            *("poor", "alice", "bob", "alice", "alice", "poor", "alice")
+        ]
+
+
+def test_what_is_too_large_is_refused_and_the_connection_lives(tmp_path: Path) -> None:
+    """Fault 19, also of clients that gRPC's own would have stopped."""
+    settings = {"max_request_bytes": 100_000, "max_metadata_bytes": 4096, "reflection": "true"}
+    flags = {"tokens": write_tokens(tmp_path / "tokens.toml")}
+    with ServerProcess(tmp_path / "log", flags, settings) as server:
+        token = (b"authorization", f"Bearer {ALICE}".encode())
+        path, header = f"/{OURS}/GetStats", b"x-large"
+        with RawConnection(server.wait_ready().address) as connection:
+
+            def status(*headers: Header, message: bytes = b"") -> int:
+                return connection.status(connection.call(path, headers, message))
+
+            assert status(token) == OK
+            for size in (4096, 20_000, 300_000):
+                assert status(token, (header, b"y" * size)) == EXHAUSTED
+                assert status((header, b"y" * size)) == EXHAUSTED
+                # Many small ones are as much as a large one.
+                many = [(b"x-%d" % index, b"y" * 100) for index in range(size // 100)]
+                assert status(token, *many) == EXHAUSTED
+                assert status(token) == OK
+            assert status(token, (header, b"y" * 2000)) == OK
+            assert status(token, message=b"\0" * 100_001) == EXHAUSTED
+            # Not even taken in.
+            assert status(message=b"\0" * 100_001) == UNAUTHENTICATED
+            assert status(token, (b"x-odd", b"\xff\xfe\x01\x1b[2J")) == OK
+            assert status((b"authorization", b"Bearer \xff\xfe")) == UNAUTHENTICATED
+            assert status(token) == OK
+        with grpc.insecure_channel(server.address) as channel:
+            assert answer(channel, REFLECTION, []) == MISSING
+            assert answer(channel, REFLECTION, bearer(ALICE)) == ("OK", None)
+            assert answer(channel, REFLECTION, bearer(BOB)) == DENIED
+
+
+def test_the_commands_through_tls_with_a_token(
+    secured: ServerProcess, certificates: Certificates, gloss: Command, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text(f"{ALICE}\n")
+    trusted = ["--tls-ca", certificates.ca]
+    shown = [*trusted, "--token-file", token]
+    there = ["--address", secured.address, *shown]
+    assert gloss("health", secured.address, *trusted).stdout == "SERVING\n"
+    assert gloss("health", secured.ports["admin"]).stdout == "SERVING\n"
+    stats = json.loads(gloss("top", secured.address, "--json", *shown).stdout)
+    assert stats["stats"]["state"] == "SERVING_STATE_SERVING"
+    rows, text = tmp_path / "rows.jsonl", "The hero is Leo, a tailor."
+    np.save(tmp_path / "rows.npy", np.ones((2, 128), np.float32))
+    few = ["--max-new-tokens", 3, "--no-score"]
+    assert gloss("verbalize", tmp_path / "rows.npy", "--output", rows, *there, *few).status == 0
+    assert len(read_rows(rows)) == 2
+    assert gloss("explain", text, "--positions", "last", *there, *few).status == 0
+    assert gloss("watch", text, "--target-max-new-tokens", 2, *there, *few).status == 0
+    assert {line["client"] for line in secured.events("call") if line["code"] == "OK"} >= {"alice"}
+    for command in (["top", secured.address, "--json"], ["watch", text, "--address"]):
+        address = [secured.address] if command[-1] == "--address" else []
+        ended = gloss(*command, *address, *trusted)
+        assert "UNAUTHENTICATED" in ended.error or "MISSING_TOKEN" in ended.error
+        assert ended.error.endswith("Name the token's file with --token-file")

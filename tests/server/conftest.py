@@ -1,4 +1,4 @@
-"""A pair, activations and the command line in process, for tests of the commands."""
+"""A pair, activations and terminals, for tests of the commands."""
 
 from __future__ import annotations
 
@@ -8,23 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gloss_server.cli import run
 from support.checkpoints import Pair
 from support.command_runs import Command, Ended
 from support.screen import Screen
-
-
-@pytest.fixture
-def gloss(capfd: pytest.CaptureFixture[str]) -> Command:
-    """Runs the command line in this process."""
-
-    def call(*arguments: object) -> Ended:
-        capfd.readouterr()
-        status = run([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        return Ended(status=status, stdout=out, stderr=err)
-
-    return call
 
 
 @pytest.fixture

@@ -1,0 +1,129 @@
+"""HTTP/2 by hand, for what no gRPC client lets out: metadata and bytes that it refuses itself."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Sequence
+
+from gloss_server.address import Address
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_DATA, _HEADERS, _SETTINGS, _PING, _GOAWAY, _CONTINUATION = 0x0, 0x1, 0x4, 0x6, 0x7, 0x9
+_END_STREAM, _END_HEADERS, _ACK = 0x1, 0x4, 0x1
+_HEADER_TABLE_SIZE = 0x1
+_FRAME_BYTES = 16_384
+Header = tuple[bytes, bytes]
+
+
+class RawConnection:
+    """One connection; a call is a stream of its own.
+
+    Args:
+        address: HOST:PORT, in the clear.
+    """
+
+    def __init__(self, address: str) -> None:
+        where = Address.parse(address)
+        self._socket = socket.create_connection((where.host, where.port), timeout=10)
+        self._next_stream = 1
+        self._received = b""
+        self._headers: dict[int, bytes] = {}
+        self._ended: set[int] = set()
+        # No table: else a header that came before is a number, which takes a decoder to know.
+        settings = struct.pack(">HI", _HEADER_TABLE_SIZE, 0)
+        self._socket.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, settings))
+
+    def __enter__(self) -> RawConnection:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._socket.close()
+
+    def call(self, path: str, headers: Sequence[Header] = (), message: bytes = b"") -> int:
+        """Begin a unary call; its stream."""
+        stream = self._next_stream
+        self._next_stream += 2
+        block = b"".join(
+            _literal(name, value)
+            for name, value in (
+                (b":method", b"POST"),
+                (b":scheme", b"http"),
+                (b":path", path.encode()),
+                (b":authority", b"localhost"),
+                (b"te", b"trailers"),
+                (b"content-type", b"application/grpc"),
+                *headers,
+            )
+        )
+        parts = [block[at : at + _FRAME_BYTES] for at in range(0, len(block), _FRAME_BYTES)]
+        for index, part in enumerate(parts):
+            kind = _CONTINUATION if index else _HEADERS
+            flags = _END_HEADERS if index == len(parts) - 1 else 0
+            self._socket.sendall(_frame(kind, flags, stream, part))
+        body = b"\0" + struct.pack(">I", len(message)) + message
+        self._socket.sendall(_frame(_DATA, _END_STREAM, stream, body))
+        return stream
+
+    def status(self, stream: int) -> int:
+        """Wait for a call's gRPC status.
+
+        Raises:
+            ConnectionError: the server has closed the connection.
+        """
+        while stream not in self._ended:
+            self._read_frame()
+        block, name = self._headers[stream], _string(b"grpc-status")
+        at = block.rindex(name) + len(name)
+        length = block[at]
+        return int(block[at + 1 : at + 1 + length])
+
+    def _read_frame(self) -> None:
+        head = self._read(9)
+        length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
+        stream = int.from_bytes(head[5:], "big") & 0x7FFFFFFF
+        payload = self._read(length)
+        if kind == _SETTINGS and not flags & _ACK:
+            self._socket.sendall(_frame(_SETTINGS, _ACK, 0, b""))
+        elif kind == _PING and not flags & _ACK:
+            self._socket.sendall(_frame(_PING, _ACK, 0, payload))
+        elif kind == _GOAWAY:
+            raise ConnectionError(f"GOAWAY: {payload[8:]!r}")
+        elif kind in (_HEADERS, _CONTINUATION):
+            self._headers[stream] = self._headers.get(stream, b"") + payload
+        if kind in (_DATA, _HEADERS) and flags & _END_STREAM:
+            self._ended.add(stream)
+
+    def _read(self, count: int) -> bytes:
+        while len(self._received) < count:
+            chunk = self._socket.recv(1 << 16)
+            if not chunk:
+                raise ConnectionError("closed by the server")
+            self._received += chunk
+        taken, self._received = self._received[:count], self._received[count:]
+        return taken
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return (
+        struct.pack(">I", len(payload))[1:]
+        + bytes((kind, flags))
+        + struct.pack(">I", stream)
+        + payload
+    )
+
+
+def _literal(name: bytes, value: bytes) -> bytes:
+    """A header that is not kept in HPACK's table, without Huffman's code."""
+    return b"\0" + _string(name) + _string(value)
+
+
+def _string(text: bytes) -> bytes:
+    length = len(text)
+    if length < 127:
+        return bytes((length,)) + text
+    coded, length = bytearray((127,)), length - 127
+    while length >= 128:
+        coded.append(length % 128 + 128)
+        length //= 128
+    return bytes(coded) + bytes((length,)) + text
