@@ -34,7 +34,7 @@ class ServerStats:
         uptime_seconds: since it started.
         calls_in_flight: calls.
         running: explanations that run in slots, of which there are num_slots.
-        waiting: activations that wait for a slot.
+        waiting: activations that wait for a slot; waiting_batch: those of priority batch.
         waiting_to_score: finished texts that wait for the AR.
         num_slots: slots there are.
         kv_pages_used, kv_pages_total: pages of the key-value cache.
@@ -53,6 +53,9 @@ class ServerStats:
         target_tokens_read, target_tokens_generated: by the target.
         captured: activations captured.
         skipped: tokens of watches that were not explained, by reason.
+        engine_memory_bytes: resident memory of the engine's process.
+        device_memory_reserved_bytes, device_memory_bytes: what it holds of its device's memory,
+            and what there is; 0 on a CPU.
     """
 
     state: str
@@ -81,6 +84,10 @@ class ServerStats:
     target_tokens_generated: int
     captured: int
     skipped: dict[str, int]
+    waiting_batch: int
+    engine_memory_bytes: int
+    device_memory_reserved_bytes: int
+    device_memory_bytes: int
 
     @classmethod
     def of(cls, reply: pb.GetStatsResponse) -> ServerStats:
@@ -112,6 +119,10 @@ class ServerStats:
             target_tokens_generated=reply.target_tokens_generated,
             captured=reply.captured,
             skipped=_counts(reply.skipped),
+            waiting_batch=reply.waiting_batch,
+            engine_memory_bytes=reply.engine_memory_bytes,
+            device_memory_reserved_bytes=reply.device_memory_reserved_bytes,
+            device_memory_bytes=reply.device_memory_bytes,
         )
 
 

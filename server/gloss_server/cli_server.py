@@ -83,7 +83,7 @@ def health(
 
 
 def top(
-    address: kinds.ServerAddress = DEFAULT_ADDRESS,
+    addresses: kinds.ServerAddresses = None,
     once: kinds.Once = False,
     as_json: kinds.TopAsJson = False,
     token_file: kinds.TokenFile = None,
@@ -93,7 +93,8 @@ def top(
     tls_key: kinds.TlsKey = None,
     tls_server_name: kinds.TlsServerName = None,
 ) -> None:
-    """Watch a server's queue, batch, rates and latencies, until q or Ctrl-C."""
+    """Watch a server's queue, batch, rates and latencies, or those of several, until q or
+    Ctrl-C."""
     from gloss_server.connection_options import ConnectionOptions
     from gloss_server.top import run_top
 
@@ -105,7 +106,7 @@ def top(
         tls_server_name=tls_server_name,
         token_file=token_file,
     )
-    run_top(address, options, Console(), once, as_json)
+    run_top(addresses or [DEFAULT_ADDRESS], options, Console(), once, as_json)
 
 
 def token(name: kinds.ClientName) -> None:

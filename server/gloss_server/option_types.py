@@ -214,6 +214,15 @@ Graphs = Annotated[
 ServerAddress = Annotated[
     str, Argument(help="HOST:PORT of the server, or unix:PATH.", metavar="ADDRESS")
 ]
+ServerAddresses = Annotated[
+    list[str] | None,
+    Argument(
+        help="HOST:PORT of the server, or unix:PATH; of several, a line for each. Default: "
+        "127.0.0.1:50051.",
+        metavar="ADDRESS...",
+        show_default=False,
+    ),
+]
 Watch = Annotated[bool, Option("--watch", help="Go on and say every change, until Ctrl-C.")]
 ClientName = Annotated[str, Argument(help="Of the client, as the log says it.", metavar="NAME")]
 Once = Annotated[bool, Option("--once", help="Print one page and end.")]

@@ -1,7 +1,7 @@
-"""`gloss top`: a server's live figures, asked for each second and drawn in place.
+"""`gloss top`: servers' live figures, asked for each second and drawn in place.
 
-How the page looks is `top_page.py`'s. A server that goes away is waited for; the last figures stay
-on the screen meanwhile.
+How one server's page looks is `top_page.py`'s, and several servers' `top_table.py`'s. A server that
+goes away is waited for; the last figures stay on the screen meanwhile.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import grpc
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from gloss_api.v1 import gloss_pb2, gloss_pb2_grpc
@@ -25,12 +27,14 @@ from gloss_server.connection_options import ConnectionOptions
 from gloss_server.server_channel import (
     CALL_SECONDS,
     ServerChannel,
+    ServerError,
     open_channel,
-    reason,
     server_error,
 )
 from gloss_server.terminal import print_lines, print_page
+from gloss_server.top_history import History
 from gloss_server.top_page import View, page, view_json
+from gloss_server.top_table import table
 
 REFRESH_SECONDS = 1.0
 
@@ -41,20 +45,28 @@ class Watched:
     Args:
         address: for messages.
         server: the way to it.
+
+    Attributes:
+        history: of what it has said.
     """
 
     def __init__(self, address: str, server: ServerChannel) -> None:
         self._address, self._server = address, server
         self._stub = gloss_pb2_grpc.GlossServiceStub(server.channel)
         self._view: View | None = None
+        self.history = History()
 
     def ask(self) -> View:
         """Its figures of now.
 
         Raises:
-            grpc.RpcError: it does not answer.
+            ServerError: it does not answer.
         """
-        stats = self._call(self._stub.GetStats, gloss_pb2.GetStatsRequest())
+        try:
+            stats = self._call(self._stub.GetStats, gloss_pb2.GetStatsRequest())
+        except grpc.RpcError as error:
+            raise server_error(self._address, error) from error
+        self.history.add(stats)
         self._view = View(address=self._address, stats=stats, info=self._info())
         return self._view
 
@@ -71,47 +83,66 @@ class Watched:
         """Its figures of now; where it does not answer, the last ones and why."""
         try:
             return self.ask()
-        except grpc.RpcError as error:
-            last = self._view
-            assert last is not None
-            return View(
-                address=last.address,
-                stats=last.stats,
-                info=last.info,
-                trouble=f"The figures are old: {reason(error)} Asking again.",
-            )
+        except ServerError as error:
+            why = str(error).removeprefix(f"{self._address}: ")
+            if self._view is None:
+                nothing = gloss_pb2.GetStatsResponse()
+                return View(
+                    address=self._address, stats=nothing, info=None, trouble=why, is_known=False
+                )
+            return replace(self._view, trouble=f"The figures are old: {why} Asking again.")
 
 
 def run_top(
-    address: str, options: ConnectionOptions, console: Console, once: bool, as_json: bool
+    addresses: Sequence[str],
+    options: ConnectionOptions,
+    console: Console,
+    once: bool,
+    as_json: bool,
 ) -> None:
-    """Show a server's figures: once as a page or as JSON, or live until q or Ctrl-C.
+    """Show servers' figures: once as a page or as JSON, or live until q or Ctrl-C.
 
     Raises:
-        ServerError: it did not answer the first time.
+        ServerError: one did not answer the first time; of several that are watched, none did.
     """
-    with open_channel(address, options, with_token=True) as channel:
-        server = Watched(address, channel)
-        try:
-            view = server.ask()
-        except grpc.RpcError as error:
-            raise server_error(address, error) from error
+    with ExitStack() as channels:
+        servers = [
+            Watched(
+                address, channels.enter_context(open_channel(address, options, with_token=True))
+            )
+            for address in addresses
+        ]
+        asking = channels.enter_context(ThreadPoolExecutor(len(servers)))
         if as_json:
-            print_lines([view_json(view)])
+            print_lines(view_json(view) for view in asking.map(Watched.ask, servers))
         elif once or not console.is_terminal:
-            print_page(page(view), console)
+            views = list(asking.map(Watched.ask, servers))
+            print_page(_drawn(servers, views, console), console)
         else:
-            _follow(server, view, console)
+            _follow(servers, asking, console)
 
 
-def _follow(server: Watched, view: View, console: Console) -> None:
+def _follow(servers: Sequence[Watched], asking: Executor, console: Console) -> None:
+    views = list(asking.map(Watched.ask_again, servers))
+    if not any(view.is_known for view in views):
+        raise ServerError(f"{views[0].address}: {views[0].trouble}")
     with (
         suppress(KeyboardInterrupt),
         _keys() as keyboard,
-        Live(page(view), console=console, screen=True, auto_refresh=False) as live,
+        Live(
+            _drawn(servers, views, console), console=console, screen=True, auto_refresh=False
+        ) as live,
     ):
         while not _quit_asked(keyboard, REFRESH_SECONDS):
-            live.update(page(server.ask_again()), refresh=True)
+            views = list(asking.map(Watched.ask_again, servers))
+            live.update(_drawn(servers, views, console), refresh=True)
+
+
+def _drawn(servers: Sequence[Watched], views: Sequence[View], console: Console) -> RenderableType:
+    """One server's page, or a line for each of several."""
+    if len(views) > 1:
+        return table(views, console.width)
+    return page(views[0], console.width, servers[0].history)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ Every string here came over the network: it is made visible and cut before it is
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,14 @@ from rich.text import Text
 
 from gloss_api.v1 import gloss_pb2
 from gloss_server.terminal import visible
+from gloss_server.top_history import History, known, sparkline
 
 _MAX_TEXT = 48
 _MAX_COUNTS = 6
 _MAX_LATENCIES = 12
 _BAR_WIDTH = 16
+_FULL_WIDTH, _LATENCIES_WIDTH = 80, 66
+"""Narrower terminals get their figures in one column, and fewer quantiles."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +37,29 @@ class View:
         stats: its last answer.
         info: what it has loaded; None: not known.
         trouble: why there is no newer answer; None: this one is new.
+        is_known: whether it has ever answered.
     """
 
     address: str
     stats: gloss_pb2.GetStatsResponse
     info: gloss_pb2.GetModelInfoResponse | None
     trouble: str | None = None
+    is_known: bool = True
 
 
-def page(view: View) -> RenderableType:
-    """The page."""
-    parts: list[RenderableType] = [_header(view), Text(), _figures(view.stats), Text()]
+def page(view: View, width: int, history: History | None = None) -> RenderableType:
+    """The page.
+
+    Args:
+        view: what is known of the server.
+        width: of the terminal.
+        history: of what came before; None: nothing did.
+    """
+    parts: list[RenderableType] = [_header(view), Text(), *_figures(view.stats, width), Text()]
     if view.stats.latencies:
-        parts += [_latencies(view.stats.latencies), Text()]
+        parts += [_latencies(view.stats.latencies, width), Text()]
+    if history is not None and len(history.tokens_per_second) > 1:
+        parts += [*_past(history, width), Text()]
     parts += _totals(view)
     if view.trouble is not None:
         parts += [Text(), Text(visible(view.trouble), style="bold red")]
@@ -94,34 +107,53 @@ def _header(view: View) -> Table:
         invariant = ["batch-invariant"] if info.batch_invariant else []
         words = [info.model, info.device, info.dtype, *quantized, *invariant, info.fingerprint]
         words.append(f"gloss {info.version}")
-        loaded.append("  ".join(_shown(word) for word in words))
-    table.add_row(Text(_shown(view.address), style="bold"), _state(stats))
+        loaded.append("  ".join(shown(word) for word in words))
+    table.add_row(Text(shown(view.address), style="bold"), state(stats))
     table.add_row(loaded, Text(f"up {_span(stats.uptime_seconds)}"))
     return table
 
 
-def _state(stats: gloss_pb2.GetStatsResponse) -> Text:
+def state(stats: gloss_pb2.GetStatsResponse) -> Text:
+    """What a server can do now, in a word."""
     name = _enum_name(gloss_pb2.ServingState.DESCRIPTOR, stats.state)
     serving = stats.state == gloss_pb2.SERVING_STATE_SERVING
     style = "bold green" if serving else "bold yellow"
     return Text(name.removeprefix("SERVING_STATE_").lower(), style=style)
 
 
-def _figures(stats: gloss_pb2.GetStatsResponse) -> Table:
-    table = Table.grid(padding=(0, 3))
-    for is_number in (False, True, False, True, False):
-        table.add_column(justify="right" if is_number else "left", no_wrap=True)
-    slots = _share(stats.running, stats.num_slots)
-    pages = _share(stats.kv_pages_used, stats.kv_pages_total)
-    rows = [
-        ("explanations/s", f"{stats.explanations_per_second:,.1f}", "running", *slots),
-        ("tokens/s", f"{stats.tokens_per_second:,.0f}", "KV pages", *pages),
-        ("calls in flight", f"{stats.calls_in_flight:,}", "waiting", f"{stats.waiting:,}", ""),
-        (
-            *("engine restarts", f"{stats.engine_restarts:,}"),
-            *("waiting to score", f"{stats.waiting_to_score:,}", ""),
-        ),
+def _figures(stats: gloss_pb2.GetStatsResponse, width: int) -> list[Table]:
+    """What goes on now, in two columns where there is room for them."""
+    rates = [
+        ("explanations/s", f"{stats.explanations_per_second:,.1f}"),
+        ("tokens/s", f"{stats.tokens_per_second:,.0f}"),
+        ("calls in flight", f"{stats.calls_in_flight:,}"),
+        ("waiting to score", f"{stats.waiting_to_score:,}"),
+        ("engine restarts", f"{stats.engine_restarts:,}"),
+        ("engine memory", _bytes(stats.engine_memory_bytes)),
     ]
+    loads = [
+        ("running", *_share(stats.running, stats.num_slots)),
+        ("KV pages", *_share(stats.kv_pages_used, stats.kv_pages_total)),
+        ("waiting", f"{stats.waiting:,}", f"of them batch {stats.waiting_batch:,}"),
+        ("reading", f"{stats.reading:,}", "texts"),
+        ("watching", f"{stats.watching:,}", "targets"),
+    ]
+    if stats.device_memory_bytes > 0:
+        held, there_are = stats.device_memory_reserved_bytes, stats.device_memory_bytes
+        _, bar = _share(held, there_are)
+        loads.append(("device memory", f"{_bytes(held)} / {_bytes(there_are)}", bar))
+    else:
+        loads.append(("", "", ""))
+    if width < _FULL_WIDTH:
+        return [_grid([*rates, *(load[:2] for load in loads if load[0])])]
+    return [_grid([rate + load for rate, load in zip(rates, loads, strict=True)])]
+
+
+def _grid(rows: Sequence[tuple[str, ...]]) -> Table:
+    """Names at the left of their columns, and numbers at the right of theirs."""
+    table = Table.grid(padding=(0, 3))
+    for index in range(len(rows[0])):
+        table.add_column(justify="right" if index in (1, 3) else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return table
@@ -134,16 +166,29 @@ def _share(used: int, there_are: int) -> tuple[str, str]:
     return f"{used:,} / {there_are:,}", f"{bar} {share:4.0%}"
 
 
-def _latencies(latencies: Iterable[gloss_pb2.LatencyQuantiles]) -> Table:
+def _latencies(latencies: Iterable[gloss_pb2.LatencyQuantiles], width: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("last minute", min_width=14)
-    for name in ("count", "p50", "p90", "p95", "p99"):
+    names = ("p50", "p90", "p95", "p99") if width >= _LATENCIES_WIDTH else ("p50", "p95")
+    for name in ("count", *names):
         table.add_column(name, justify="right", no_wrap=True, min_width=8)
     for latency in list(latencies)[:_MAX_LATENCIES]:
-        durations = (latency.p50, latency.p90, latency.p95, latency.p99)
-        cells = (f"{latency.count:,}", *(_duration(seconds) for seconds in durations))
-        table.add_row(Text(_shown(latency.name).replace("_", " ")), *(Text(cell) for cell in cells))
+        cells = (f"{latency.count:,}", *(duration(getattr(latency, name)) for name in names))
+        table.add_row(Text(shown(latency.name).replace("_", " ")), *(Text(cell) for cell in cells))
     return table
+
+
+def _past(history: History, width: int) -> list[Text]:
+    """The last minutes as bars, each beside the largest value in it."""
+    tokens, firsts = history.tokens_per_second, history.first_token_p95
+    room = max(width - 34, 8)
+    lines = [
+        f"{'tokens/s':<16}{sparkline(tokens, room)}  up to {max(known(tokens), default=0):,.0f}"
+    ]
+    if drawn := known(firsts):
+        bars = sparkline(firsts, room)
+        lines.append(f"{'first token p95':<16}{bars}  up to {duration(max(drawn))}")
+    return [Text(line, no_wrap=True) for line in lines]
 
 
 def _totals(view: View) -> list[RenderableType]:
@@ -161,21 +206,34 @@ def _totals(view: View) -> list[RenderableType]:
         lines.append(f"failed        {_counts(stats.item_errors)}")
     if stats.rejections:
         lines.append(f"refused       {_counts(stats.rejections)}")
+    if stats.target_tokens_read:
+        lines.append(
+            f"target        read {stats.target_tokens_read:,} tokens, generated "
+            f"{stats.target_tokens_generated:,}, captured {stats.captured:,} activations"
+        )
+    if stats.skipped:
+        lines.append(f"skipped       {_counts(stats.skipped)}")
     return [Text(line) for line in lines]
 
 
 def _counts(counts: Iterable[gloss_pb2.NamedCount]) -> str:
     most = sorted(counts, key=lambda count: -count.count)
-    shown = [f"{_shown(count.name)} {count.count:,}" for count in most[:_MAX_COUNTS]]
-    return ", ".join(shown + (["..."] if len(most) > _MAX_COUNTS else []))
+    named = [f"{shown(count.name)} {count.count:,}" for count in most[:_MAX_COUNTS]]
+    return ", ".join(named + (["..."] if len(most) > _MAX_COUNTS else []))
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """Text of a server's, made visible and cut."""
     return visible(text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}...")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A duration for people."""
     return f"{seconds * 1000:,.1f} ms" if seconds < 1 else f"{seconds:,.2f} s"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"
 
 
 def _span(seconds: float) -> str:

@@ -174,6 +174,28 @@ def test_a_server_that_restarts_is_waited_for(
         again.stop()
 
 
+def test_several_servers(
+    gloss: Command, screen: Callable[..., Screen], server: StatusServer
+) -> None:
+    other = StatusServer()
+    try:
+        page = gloss("top", server.address, other.address).stdout
+        assert server.address in page and other.address in page and "2 of 2 answer" in page
+        found = gloss("top", server.address, other.address, "--json").stdout.splitlines()
+        assert [json.loads(line)["address"] for line in found] == [server.address, other.address]
+        top = screen("top", server.address, other.address)
+        top.until(lambda seen: "2 of 2 answer" in seen)
+        other.stop()
+        top.until(lambda seen: "1 of 2 answer" in seen and "figures are old" in seen)
+        top.press(b"q")
+        assert top.end() == 0
+        # Scripts are told of one that does not answer.
+        ended = gloss("top", server.address, other.address, "--once")
+        assert ended.status == 1 and ended.error.startswith(f"error: {other.address}: no server")
+    finally:
+        other.stop()
+
+
 def test_an_interrupt_ends_it_quietly(screen: Callable[..., Screen], server: StatusServer) -> None:
     top = screen("top", server.address)
     top.until(lambda seen: "600.1" in seen)

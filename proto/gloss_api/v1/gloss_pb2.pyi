@@ -716,7 +716,7 @@ class NamedCount(_message.Message):
     def __init__(self, name: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("state", "uptime_seconds", "calls_in_flight", "running", "waiting", "waiting_to_score", "num_slots", "kv_pages_used", "kv_pages_total", "tokens_per_second", "explanations_per_second", "latencies", "explanations", "item_errors", "rejections", "generated_tokens", "prefix_tokens_reused", "scored", "mean_mse", "engine_restarts", "reading", "watching", "target_tokens_read", "target_tokens_generated", "captured", "skipped", "waiting_batch")
+    __slots__ = ("state", "uptime_seconds", "calls_in_flight", "running", "waiting", "waiting_to_score", "num_slots", "kv_pages_used", "kv_pages_total", "tokens_per_second", "explanations_per_second", "latencies", "explanations", "item_errors", "rejections", "generated_tokens", "prefix_tokens_reused", "scored", "mean_mse", "engine_restarts", "reading", "watching", "target_tokens_read", "target_tokens_generated", "captured", "skipped", "waiting_batch", "engine_memory_bytes", "device_memory_reserved_bytes", "device_memory_bytes")
     STATE_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
     CALLS_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -744,6 +744,9 @@ class GetStatsResponse(_message.Message):
     CAPTURED_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
     WAITING_BATCH_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_MEMORY_RESERVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     state: ServingState
     uptime_seconds: float
     calls_in_flight: int
@@ -771,4 +774,7 @@ class GetStatsResponse(_message.Message):
     captured: int
     skipped: _containers.RepeatedCompositeFieldContainer[NamedCount]
     waiting_batch: int
-    def __init__(self, state: _Optional[_Union[ServingState, str]] = ..., uptime_seconds: _Optional[float] = ..., calls_in_flight: _Optional[int] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., waiting_to_score: _Optional[int] = ..., num_slots: _Optional[int] = ..., kv_pages_used: _Optional[int] = ..., kv_pages_total: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., explanations_per_second: _Optional[float] = ..., latencies: _Optional[_Iterable[_Union[LatencyQuantiles, _Mapping]]] = ..., explanations: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., item_errors: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., rejections: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., generated_tokens: _Optional[int] = ..., prefix_tokens_reused: _Optional[int] = ..., scored: _Optional[int] = ..., mean_mse: _Optional[float] = ..., engine_restarts: _Optional[int] = ..., reading: _Optional[int] = ..., watching: _Optional[int] = ..., target_tokens_read: _Optional[int] = ..., target_tokens_generated: _Optional[int] = ..., captured: _Optional[int] = ..., skipped: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., waiting_batch: _Optional[int] = ...) -> None: ...
+    engine_memory_bytes: int
+    device_memory_reserved_bytes: int
+    device_memory_bytes: int
+    def __init__(self, state: _Optional[_Union[ServingState, str]] = ..., uptime_seconds: _Optional[float] = ..., calls_in_flight: _Optional[int] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., waiting_to_score: _Optional[int] = ..., num_slots: _Optional[int] = ..., kv_pages_used: _Optional[int] = ..., kv_pages_total: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., explanations_per_second: _Optional[float] = ..., latencies: _Optional[_Iterable[_Union[LatencyQuantiles, _Mapping]]] = ..., explanations: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., item_errors: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., rejections: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., generated_tokens: _Optional[int] = ..., prefix_tokens_reused: _Optional[int] = ..., scored: _Optional[int] = ..., mean_mse: _Optional[float] = ..., engine_restarts: _Optional[int] = ..., reading: _Optional[int] = ..., watching: _Optional[int] = ..., target_tokens_read: _Optional[int] = ..., target_tokens_generated: _Optional[int] = ..., captured: _Optional[int] = ..., skipped: _Optional[_Iterable[_Union[NamedCount, _Mapping]]] = ..., waiting_batch: _Optional[int] = ..., engine_memory_bytes: _Optional[int] = ..., device_memory_reserved_bytes: _Optional[int] = ..., device_memory_bytes: _Optional[int] = ...) -> None: ...

@@ -67,6 +67,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        self._engine_process: ProcessCollector | None = None
         self._calls()
         self._durations()
         self._engine()
@@ -75,7 +76,17 @@ class Metrics:
 
     def read_engine_process(self, pid: Callable[[], int | None]) -> None:
         """Show the engine's process beside the front's own; None: there is none."""
-        ProcessCollector("gloss_engine", pid=lambda: pid() or "none", registry=self.registry)
+        self._engine_process = ProcessCollector(
+            "gloss_engine", pid=lambda: pid() or "none", registry=self.registry
+        )
+
+    def engine_resident_bytes(self) -> int:
+        """Resident memory of the engine's process; 0 where there is none."""
+        if self._engine_process is None:
+            return 0
+        found = {family.name: family for family in self._engine_process.collect()}
+        resident = found.get("gloss_engine_process_resident_memory_bytes")
+        return 0 if resident is None else int(resident.samples[0].value)
 
     def read_lines_lost(self, count: Callable[[], int]) -> None:
         """Show how many lines the log has lost."""

@@ -245,7 +245,8 @@ class Telemetry:
 
     def _engine_gone(self) -> None:
         """What an engine's process held is gone with it, and its counters begin anew."""
-        self._engine = EngineStats(pages_total=self._engine.pages_total)
+        before = self._engine
+        self._engine = EngineStats(pages_total=before.pages_total, device_bytes=before.device_bytes)
         self._last_step = None
         self._show(self._engine)
 
@@ -290,6 +291,9 @@ class Telemetry:
             target_tokens_generated=self._target_tokens_generated,
             captured=self._captured,
             skipped=_named(self.metrics.skipped),
+            engine_memory_bytes=self.metrics.engine_resident_bytes(),
+            device_memory_reserved_bytes=engine.device_reserved_bytes,
+            device_memory_bytes=engine.device_bytes,
         )
         if self._num_scored:
             response.mean_mse = self._mse_sum / self._num_scored
