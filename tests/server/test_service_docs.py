@@ -1,4 +1,4 @@
-"""docs/service.md says every setting and its default, and no other."""
+"""docs/service.md says every setting and its default, and every metric, and no other."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from gloss_engine.memory_plan import MEMORY_FRACTION
+from gloss_server.front.metrics import Metrics
 from gloss_server.settings import ServeSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "service.md"
@@ -35,3 +36,20 @@ def test_numbers_are_the_defaults() -> None:
     assert (settings.result_memory_seconds, settings.result_memory_bytes) == (60, 64 << 20)
     assert settings.max_request_bytes == 32 << 20
     assert (settings.memory_fraction, rows["memory_fraction"]) == (None, str(MEMORY_FRACTION))
+
+
+def test_every_metric_is_there_as_the_registry_has_it() -> None:
+    metrics = Metrics()
+    metrics.read_lines_lost(int)
+    section = PAGE.read_text().split("## Watching it", 1)[1].split("\n## ", 1)[0]
+    lines = [line for line in section.splitlines() if line.startswith("| `gloss_")]
+    told = {line.split("`")[1]: line for line in lines}
+    expected = {}
+    for family in metrics.registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = sorted({key for sample in family.samples for key in sample.labels} - {"le"})
+        shown = ", ".join(f"`{label}`" for label in labels)
+        text = family.documentation.rstrip(".")
+        expected[name] = f"| `{name}` | {family.type} | {shown} | {text} |"
+    assert told == {name: row for name, row in expected.items() if name.startswith("gloss_")}
+    assert len(told) == len(lines) > 45
