@@ -70,7 +70,7 @@ test: $(VENV)/.dev ## Run the tests but for those of operations
 	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --ignore=tests/operations $(ARGS)
 
 test-operations: $(VENV)/.dev $(TOOLS)/.unpacked ## Run the tests of faults, dashboards and deployment
-	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto tests/operations $(ARGS)
+	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --dist loadgroup tests/operations $(ARGS)
 
 check: $(VENV)/.dev $(PROTO_VENV)/.tools ## Lint, types, import rules, the contract and its stubs
 	@$(BIN)/ruff check .
