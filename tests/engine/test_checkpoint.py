@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,26 @@ def test_broken_tokenizers(pairs: dict[str, Pair], copy_of: Copy, content: str |
         (directory / "tokenizer.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
         load_tokenizer(directory)
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "evil"])
+def test_a_checkpoint_runs_no_code(
+    pairs: dict[str, Pair], copy_of: Copy, monkeypatch: pytest.MonkeyPatch, model_type: str
+) -> None:
+    """Whatever class of its own it names, for a known architecture or an unknown one."""
+    directory = copy_of(pairs["qwen2"].av)
+    ran = directory / "ran"
+    (directory / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass Evil: pass\n")
+    own = {"AutoConfig": "evil.Evil", "AutoTokenizer": ["evil.Evil", "evil.Evil"]}
+    changes = {"auto_map": own, "model_type": model_type, "tokenizer_class": "Evil"}
+    for name in ("config.json", "tokenizer_config.json"):
+        edit_json(directory / name, lambda content: content.update(changes))
+    # As if somebody had answered yes to its question.
+    monkeypatch.setattr("builtins.input", lambda *prompt: "y")
+    for read in (load_tokenizer, read_spec, fingerprint):
+        with suppress(CheckpointError):
+            read(directory)
+    assert not ran.exists() and "evil" not in sys.modules
 
 
 def test_end_of_sequence_ids_are_united(pairs: dict[str, Pair], copy_of: Copy) -> None:
