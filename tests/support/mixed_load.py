@@ -26,8 +26,8 @@ SETTINGS: dict[str, object] = {
     "max_queued_explanations": 1000,
     "client_tokens_per_second": 90_000,
     "client_burst_seconds": 1,
-    # A slot fewer than a call of the load has activations, so that some wait.
-    "num_slots": 16,
+    # Few, so that activations wait, and the large call lasts until somebody has looked.
+    "num_slots": 8,
 }
 """Of a server whose queue and whose clients one large call fills."""
 
@@ -62,8 +62,12 @@ class MixedLoad:
         stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=30)
         stub.GetStats(pb.GetStatsRequest(), timeout=30)
 
-    def bad(self) -> None:
-        """Calls and activations that fail, each for its own reason."""
+    def bad(self, look: Callable[[], object]) -> None:
+        """Calls and activations that fail, each for its own reason.
+
+        Args:
+            look: called while the queue is full.
+        """
         stub, rows = self._stub, self._rows
         broken = rows[:3].copy()
         broken[0], broken[1, 3] = 0, np.nan
@@ -73,7 +77,7 @@ class MixedLoad:
         expect("DIMENSION_MISMATCH", lambda: self._verbalize(rows[:, :5]))
         expect("DEADLINE_UNREACHABLE", lambda: self._verbalize(rows[:400], 0.05))
         self._expire()
-        self._fill()
+        self._fill(look)
 
     def _verbalize(self, rows: np.ndarray, timeout: float = 30, **options: Any) -> None:
         self._stub.Verbalize(verbalize_request(rows, **options), timeout=timeout)
@@ -88,16 +92,17 @@ class MixedLoad:
             # grpc ends it at the deadline itself, whatever the server says.
             assert stream.code() == grpc.StatusCode.DEADLINE_EXCEEDED
 
-    def _fill(self) -> None:
+    def _fill(self, look: Callable[[], object]) -> None:
         """A call that fills the queue, and its client's bucket, and is given up."""
         with self._given_up(stream_request(self._rows[:800], seed=3)) as stream:
             next(stream)
             expect("QUEUE_FULL", lambda: self._verbalize(self._rows[:250]))
             expect("RATE_LIMITED", lambda: self._verbalize(self._rows[:1]))
+            look()
 
     @contextmanager
     def _given_up(self, request: pb.StreamVerbalizeRequest) -> Iterable[Any]:
-        stream = self._stub.StreamVerbalize(request, timeout=30)
+        stream = self._stub.StreamVerbalize(request, timeout=600)
         yield stream
         stream.cancel()
         self._server.wait_idle()

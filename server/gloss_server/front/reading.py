@@ -9,6 +9,7 @@ from gloss_api.v1 import gloss_pb2 as pb
 from gloss_engine.info import ModelInfo
 from gloss_engine.request import TextRequest, VerbalizeRequest
 from gloss_server.front.call_error import CallError
+from gloss_server.front.labels import PRIORITIES
 from gloss_server.front.model import MAX_REPLY_BYTES, ServedModel
 from gloss_server.front.options import Limits, Options, check_ar
 from gloss_server.front.tensor import check_reply_dtype, decode_rows, reply_bytes
@@ -64,7 +65,23 @@ def read_verbalize(
         token_ids=keys.token_ids,
         score=options.score,
         stream=streams,
+        priority=read_priority(request.priority, f"{prefix}priority"),
     )
+
+
+def read_priority(value: int, field: str) -> str:
+    """Whose activations begin first; where it is not stated, somebody waits.
+
+    Raises:
+        CallError: a value that the contract does not name.
+    """
+    if value == pb.PRIORITY_UNSPECIFIED:
+        return PRIORITIES[0]
+    if value not in pb.Priority.values():
+        raise CallError(
+            "INVALID_FIELD", f"{field}: got {value}, expected INTERACTIVE or BATCH", field
+        )
+    return PRIORITIES[value - 1]
 
 
 def read_reconstruct(request: pb.ReconstructRequest, limits: Limits) -> TextRequest:

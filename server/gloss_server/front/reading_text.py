@@ -11,7 +11,7 @@ from gloss_engine.errors import ItemError
 from gloss_engine.text_request import ExplainRequest, TextInput, WatchRequest
 from gloss_server.front.call_error import CallError
 from gloss_server.front.options import Limits, Options, read_sampling
-from gloss_server.front.reading import check_model, check_request_id
+from gloss_server.front.reading import check_model, check_request_id, read_priority
 from gloss_server.front.tensor import check_reply_dtype
 from gloss_server.front.text_input import check_target, read_positions, read_text
 
@@ -57,6 +57,7 @@ def read_explain(request: pb.ExplainRequest, limits: Limits) -> ExplainRequest:
         sampling=options.sampling,
         score=options.score,
         stream=True,
+        priority=read_priority(request.priority, "priority"),
     )
 
 
