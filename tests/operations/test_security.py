@@ -125,6 +125,8 @@ def test_mutual_tls_names_the_client(certificates: Certificates, tmp_path: Path)
             assert found[0] == ("OK" if credentials is known else "UNAVAILABLE")
         with grpc.insecure_channel(address) as plain:
             assert answer(plain, f"{OURS}/GetStats", [])[0] == "UNAVAILABLE"
+        # A call's line is written after its answer.
+        server.wait_for(lambda: bool(server.events("call")))
         (line,) = server.events("call")
         assert (line["client"], line["code"]) == ("alice", "OK")
         # What is no connection is no event, and gRPC is silent about it.
@@ -154,6 +156,7 @@ def test_clients_have_quotas_and_request_ids_of_their_own(tmp_path: Path) -> Non
             limited = answer(channel, method, bearer(poor), request)
             assert limited == ("RESOURCE_EXHAUSTED", "RATE_LIMITED")
             assert answer(channel, method, bearer(ALICE), request) == ("OK", None)
+        server.wait_for(lambda: len(server.events("call")) == 7)
         assert [line["client"] for line in server.events("call")] == [
             *("poor", "alice", "bob", "alice", "alice", "poor", "alice")
         ]
@@ -211,9 +214,14 @@ def test_the_commands_through_tls_with_a_token(
     assert len(read_rows(rows)) == 2
     assert gloss("explain", text, "--positions", "last", *there, *few).status == 0
     assert gloss("watch", text, "--target-max-new-tokens", 2, *there, *few).status == 0
-    assert {line["client"] for line in secured.events("call") if line["code"] == "OK"} >= {"alice"}
+    secured.wait_for(lambda: {"Verbalize", "Explain", "Watch"} <= methods_of(secured, "alice"))
     for command in (["top", secured.address, "--json"], ["watch", text, "--address"]):
         address = [secured.address] if command[-1] == "--address" else []
         ended = gloss(*command, *address, *trusted)
         assert "UNAUTHENTICATED" in ended.error or "MISSING_TOKEN" in ended.error
         assert ended.error.endswith("Name the token's file with --token-file")
+
+
+def methods_of(server: ServerProcess, client: str) -> set[str]:
+    """What a client has called, as the log says it."""
+    return {line["method"] for line in server.events("call") if line["client"] == client}
