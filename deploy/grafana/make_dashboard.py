@@ -1,6 +1,8 @@
 """Writes dashboards/gloss.json, which Grafana reads, of panels.yml, which says what is shown.
 
-python deploy/grafana/make_dashboard.py
+    python deploy/grafana/make_dashboard.py
+
+The dashboard is for Grafana 10.3 and later.
 """
 
 from __future__ import annotations

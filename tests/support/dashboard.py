@@ -10,6 +10,7 @@ from typing import Any
 from support.prometheus_process import DEPLOY
 
 FILE = DEPLOY / "grafana" / "dashboards" / "gloss.json"
+_PACKAGES = {"gloss_api", "gloss_client", "gloss_engine", "gloss_kernels", "gloss_server"}
 _VARIABLES = {
     "$job": ".*",
     "$instance": ".*",
@@ -44,4 +45,5 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 def metrics_in(text: str) -> set[str]:
     """The server's metrics that a text names; what rules record has a colon and is none."""
-    return set(re.findall(r"(?<![:\w])(?:gloss|process)_[a-z0-9_]+(?![:\w])", text))
+    found = set(re.findall(r"(?<![:\w])(?:gloss|process)_[a-z0-9_]+(?![:\w])", text))
+    return found - _PACKAGES
