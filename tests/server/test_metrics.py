@@ -354,10 +354,11 @@ def test_the_live_figures(telemetry: Telemetry, clock: FakeClock) -> None:
     for number in range(1, 11):
         step(telemetry, clock, 0.5, num_running=4, num_waiting=2, decode_tokens=20 * number)
         telemetry.item_queued(0.05, "interactive", 40)
-        telemetry.run_finished(0.2, 1.0, "Verbalize", "interactive")
+        telemetry.first_token(0.2, "interactive")
+        telemetry.run_finished(1.0, "Verbalize", "interactive")
         telemetry.explanation("eos", 20, None, [])
         telemetry.watch_lag(0.25)
-    telemetry.run_finished(None, 1.0, "Explain", "batch")
+    telemetry.run_finished(1.0, "Explain", "batch")
     found = telemetry.stats_response()
     assert found.uptime_seconds == 5 and found.calls_in_flight == 1
     assert (found.running, found.waiting) == (4, 2)

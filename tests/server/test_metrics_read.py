@@ -110,7 +110,8 @@ def test_times_and_tokens_are_by_priority() -> None:
     telemetry = Telemetry()
     telemetry.item_queued(3.0, "batch", 400)
     telemetry.item_queued(0.05, "interactive", 200)
-    telemetry.run_finished(0.2, 1.5, "Verbalize", "interactive")
+    telemetry.first_token(0.2, "interactive")
+    telemetry.run_finished(1.5, "Verbalize", "interactive")
     metrics = telemetry.metrics
     assert value(metrics, "gloss_queue_time_seconds_sum", priority="batch") == 3
     assert value(metrics, "gloss_queue_time_seconds_count", priority="interactive") == 1

@@ -101,6 +101,8 @@ class Intake:
             run.started_at = max(began, run.arrived)
         if run.first_token_at is None:
             run.first_token_at = ended
+            if run.explains:
+                self._telemetry.first_token(ended - run.arrived, run.priority)
         for index in range(run.num_started, run.num_started + num_started):
             waited = max(began - run.waits_since(index), 0.0)
             num_tokens = run.num_samples * run.max_new_tokens

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 
-from gloss_server.front import labels
 from gloss_server.front.call_error import CallError
 from gloss_server.front.permit import Permit
 from gloss_server.front.result_memory import ResultMemory, RunName
@@ -111,13 +110,5 @@ class OpenRuns:
         run.end(at, failure)
         if opened.name is not None:
             self._memory.ended(opened.name, is_kept=failure is None)
-        # The target's own time says nothing of how long explanations take.
-        explains = run.num_samples > 0 and run.method in labels.EXPLAINING_METHODS
-        if failure is None and explains:
-            first = run.first_token_at
-            self._telemetry.run_finished(
-                None if first is None else first - run.arrived,
-                at - run.arrived,
-                run.method,
-                run.priority,
-            )
+        if failure is None and run.explains:
+            self._telemetry.run_finished(at - run.arrived, run.method, run.priority)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 
 from gloss_engine.request import Explanation, TextResult
 from gloss_server.front.call_error import CallError
+from gloss_server.front.labels import EXPLAINING_METHODS
 
 
 class Run:
@@ -67,6 +68,11 @@ class Run:
         self.failure: CallError | None = None
         self.num_readers = 0
         self._changed: set[asyncio.Event] = set()
+
+    @property
+    def explains(self) -> bool:
+        """Whether its times are those of explanations: a Watch's are its target's."""
+        return self.num_samples > 0 and self.method in EXPLAINING_METHODS
 
     @property
     def num_sequences(self) -> int:

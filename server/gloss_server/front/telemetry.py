@@ -98,19 +98,15 @@ class Telemetry:
         self.metrics.requested_tokens.inc(num_tokens)
         self._quantiles["queue"].observe(seconds)
 
-    def run_finished(
-        self,
-        first_token_seconds: float | None,
-        end_to_end_seconds: float,
-        method: str,
-        priority: str,
-    ) -> None:
-        """A call's last explanation was there; both times are from its arrival."""
-        if first_token_seconds is not None:
-            self.metrics.time_to_first_token[priority].observe(first_token_seconds)
-            self._quantiles["first_token"].observe(first_token_seconds)
-        self.metrics.end_to_end[method, priority].observe(end_to_end_seconds)
-        self._quantiles["end_to_end"].observe(end_to_end_seconds)
+    def first_token(self, seconds: float, priority: str) -> None:
+        """A call's first token was there, so long after the call's arrival."""
+        self.metrics.time_to_first_token[priority].observe(seconds)
+        self._quantiles["first_token"].observe(seconds)
+
+    def run_finished(self, seconds: float, method: str, priority: str) -> None:
+        """A call's last explanation was there, so long after the call's arrival."""
+        self.metrics.end_to_end[method, priority].observe(seconds)
+        self._quantiles["end_to_end"].observe(seconds)
 
     def explanation(
         self, finish_reason: str, num_tokens: int, mse: float | None, flags: Sequence[str]
