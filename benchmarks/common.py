@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("torch", "triton", "transformers", "numpy", "grpcio", "protobuf", "uvloop")
+_PACKAGES = ("torch", "triton", "transformers", "numpy", "grpcio", "protobuf", "uvloop", "locust")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,15 +75,18 @@ def write_result(
     rows: list[dict[str, Any]],
     path: Path | None = None,
     ran_on: dict[str, Any] | None = None,
+    facts: dict[str, Any] | None = None,
 ) -> Path:
     """Write rows and provenance to `path`, or to results/NAME.json.
 
     Args:
-        ran_on: what `machine` said before the run, of one that writes more than once; None: asks.
+        ran_on: what `machine` said before the run, of one that writes more than once or that loads
+            the machine; None: asks.
+        facts: of all rows together, such as settings.
     """
     path = path or RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    result = {"command": command, "machine": ran_on or machine(), "rows": rows}
+    result = {"command": command, "machine": ran_on or machine(), **(facts or {}), "rows": rows}
     path.write_text(json.dumps(result, indent=2) + "\n")
     return path
 

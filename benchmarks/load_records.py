@@ -15,6 +15,8 @@ from typing import Any
 
 REFUSALS = ("RESOURCE_EXHAUSTED", "UNAVAILABLE")
 """Statuses of calls that the server would not take."""
+MOST_LAG_SECONDS, MOST_GENERATOR_SHARE = 0.05, 0.85
+"""From where a generator measures itself: its calls' lag at p99, and its share of a core."""
 
 
 @dataclass(kw_only=True)

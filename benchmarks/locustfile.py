@@ -39,7 +39,7 @@ import numpy as np
 from gevent.pool import Group
 from load_arrivals import Mix, poisson_arrivals
 from load_calls import PRIORITIES, RPCS, LoadCaller, Metadata, Work, open_channel
-from load_records import CallRecord
+from load_records import MOST_LAG_SECONDS, CallRecord
 from locust import User, constant, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
@@ -52,8 +52,6 @@ from gloss_client.credentials import BearerToken, TlsOptions
 from gloss_server.activation_file import open_activations
 from gloss_server.embedded import embedded_pair
 
-MOST_LAG_SECONDS = 0.05
-"""Lag of the generator, at p99, from which a run says nothing of the server."""
 _FLUSH_SECONDS = 0.5
 _POOL_ROWS = 1024
 _CONNECT_SECONDS = 10.0
@@ -118,8 +116,8 @@ class Recorder:
             self._file.close()
         if lag > MOST_LAG_SECONDS:
             _log.error(
-                "the generator fell behind: 1%% of the calls were sent %.0f ms late or later; these "
-                "latencies are not the server's. Use --processes, or a machine of its own.",
+                "the generator fell behind: 1%% of the calls were sent %.0f ms late or later, so "
+                "these latencies are not the server's. Use --processes, or a machine of its own.",
                 1000 * lag,
             )
 

@@ -33,7 +33,7 @@ class ServerProcess:
         fake: (milliseconds a step, tokens an explanation) of the fake engine; None: embedded pair.
 
     Attributes:
-        address: HOST:PORT of gRPC.
+        address, metrics_address: HOST:PORT of gRPC, and of /metrics.
         front_pid, engine_pid: its two processes.
     """
 
@@ -42,7 +42,7 @@ class ServerProcess:
         if fake is not None:
             self._command += ["--fake", *map(str, fake)]
         self._held = ExitStack()
-        self.address = ""
+        self.address = self.metrics_address = ""
         self.front_pid = self.engine_pid = 0
 
     def __enter__(self) -> ServerProcess:
@@ -63,7 +63,8 @@ class ServerProcess:
                 log.seek(0)
                 raise RuntimeError(f"the server is not ready:\n{log.read().decode()[-4000:]}")
             facts = dict(fact.split("=", 1) for fact in line.split() if "=" in fact)
-            self.address, self.front_pid = facts["address"], process.pid
+            self.address, self.metrics_address = facts["address"], facts["metrics"]
+            self.front_pid = process.pid
             (self.engine_pid,) = children(process.pid)
             self._held = held.pop_all()
         return self
