@@ -1,16 +1,17 @@
 """Who is let in: bounds on what is in flight, and whether a call can be answered in time.
 
 A call that would wait for longer than its deadline is refused at once, while its client can still
-go elsewhere. The estimate is of queueing theory's plainest kind: while more explanations are in
-flight than there are slots, tokens drain at the rate last measured with full slots.
+go elsewhere. `pace.py` makes the estimate.
 """
 
 from __future__ import annotations
 
+import time
+
 from gloss_server.front.call_error import CallError
+from gloss_server.front.pace import Pace, Promise
 from gloss_server.front.room import Lease, Room
 
-_SMOOTHING = 0.05
 _LEAST_RETRY_SECONDS, _MOST_RETRY_SECONDS = 0.05, 10.0
 _UNKNOWN_RETRY_SECONDS = 0.5
 
@@ -24,16 +25,13 @@ class Admission:
 
     Attributes:
         room: of explanations and of tokens.
-        num_slots: explanations that run at once.
+        pace: how fast explanations come.
         num_idle: explanations that are kept room for and are not there: a Watch's.
     """
 
     def __init__(self, max_explanations: int, max_tokens: int) -> None:
         self.room = Room({"explanations": max_explanations, "tokens": max_tokens})
-        self.num_slots, self.num_idle = 1, 0
-        self._step_seconds: float | None = None
-        self._full_step_seconds: float | None = None
-        self._mean_tokens: float | None = None
+        self.pace, self.num_idle = Pace(), 0
 
     @property
     def num_explanations(self) -> int:
@@ -44,6 +42,10 @@ class Admission:
     def num_tokens(self) -> int:
         """Tokens that those in flight may still generate."""
         return self.room.taken[1]
+
+    @property
+    def _num_there(self) -> int:
+        return self.num_explanations - self.num_idle
 
     def check(
         self,
@@ -66,8 +68,9 @@ class Admission:
         """
         num_tokens = num_explanations * max_new_tokens
         self.room.check(num_explanations, num_tokens, field=field, retry_after=self.retry_after())
-        if remaining is not None:
-            expected = self.expected_seconds(num_explanations, max_new_tokens)
+        now = time.monotonic()
+        if remaining is not None and not self.pace.is_untested(self._num_there, now):
+            expected = self.expected_seconds(num_explanations, max_new_tokens, now)
             if expected is not None and expected > remaining:
                 raise CallError(
                     "DEADLINE_UNREACHABLE",
@@ -80,44 +83,28 @@ class Admission:
         """Let a checked call in; with each explanation that ends, it and its tokens come back."""
         return self.room.take(num_explanations, num_explanations * max_new_tokens)
 
-    def step(self, num_rows: int, seconds: float) -> None:
-        """A step of the engine gave `num_rows` sequences a token."""
-        if num_rows == 0:
-            return
-        self._step_seconds = _smooth(self._step_seconds, seconds)
-        if num_rows == self.num_slots:
-            self._full_step_seconds = _smooth(self._full_step_seconds, seconds)
-
-    def explanation(self, num_tokens: int) -> None:
-        """An explanation ended after so many tokens."""
-        self._mean_tokens = _smooth(self._mean_tokens, num_tokens)
-
-    def expected_seconds(self, num_explanations: int, max_new_tokens: int) -> float | None:
-        """How long a call that arrives now would take; None: not measured yet."""
-        if self._step_seconds is None or self._mean_tokens is None:
+    def promise(
+        self, num_explanations: int, max_new_tokens: int, remaining: float, now: float
+    ) -> Promise | None:
+        """What is expected of a call that is let in now; None: nothing was measured yet."""
+        expected = self._estimate(num_explanations, max_new_tokens)
+        if expected is None:
             return None
-        own_tokens = min(self._mean_tokens, max_new_tokens)
-        step_seconds = self._step_seconds
-        # Waves of full slots that go before its last explanation begins.
-        ahead = self.num_explanations - self.num_idle + num_explanations - self.num_slots
-        if ahead <= 0:
-            return own_tokens * step_seconds
-        full = self._full_step_seconds or step_seconds
-        return (ahead / self.num_slots) * self._mean_tokens * full + own_tokens * full
+        return Promise(expected=expected, remaining=remaining, since=now)
 
-    def forget_rates(self) -> None:
-        """The engine is another: nothing is known of it."""
-        self._step_seconds = self._full_step_seconds = None
+    def expected_seconds(
+        self, num_explanations: int, max_new_tokens: int, now: float
+    ) -> float | None:
+        """How long a call that arrives now would take, with a margin; None: not measured yet."""
+        expected = self._estimate(num_explanations, max_new_tokens)
+        return None if expected is None else expected * self.pace.margin_at(now)
 
     def retry_after(self) -> float:
         """Seconds until half of what waits has drained."""
-        if self._mean_tokens is None or self._step_seconds is None:
+        drained = self.pace.drain_seconds(self.num_explanations)
+        if drained is None:
             return _UNKNOWN_RETRY_SECONDS
-        full = self._full_step_seconds or self._step_seconds
-        waves = max(self.num_explanations / self.num_slots, 1) / 2
-        drained = waves * self._mean_tokens * full
-        return min(max(drained, _LEAST_RETRY_SECONDS), _MOST_RETRY_SECONDS)
+        return min(max(drained / 2, _LEAST_RETRY_SECONDS), _MOST_RETRY_SECONDS)
 
-
-def _smooth(before: float | None, now: float) -> float:
-    return now if before is None else before + _SMOOTHING * (now - before)
+    def _estimate(self, num_explanations: int, max_new_tokens: int) -> float | None:
+        return self.pace.expected_seconds(self._num_there, num_explanations, max_new_tokens)

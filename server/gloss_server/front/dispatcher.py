@@ -223,8 +223,8 @@ class Dispatcher:
         """See Listener."""
         info = loaded.info
         self.model = ServedModel.of(self._settings.model_name, info)
-        self.admission.num_slots = info.num_slots
-        self.admission.forget_rates()
+        self.admission.pace.num_slots = info.num_slots
+        self.admission.pace.forget()
         self._telemetry.model_loaded(self.model)
         self._telemetry.engine_started(loaded.load_seconds, loaded.warm_up_seconds)
         if self._was_loaded:

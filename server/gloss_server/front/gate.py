@@ -86,10 +86,13 @@ class Gate:
             CallError: refused, as by all methods here.
         """
         num_explanations = len(request.activations) * request.num_samples
-        most = request.sampling.max_new_tokens
-        self.admission.check(num_explanations, most, caller.deadline - time.monotonic())
+        most, now = request.sampling.max_new_tokens, time.monotonic()
+        self.admission.check(num_explanations, most, caller.deadline - now)
         self._rates.charge(caller.client, num_explanations * most)
+        promise = self.admission.promise(num_explanations, most, caller.deadline - now, now)
         return Permit(
+            pace=self.admission.pace,
+            promise=promise,
             rates=self._rates,
             client=caller.client,
             charged=num_explanations * most,
@@ -116,6 +119,7 @@ class Gate:
         self._check_text(num_text_tokens, "input")
         self._rates.charge(caller.client, 0)
         return ExplainPermit(
+            pace=self.admission.pace,
             rates=self._rates,
             client=caller.client,
             results=self.admission.admit(num_samples, most),

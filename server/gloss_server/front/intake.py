@@ -36,7 +36,7 @@ class Intake:
         """Take one step's report in, in the order in which things happen within a step."""
         ended = report.began + report.seconds
         self._telemetry.engine_step(report.seconds, report.num_rows, report.stats)
-        self._admission.step(report.num_rows, report.seconds)
+        self._admission.pace.step(report.num_rows, report.seconds, ended)
         for opened in report.opened:
             self._open(opened)
         for captured in report.captured:
@@ -163,7 +163,7 @@ class Intake:
         if explanation.error is not None:
             self._telemetry.item_error(explanation.error.reason)
             return
-        self._admission.explanation(num_tokens)
+        self._admission.pace.explanation(num_tokens)
         self._telemetry.explanation(
             explanation.finish_reason, num_tokens, explanation.mse, explanation.flags
         )

@@ -107,6 +107,7 @@ class OpenRuns:
         run = opened.run
         if opened.permit is not None:
             opened.permit.close(run.num_tokens + run.num_target_tokens)
+            opened.permit.run_ended(at, failure is None)
         run.end(at, failure)
         if opened.name is not None:
             self._memory.ended(opened.name, is_kept=failure is None)

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 
 from gloss_server.front.admission import Admission
+from gloss_server.front.pace import Pace, Promise
 from gloss_server.front.rate_limit import RateLimit
 from gloss_server.front.room import Lease
 
@@ -21,6 +22,8 @@ class Permit:
         rates: where tokens are charged; client: to whom; charged: how many.
         results: a share of it comes back with each result; each: that share.
         others: come back with the end.
+        pace, promise: how long it was expected to take, and who learns how long it did; None:
+            nothing is expected of it.
     """
 
     rates: RateLimit
@@ -29,6 +32,8 @@ class Permit:
     results: Lease | None = None
     each: tuple[int, ...] = ()
     others: tuple[Lease, ...] = ()
+    pace: Pace | None = None
+    promise: Promise | None = None
 
     def opened(self, num_positions: int) -> None:
         """A text was opened, of which `num_positions` will be read.
@@ -55,6 +60,12 @@ class Permit:
             if lease is not None:
                 lease.close()
         self.rates.refund(self.client, self.charged - num_spent)
+
+    def run_ended(self, at: float, is_whole: bool) -> None:
+        """Its run has ended, with all its results or without, at a moment of the monotonic
+        clock."""
+        if self.pace is not None and self.promise is not None:
+            self.pace.ended(self.promise, at, is_whole)
 
 
 @dataclass(kw_only=True)
@@ -100,9 +111,10 @@ class ExplainPermit(TextPermit):
         """See Permit."""
         assert self.results is not None
         self.results.close()
-        num_explanations = num_positions * self.num_samples
-        remaining = self.deadline - time.monotonic()
+        num_explanations, now = num_positions * self.num_samples, time.monotonic()
+        remaining = self.deadline - now
         self.admission.check(num_explanations, self.max_new_tokens, remaining, self.field)
+        self.promise = self.admission.promise(num_explanations, self.max_new_tokens, remaining, now)
         num_charged = num_explanations * self.max_new_tokens
         self.rates.charge(self.client, num_charged)
         self.charged += num_charged

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,11 +12,15 @@ from gloss_server.front.admission import Admission
 from gloss_server.front.call_error import CallError
 
 
+def _expected(admission: Admission, num_explanations: int, max_new_tokens: int) -> float | None:
+    return admission.expected_seconds(num_explanations, max_new_tokens, time.monotonic())
+
+
 def _measured(num_slots: int = 4, step_seconds: float = 0.01, mean_tokens: int = 50) -> Admission:
     admission = Admission(100, 10_000)
-    admission.num_slots = num_slots
-    admission.step(num_slots, step_seconds)
-    admission.explanation(mean_tokens)
+    admission.pace.num_slots = num_slots
+    admission.pace.step(num_slots, step_seconds, time.monotonic())
+    admission.pace.explanation(mean_tokens)
     return admission
 
 
@@ -52,8 +58,8 @@ def test_nothing_is_refused_for_a_deadline_before_anything_was_measured() -> Non
 
 def test_an_empty_engine_takes_one_explanations_time() -> None:
     admission = _measured()
-    assert admission.expected_seconds(1, 200) == pytest.approx(50 * 0.01)
-    assert admission.expected_seconds(4, 10) == pytest.approx(10 * 0.01)
+    assert _expected(admission, 1, 200) == pytest.approx(50 * 0.01)
+    assert _expected(admission, 4, 10) == pytest.approx(10 * 0.01)
     admission.check(1, 200, 0.6)
     with pytest.raises(CallError) as caught:
         admission.check(1, 200, 0.4)
@@ -65,31 +71,32 @@ def test_waiting_counts_in_waves_of_full_slots() -> None:
     admission.admit(12, 50)
     # 12 + 1 - 4 more than there are slots: 9 / 4 waves of 50 tokens, then its own 50.
     expected = (9 / 4) * 50 * 0.01 + 50 * 0.01
-    assert admission.expected_seconds(1, 50) == pytest.approx(expected)
+    assert _expected(admission, 1, 50) == pytest.approx(expected)
 
 
 def test_room_that_nobody_uses_is_not_waited_for() -> None:
     admission = _measured()
     admission.admit(12, 50)
     admission.num_idle = 9
-    assert admission.expected_seconds(1, 50) == pytest.approx(50 * 0.01)
+    assert _expected(admission, 1, 50) == pytest.approx(50 * 0.01)
 
 
 def test_steps_of_full_slots_decide_how_fast_a_queue_drains() -> None:
     """A step of few rows is faster than one of all; a queue only ever sees the latter."""
     admission = _measured(step_seconds=0.01)
+    now = time.monotonic()
     for _ in range(500):
-        admission.step(1, 0.001)
-        admission.step(0, 5.0)
-    assert admission.expected_seconds(1, 50) == pytest.approx(50 * 0.001, rel=0.01)
+        admission.pace.step(1, 0.001, now)
+        admission.pace.step(0, 5.0, now)
+    assert _expected(admission, 1, 50) == pytest.approx(50 * 0.001, rel=0.01)
     admission.admit(8, 50)
-    assert admission.expected_seconds(1, 50) == pytest.approx((5 / 4 + 1) * 50 * 0.01)
+    assert _expected(admission, 1, 50) == pytest.approx((5 / 4 + 1) * 50 * 0.01)
 
 
 def test_another_engine_is_not_measured_yet() -> None:
     admission = _measured()
-    admission.forget_rates()
-    assert admission.expected_seconds(1, 50) is None
+    admission.pace.forget()
+    assert _expected(admission, 1, 50) is None
 
 
 def test_when_to_come_back_follows_the_queue() -> None:

@@ -1,0 +1,169 @@
+"""The estimate of how long a call takes: it learns what it leaves out, believes nothing for ever,
+and keeps a server at work whose calls ask for more than it has."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import pytest
+
+from gloss_server.front.pace import Pace, Promise
+
+STEP = 0.02
+
+
+def _pace(num_slots: int = 64) -> Pace:
+    pace = Pace()
+    pace.num_slots = num_slots
+    return pace
+
+
+def _promise(expected: float, remaining: float = 2.0, since: float = 0.0) -> Promise:
+    return Promise(expected=expected, remaining=remaining, since=since)
+
+
+def test_the_longest_of_many_takes_longer_than_the_mean_and_never_than_the_limit() -> None:
+    pace = _pace()
+    pace.step(8, STEP, 0.0)
+    for num_tokens in (40, 60) * 200:
+        pace.explanation(num_tokens)
+    one, many = (pace.expected_seconds(0, num, 1000) for num in (1, 32))
+    assert one is not None and many is not None
+    assert 50 * STEP < one < many < 90 * STEP
+    assert pace.expected_seconds(0, 32, 55) == pytest.approx(55 * STEP)
+
+
+def test_steps_count_by_how_many_rows_they_have() -> None:
+    pace = _pace()
+    pace.explanation(50)
+    for rows, seconds in ((1, 0.001), (16, 0.004), (64, 0.016)):
+        pace.step(rows, seconds, 0.0)
+    expected = [pace.expected_seconds(others, 1, 50) for others in (0, 7, 15, 40, 63)]
+    assert expected == pytest.approx([0.05, 0.2, 0.2, 0.8, 0.8])
+
+
+def test_steps_measured_long_ago_do_not_keep_calls_away() -> None:
+    """Else a bad moment with all slots full would be believed, and they would not fill again."""
+    pace = _pace()
+    pace.explanation(50)
+    pace.step(64, 0.5, 0.0)
+    assert pace.expected_seconds(63, 1, 50) == pytest.approx(25)
+    for number in range(200):
+        pace.step(16, STEP, 0.01 * number)
+    assert pace.expected_seconds(63, 1, 50) == pytest.approx(50 * STEP)
+
+
+def test_one_slow_step_is_not_the_mean_of_many() -> None:
+    pace = _pace()
+    pace.explanation(50)
+    for seconds in (0.5, *(STEP,) * 99):
+        pace.step(64, seconds, 0.0)
+    assert pace.expected_seconds(63, 1, 50) == pytest.approx(50 * STEP, rel=0.05)
+
+
+def test_the_margin_follows_what_nearly_all_calls_took() -> None:
+    pace, rng = _pace(), random.Random(0)
+    for number in range(3000):
+        now = number / 100
+        pace.ended(_promise(1.0, since=now - rng.uniform(1.0, 1.6)), now, True)
+    assert 1.5 < pace.margin < 1.7
+
+
+def test_calls_with_plenty_of_time_leave_the_margin_alone() -> None:
+    pace = _pace()
+    for _ in range(100):
+        pace.ended(_promise(1.0, remaining=60.0), 5.0, True)
+    assert pace.margin == 1.0
+
+
+def test_who_leaves_early_says_nothing_and_who_ran_out_of_time_does() -> None:
+    pace = _pace()
+    pace.ended(_promise(1.5), 1.0, False)
+    assert pace.margin == 1.0
+    pace.ended(_promise(0.5), 2.0, False)
+    assert pace.margin > 1.04
+
+
+def test_the_margin_is_bounded_and_falls_back_with_time() -> None:
+    pace = _pace()
+    for _ in range(100):
+        pace.ended(_promise(0.5), 50.0, False)
+    assert pace.margin == pytest.approx(2.0)
+    assert pace.margin_at(51.0) > 1.9
+    assert pace.margin_at(150.0) == pytest.approx(1.0, abs=0.01)
+
+
+def test_an_engine_that_stood_still_is_tried_by_one_call() -> None:
+    pace = _pace()
+    pace.step(64, 0.5, 10.0)
+    assert not pace.is_untested(0, 10.5)
+    assert pace.is_untested(0, 11.5)
+    assert not pace.is_untested(1, 11.5)
+
+
+def test_another_engine_is_not_known() -> None:
+    pace = _pace()
+    pace.step(64, STEP, 0.0)
+    pace.explanation(50)
+    pace.ended(_promise(0.5), 2.0, False)
+    pace.forget()
+    assert pace.expected_seconds(0, 1, 50) is None and pace.margin == 1.0
+
+
+@dataclass
+class _Job:
+    promise: Promise | None
+    begun: float
+    deadline: float
+    left: int
+    num_tokens: int
+
+
+def _overload(times_capacity: float, seconds: float = 30.0) -> tuple[float, float]:
+    """Tokens of good calls over those an engine of full slots gives, and the share of calls that
+    expire of those that end, of an engine whose steps take 4 ms and 0.1 ms a row, with a deadline
+    of 2 s; the first third is not looked at."""
+    rng, pace, slots = random.Random(1), _pace(256), 256
+    jobs: list[_Job] = []
+    now = good = expired = ended = total = 0.0
+    capacity = slots / (0.0296 * 50)
+    due = 0.0
+    while now < seconds:
+        while due <= now:
+            due += rng.expovariate(times_capacity * capacity)
+            expected = pace.expected_seconds(len(jobs), 1, 120)
+            is_free = expected is None or pace.is_untested(len(jobs), now)
+            if is_free or expected * pace.margin_at(now) <= 2.0:
+                promise = None if expected is None else _promise(expected, since=now)
+                num = rng.randint(35, 65)
+                jobs.append(_Job(promise, now, now + 2.0, num, num))
+        running = jobs[:slots]
+        took = 0.004 + 0.0001 * len(running)
+        now += took
+        pace.step(len(running), took, now)
+        for job in running:
+            job.left -= 1
+        for job in [job for job in jobs if job.left == 0 or now > job.deadline]:
+            jobs.remove(job)
+            is_whole = now <= job.deadline
+            if job.promise is not None:
+                pace.ended(job.promise, now, is_whole)
+            is_counted = now > seconds / 3
+            ended += is_counted
+            if is_whole:
+                pace.explanation(job.num_tokens)
+                good += job.num_tokens * is_counted
+            else:
+                expired += is_counted
+        total += slots / 0.0296 * took * (now > seconds / 3)
+    return good / total, expired / ended
+
+
+@pytest.mark.parametrize("times_capacity", [1.5, 8.0])
+def test_past_the_knee_the_engine_is_busy_with_calls_that_end_in_time(
+    times_capacity: float,
+) -> None:
+    goodput, expired = _overload(times_capacity)
+    assert goodput > 0.9
+    assert expired < 0.05
