@@ -1,6 +1,6 @@
 """Servers behind client-side balancing: one drains under load, no call fails, a new one is found.
 
-Both kinds of client call all the time: `gloss_client`, and a bare channel with round_robin and health
+Both kinds of client call all the time: `gloss_client`, and a bare channel of round_robin and health
 checks. Neither tries a call again, so nothing is covered up.
 """
 
