@@ -60,7 +60,7 @@ class Container:
             "environment": spec.environment,
             "command": command,
         }
-        namespaces = ["--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child=KILL"]
+        namespaces = ["--mount", "--pid", "--net", "--ipc", "--fork"]
         if not _IS_ROOT:
             namespaces += ["--user", "--map-root-user"]
         with log.open("wb") as output:
@@ -76,7 +76,8 @@ class Container:
 
     def __exit__(self, *exception: object) -> None:
         if self.process.poll() is None:
-            self.process.kill()
+            # With the first process all others of its namespace end.
+            self.signal(signal.SIGKILL)
         self.process.wait()
 
     @property
