@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         CheckpointError,
         GlossError,
         ItemError,
+        MemoryTooSmall,
         RequestError,
         TapError,
     )
@@ -62,6 +63,7 @@ _HOMES = {
     "Explanation": "request",
     "GlossError": "errors",
     "ItemError": "errors",
+    "MemoryTooSmall": "errors",
     "ModelInfo": "info",
     "Positions": "capture.positions",
     "RequestError": "errors",
@@ -92,6 +94,7 @@ __all__ = [
     "Explanation",
     "GlossError",
     "ItemError",
+    "MemoryTooSmall",
     "ModelInfo",
     "Positions",
     "RequestError",

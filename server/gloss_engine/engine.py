@@ -17,7 +17,7 @@ from dataclasses import replace
 from itertools import count
 
 from gloss_engine.av.verbalizer import ExplanationReader
-from gloss_engine.device_memory import DeviceMemory
+from gloss_engine.device_memory import DeviceMemory, refusing
 from gloss_engine.errors import RequestError
 from gloss_engine.facts import ModelFacts
 from gloss_engine.info import ModelInfo
@@ -199,13 +199,18 @@ class Engine:
 
         Returns:
             The seconds it took. Where steps have no listed sizes there is nothing to do.
+
+        Raises:
+            MemoryTooSmall: what steps take besides pages does not fit the device.
         """
         started = time.perf_counter()
-        self.runner.warm_up()
-        if self.target is not None:
-            self.target.warm_up()
-        if self.scores is not None:
-            self.scores.warm_up()
+        fix = "lower memory_fraction, which leaves steps more room beside the pages, or num_slots"
+        with refusing("the steps' graphs and kernels", fix):
+            self.runner.warm_up()
+            if self.target is not None:
+                self.target.warm_up()
+            if self.scores is not None:
+                self.scores.warm_up()
         return time.perf_counter() - started
 
     def cancel(self, request_id: str) -> None:
@@ -227,6 +232,7 @@ class Engine:
         launched = self._steps.launch()
         if isinstance(launched, AvStep):
             self._note(launched.plan, out)
+            self._verbalizations.fail(launched.step.failed)
         elif launched is not None:
             # What waits for the AR counts the target's steps as well, which may be all there are.
             self._stats.num_steps += 1

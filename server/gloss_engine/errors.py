@@ -4,6 +4,7 @@
     ├── CheckpointError   a checkpoint or sidecar that cannot be used (also a ValueError)
     ├── RequestError      a request that cannot be run, as a whole (also a ValueError)
     ├── TapError          a model, or a pass of it, that cannot be tapped (also a ValueError)
+    ├── MemoryTooSmall    a device whose memory does not suffice to start
     └── ItemError         one item of a request that failed; never raised, carried in its result
 
 Every message says what was got, what was expected and how to fix it.
@@ -62,6 +63,10 @@ class TapError(GlossError, ValueError):
         super().__init__(f"{what}: got {got}, expected {expected}. {fix}")
 
 
+class MemoryTooSmall(GlossError):
+    """A device whose memory does not suffice to load the checkpoints or to warm up."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ItemError:
     """Why one item of a request has no explanation.
@@ -75,3 +80,11 @@ class ItemError:
     code: str
     reason: str
     message: str
+
+
+OUT_OF_MEMORY = ItemError(
+    code="RESOURCE_EXHAUSTED",
+    reason="OUT_OF_MEMORY",
+    message="the device's memory did not suffice for this, in smaller batches neither; the others "
+    "went on. Try it again later; where it comes often, the server's memory_fraction is too high",
+)

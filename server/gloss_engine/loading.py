@@ -12,7 +12,7 @@ from gloss_engine.ar.scorer import Scorer
 from gloss_engine.av.verbalizer import Verbalizer
 from gloss_engine.checkpoint import fingerprint
 from gloss_engine.config import EngineConfig
-from gloss_engine.device_memory import DeviceMemory
+from gloss_engine.device_memory import DeviceMemory, refusing
 from gloss_engine.engine import Engine
 from gloss_engine.errors import CheckpointError
 from gloss_engine.facts import ModelFacts
@@ -51,23 +51,39 @@ def load_engine(
     Raises:
         CheckpointError: a checkpoint that does not hold together, or a pair that does not.
         ConfigError: settings that do not fit the checkpoint.
+        MemoryTooSmall: a device that they do not fit.
     """
     config = config or EngineConfig()
+    fix = "take a larger device, quantization fp8, or leave out the AR or the target"
+    with refusing("the checkpoints", fix):
+        return _load(av_directory, ar_directory, config, target)
+
+
+def _load(
+    av_directory: Path | str,
+    ar_directory: Path | str | None,
+    config: EngineConfig,
+    target: Path | str | None,
+) -> Engine:
+    """See `load_engine`."""
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
+    memory = DeviceMemory(config.resolve_device())
     verbalizer = Verbalizer(_directory(av_directory), config)
     scores = None
     reconstructor: Reconstructor | None = None
     if ar_directory is not None:
-        reconstructor, scores = _scoring(_directory(ar_directory), verbalizer, config)
+        reconstructor, scores = _scoring(_directory(ar_directory), verbalizer, config, memory)
     explained = None
     if target is not None:
         explained = load_explained(_directory(target), verbalizer, config)
     places = 0 if explained is None else config.resolve_capture_places()
-    runner, scheduler = machinery(verbalizer.decoder, verbalizer.program, config, num_places=places)
+    runner, scheduler = machinery(
+        verbalizer.decoder, verbalizer.program, config, num_places=places, memory=memory
+    )
     work = None
     if explained is not None:
-        work = target_machinery(explained, runner.prefill_buffer, config)
+        work = target_machinery(explained, runner.prefill_buffer, config, memory)
     facts = _facts(verbalizer, None if explained is None else explained.target, config)
     av = _checkpoint(Path(av_directory), verbalizer.spec, verbalizer.sidecar.av_template)
     ar = None
@@ -88,12 +104,12 @@ def load_engine(
         target=work,
         target_share=config.target_share,
         watch_max_pending=config.watch_max_pending,
-        device_memory=DeviceMemory(config.resolve_device()),
+        device_memory=memory,
     )
 
 
 def _scoring(
-    directory: Path, verbalizer: Verbalizer, config: EngineConfig
+    directory: Path, verbalizer: Verbalizer, config: EngineConfig, memory: DeviceMemory
 ) -> tuple[Reconstructor, ScoreQueue]:
     """The AR that belongs to an AV, and the queue in front of it."""
     reconstructor = Reconstructor.load(
@@ -111,6 +127,7 @@ def _scoring(
         wait_steps=config.score_wait_steps,
         budget_seconds=config.resolve_score_budget(),
         lag=config.resolve_lag(),
+        memory=memory,
     )
     return reconstructor, scores
 
@@ -252,7 +269,11 @@ def _info(
 
 
 def machinery(
-    decoder: Decoder, program: AvProgram, config: EngineConfig, num_places: int = 0
+    decoder: Decoder,
+    program: AvProgram,
+    config: EngineConfig,
+    num_places: int = 0,
+    memory: DeviceMemory | None = None,
 ) -> tuple[ModelRunner, Scheduler]:
     """Pages and slots for a loaded AV, with what runs and what schedules them.
 
@@ -261,6 +282,7 @@ def machinery(
         program: its prompt, prefix and stops.
         config: the settings.
         num_places: rows of the prefill buffer for captures that wait for their prefill.
+        memory: the device's; None: nobody else asks for it.
 
     Raises:
         ConfigError: pages that do not fit the device's memory.
@@ -291,6 +313,7 @@ def machinery(
         prefill_buffer,
         sizes=sizes,
         batch_invariant=config.batch_invariant,
+        memory=memory,
     )
     scheduler = Scheduler(
         BlockAllocator(size, page_size),

@@ -66,6 +66,7 @@ class OpenRequest:
         grows: whether more activations may come.
         rows: its activations; their place is the index of their explanations.
         num_unfinished: of them, those with samples to come.
+        error: why it ends early as a whole, or None.
     """
 
     request: Explaining
@@ -74,6 +75,7 @@ class OpenRequest:
     grows: bool = False
     rows: list[OpenRow] = field(default_factory=list)
     num_unfinished: int = 0
+    error: ItemError | None = None
 
 
 class OpenRequests:
@@ -91,7 +93,7 @@ class OpenRequests:
         self.reader, self.facts = reader, facts
         self.ready: list[Explanation] = []
         self._open: dict[str, OpenRequest] = {}
-        self._closed: list[str] = []
+        self._closed: dict[str, ItemError | None] = {}
 
     def __contains__(self, request_id: object) -> bool:
         return request_id in self._open
@@ -116,13 +118,16 @@ class OpenRequests:
         opened.num_unfinished += len(rows)
         return range(first, len(opened.rows))
 
-    def close(self, request_id: str) -> None:
-        """No more activations will come: the request ends with the last explanation of those."""
+    def close(self, request_id: str, error: ItemError | None = None) -> None:
+        """No more activations will come: the request ends with the last explanation of those.
+
+        Args:
+            error: why there are no more; the request ends with it.
+        """
         opened = self._open[request_id]
-        opened.grows = False
+        opened.grows, opened.error = False, error
         if opened.num_unfinished == 0:
-            del self._open[request_id]
-            self._closed.append(request_id)
+            self._end(request_id)
 
     def fail(self, request_id: str, index: int, sample: int, error: ItemError) -> None:
         """A sample that has an error instead of an explanation."""
@@ -193,11 +198,14 @@ class OpenRequests:
             if row.num_open == 0:
                 opened.num_unfinished -= 1
                 if opened.num_unfinished == 0 and not opened.grows:
-                    del self._open[explanation.request_id]
-                    self._closed.append(explanation.request_id)
+                    self._end(explanation.request_id)
         self.ready.clear()
         out.finished += self._closed
+        out.failed |= {name: error for name, error in self._closed.items() if error is not None}
         self._closed.clear()
+
+    def _end(self, request_id: str) -> None:
+        self._closed[request_id] = self._open.pop(request_id).error
 
     def _flags(self, row: OpenRow) -> list[str]:
         """Warnings about an activation."""

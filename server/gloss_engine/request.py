@@ -177,6 +177,7 @@ class StepOutput:
         skipped: generated tokens that will not be explained.
         readings: texts of capture requests that were read, or why they could not be.
         finished: ids of requests whose last result is among them.
+        failed: of those, requests of a text that could not be read or gone on from to its end.
     """
 
     num_rows: int = 0
@@ -191,6 +192,7 @@ class StepOutput:
     skipped: list[SkippedToken] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
+    failed: dict[str, ItemError] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         """Whether it brought anything."""
@@ -209,6 +211,7 @@ class StepOutput:
         """Add what a later step brought."""
         for name in _LISTS:
             getattr(self, name).extend(getattr(later, name))
+        self.failed |= later.failed
 
 
-_LISTS = tuple(one.name for one in fields(StepOutput) if one.name != "num_rows")
+_LISTS = tuple(one.name for one in fields(StepOutput) if one.name not in ("num_rows", "failed"))

@@ -144,6 +144,14 @@ class Scheduler:
         self.retire(leaving)
         return dropped, leaving
 
+    def drop(self, item: Item) -> list[Sequence]:
+        """Let an item that has begun start no more samples; its sequences that run."""
+        if item in self.forking:
+            self.forking.remove(item)
+            self.allocator.free(item.suffix_pages)
+            item.suffix_pages = []
+        return [sequence for sequence in self.running.values() if sequence.item is item]
+
     def schedule(self) -> StepPlan:
         """Admit what fits and say what the next step runs."""
         spent = [

@@ -4,19 +4,22 @@ Explanations to score, texts to reconstruct and texts to compare are one thing t
 many at once or not at all, since a batch is worth its pass over the weights, and a pass between two
 steps delays everyone who decodes. A budget bounds that delay: a batch beside decoding takes as many
 texts as the AR ran in that time before. With a lag a batch is read when the next one may start, so
-that the host never waits while the device has nothing else to do.
+that the host never waits while the device has nothing else to do. A batch that the device's memory
+does not suffice for runs by halves, and a half that still does not fit fails.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from gloss_engine.ar.scorer import Score, Scorer
 from gloss_engine.av.flags import score_flags
-from gloss_engine.errors import ItemError
+from gloss_engine.device_memory import DeviceMemory
+from gloss_engine.errors import OUT_OF_MEMORY, ItemError
 from gloss_engine.request import Explanation, TextResult
 from gloss_engine.transfer import Arriving, Stopwatch, send, send_rows
 
@@ -86,6 +89,7 @@ class ScoreQueue:
         wait_steps: steps a text waits at most for a batch to fill.
         budget_seconds: what a batch beside decoding may take; None: no bound but `batch`.
         lag: batches that are started before the oldest is read: 0 or 1.
+        memory: the device's; None: nobody else asks for it.
 
     Attributes:
         num_scored: texts compared with an activation so far.
@@ -101,12 +105,14 @@ class ScoreQueue:
         wait_steps: int,
         budget_seconds: float | None = None,
         lag: int = 0,
+        memory: DeviceMemory | None = None,
     ) -> None:
         self.scorer, self.batch, self.wait_steps = scorer, batch, wait_steps
         self.max_tokens = max_tokens
         self.budget_seconds, self.lag = budget_seconds, lag
         self.num_scored, self.seconds = 0, 0.0
         self._entries: list[_Entry] = []
+        self._memory = memory or DeviceMemory(scorer.reconstructor.decoder.device)
         self._running: _Batch | None = None
         self._tokens_per_second: float | None = None
 
@@ -163,7 +169,9 @@ class ScoreQueue:
             count, is_full = self._batch_len(idle)
             if idle or overdue or is_full:
                 entries, self._entries = self._entries[:count], self._entries[count:]
-                self._running = self._start(entries)
+                self._running = self._memory.attempt(partial(self._start, entries))
+                if self._running is None:
+                    self._run_in_halves(entries, out)
         if self.lag == 0:
             self._read(out)
         return out
@@ -245,11 +253,31 @@ class ScoreQueue:
             stopwatch=stopwatch,
         )
 
+    def _run_in_halves(self, entries: list[_Entry], out: Scored) -> None:
+        """Run a batch that there was no memory for, and wait for it; what still fails has an error.
+
+        A single text is run once more as it is.
+        """
+        half = (len(entries) + 1) // 2
+        for part in filter(None, (entries[:half], entries[half:])):
+            batch = self._memory.attempt(partial(self._start, part))
+            if batch is not None:
+                self._take(batch, out)
+                continue
+            for entry in part:
+                if isinstance(entry.owner, Explanation):
+                    out.explanations.append(_without_evidence(entry.owner))
+                else:
+                    out.texts.append(replace(entry.owner, error=OUT_OF_MEMORY))
+
     def _read(self, out: Scored) -> None:
-        """Take in what the running batch brought."""
-        if self._running is None:
-            return
-        batch, self._running = self._running, None
+        """Take in what the running batch brought, if there is one."""
+        if self._running is not None:
+            batch, self._running = self._running, None
+            self._take(batch, out)
+
+    def _take(self, batch: _Batch, out: Scored) -> None:
+        """Take in what a batch brought; waits for it."""
         rows: dict[int, Tensor] = {}
         if batch.vectors is not None:
             rows = dict(zip(batch.fitting, batch.vectors.wait(), strict=True))
@@ -284,6 +312,18 @@ def _with_evidence(explanation: Explanation, score: Score | None) -> Explanation
         return explanation
     flags = (*explanation.flags, *score_flags(score.fve))
     return replace(explanation, cosine=score.cosine, mse=score.mse, fve=score.fve, flags=flags)
+
+
+def _without_evidence(explanation: Explanation) -> Explanation:
+    """What an explanation becomes that was to be scored and could not be: an error."""
+    return Explanation(
+        request_id=explanation.request_id,
+        index=explanation.index,
+        sample=explanation.sample,
+        seed=explanation.seed,
+        error=OUT_OF_MEMORY,
+        place=explanation.place,
+    )
 
 
 def _text_result(result: TextResult, vector: Tensor | None, score: Score | None) -> TextResult:

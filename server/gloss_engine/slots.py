@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,12 +17,16 @@ import torch
 from torch import Tensor
 
 from gloss_engine.sampling import SamplingParams
-from gloss_engine.scheduler import StepPlan
 from gloss_engine.transfer import send
 from gloss_kernels import Finish, Operations
 
 IDLE, PAUSED = -1, -2
 """Codes of a row that nobody holds, and of one that waits; of one that ended it is a `Finish`."""
+_COLUMNS = (
+    *("codes", "tokens", "private_lens", "num_generated", "max_tokens", "stop_states"),
+    *("block_table", "temperatures", "top_ks", "top_ps", "min_ps", "penalties", "uniforms"),
+)
+"""Every tensor with a row a slot, but for the presence map, which may not be there."""
 
 
 class Draws(Protocol):
@@ -120,21 +125,17 @@ class Slots:
         """The parts of the sampler that any sequence in a slot needs."""
         return frozenset(+self._in_use)
 
-    def apply(self, plan: StepPlan, first_token: Tensor, private_len: int) -> None:
-        """Write what changes hands before a step.
-
-        Args:
-            plan: its idle slots, moves and starts.
-            first_token: [1] int64, the token that a starting sequence decodes first.
-            private_len: private keys it then has stored.
-        """
-        if plan.idle:
-            self.vacate(plan.idle)
-        if plan.moves:
-            self._move(plan.moves)
-        if plan.starts:
-            owners = [start.sequence for start in plan.starts]
-            self.start(owners, first_token, [private_len] * len(owners))
+    def beginning_at(self, first: int) -> Slots:
+        """The rows from `first` on, as views: what a step does to them it does to these."""
+        if first == 0:
+            return self
+        part = copy(self)
+        for name in _COLUMNS:
+            setattr(part, name, getattr(self, name)[first:])
+        if self.presence is not None:
+            part.presence = self.presence[first:]
+        part.report = self.report[:, first:]
+        return part
 
     def warm_up(self) -> None:
         """Compile what writing rows needs."""
@@ -149,15 +150,22 @@ class Slots:
         return self.presence
 
     def vacate(self, slots: list[int]) -> None:
-        """Nobody holds these rows any more."""
+        """Nobody holds these rows any more; one that never started is idle as it is."""
         self.codes.index_fill_(0, send(slots, self.device), IDLE)
         for slot in slots:
-            self._in_use.subtract(self._parts_of.pop(slot))
+            self._in_use.subtract(self._parts_of.pop(slot, ()))
 
-    def _move(self, moves: list[tuple[int, int]]) -> None:
-        """Copy rows over idle ones; no row is source and destination at once."""
+    def vacate_all(self) -> None:
+        """Nobody holds any row; asks for no memory."""
+        self.codes.fill_(IDLE)
+        self._in_use.clear()
+        self._parts_of.clear()
+
+    def move(self, moves: list[tuple[int, int]]) -> None:
+        """Copy rows, (source, destination), over idle ones; no row is both."""
         source, destination = send(list(zip(*moves, strict=True)), self.device)
-        for tensor in self._columns():
+        columns = [getattr(self, name) for name in _COLUMNS]
+        for tensor in columns if self.presence is None else [*columns, self.presence]:
             tensor[destination] = tensor[source]
         self.codes.index_fill_(0, source, IDLE)
         for old, new in moves:
@@ -170,7 +178,7 @@ class Slots:
     def start(
         self, sequences: Sequence[RowOwner], first_tokens: Tensor, private_lens: list[int]
     ) -> None:
-        """Write the rows of sequences that start.
+        """Write the rows of sequences that start; they run from the last write on.
 
         Args:
             sequences: with their slots and pages.
@@ -204,17 +212,18 @@ class Slots:
         self.private_lens[rows], self.block_table[rows] = whole[:, 3], whole[:, 4:]
         self.temperatures[rows], self.top_ps[rows] = real[:, 0], real[:, 1]
         self.min_ps[rows], self.penalties[rows] = real[:, 2], real[:, 3]
-        self.codes.index_fill_(0, rows, int(Finish.RUNNING))
         self.tokens[rows] = first_tokens
         self.num_generated.index_fill_(0, rows, 0)
         self.stop_states.index_fill_(0, rows, 0)
+        if any(s.temperature > 0 for s in settings):
+            self._draw(rows, sequences)
+        if any(s.repetition_penalty != 1 for s in settings) or self.presence is not None:
+            self.require_presence().index_fill_(0, rows, 0)
+        # Last: rows that there was no memory to write are idle still.
+        self.codes.index_fill_(0, rows, int(Finish.RUNNING))
         for sequence, sampling in zip(sequences, settings, strict=True):
             self._parts_of[sequence.slot] = _parts(sampling)
             self._in_use.update(self._parts_of[sequence.slot])
-        if any(s.temperature > 0 for s in settings):
-            self._draw(rows, sequences)
-        if self._in_use["penalty"] or self.presence is not None:
-            self.require_presence().index_fill_(0, rows, 0)
 
     def _draw(self, rows: Tensor, sequences: Sequence[RowOwner]) -> None:
         """Fill the draws of rows: positions count generated tokens from 0."""
@@ -232,25 +241,6 @@ class Slots:
         self.uniforms[rows, :width] = self.operations.philox_uniform(
             seeds, item_keys, samples, torch.arange(width, device=self.device).unsqueeze(0)
         )
-
-    def _columns(self) -> list[Tensor]:
-        """Every tensor with a row a slot."""
-        columns = [
-            self.codes,
-            self.tokens,
-            self.private_lens,
-            self.num_generated,
-            self.max_tokens,
-            self.stop_states,
-            self.block_table,
-            self.temperatures,
-            self.top_ks,
-            self.top_ps,
-            self.min_ps,
-            self.penalties,
-            self.uniforms,
-        ]
-        return columns if self.presence is None else [*columns, self.presence]
 
 
 def _signed(value: int) -> int:

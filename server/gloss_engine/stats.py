@@ -33,6 +33,7 @@ class EngineStats:
         target_tokens_read, target_tokens_generated: tokens the target ran of texts, and made.
         captured: activations read; capture_seconds: time the target's passes took.
         skipped: generated tokens that were not explained, by reason.
+        out_of_memory: times that the device's memory did not suffice for some work.
         device_bytes: memory the device has, 0 on a CPU; device_reserved_bytes: of it, what the
             allocator holds; device_used_bytes: of that, what tensors are in. At most a second old.
     """
@@ -61,6 +62,7 @@ class EngineStats:
     captured: int = 0
     capture_seconds: float = 0.0
     skipped: dict[str, int] = field(default_factory=dict)
+    out_of_memory: int = 0
     device_bytes: int = 0
     device_reserved_bytes: int = 0
     device_used_bytes: int = 0

@@ -55,9 +55,13 @@ class Step:
         self._stops = Stops(table=program.stop_table, is_eos=program.is_eos)
 
     @torch.inference_mode()
-    def run(self, shape: StepShape) -> None:
-        """Run one step; its results are in the slots' report."""
-        slots, n, m = self.slots, shape.num_rows, shape.num_prefills
+    def run(self, shape: StepShape, first: int = 0) -> None:
+        """Run one step over the slots from `first` on; its results are in the slots' report.
+
+        The state is written last, when all that takes memory has been done: a step that fails for
+        want of it has written keys and values alone, and can be run again, whole or in parts.
+        """
+        slots, n, m = self.slots.beginning_at(first), shape.num_rows, shape.num_prefills
         ids, positions, places = [], [], []
         decode = packed = None
         if n:
@@ -93,8 +97,8 @@ class Step:
         )
         hidden_states = self.decoder.forward(hidden_states, batch)
         if n:
-            slots.private_lens[:n] += rows.running
             draw(self.decoder, slots, hidden_states, shape.parts, self._stops)
+            slots.private_lens[:n] += rows.running
 
     def _packed_plan(self, num_prefills: int) -> PackedPlan:
         starts = torch.arange(num_prefills + 1, device=self.decoder.device) * self.prefill_len

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -29,8 +30,8 @@ class GraphStep(Protocol):
     decoder: Decoder
     slots: Slots
 
-    def run(self, shape: StepShape) -> None:
-        """Run one step; queued on the device when this returns."""
+    def run(self, shape: StepShape, first: int = 0) -> None:
+        """Run one step over the slots from `first` on; queued on the device when this returns."""
 
 
 class StepGraphs:
@@ -49,13 +50,24 @@ class StepGraphs:
         """Shapes that have a graph."""
         return len(self._graphs)
 
-    def run(self, shape: StepShape) -> None:
-        """Run a step; queued on the device when this returns."""
+    def run(self, shape: StepShape, first: int = 0) -> None:
+        """Run a step over the slots from `first` on; queued on the device when this returns."""
         graph = self._graphs.get(shape)
-        if graph is None:
-            self.step.run(shape)
+        if graph is None or first:
+            self.step.run(shape, first)
         else:
             graph.replay()
+
+    def parts(self, shape: StepShape) -> list[tuple[StepShape, int]]:
+        """Smaller steps over the same rows, with the first row of each: two halves.
+
+        A step that has a graph stays whole: the graph has the memory it takes.
+        """
+        n = shape.num_rows
+        if shape in self._graphs or n < 2:
+            return [(shape, 0)]
+        lower, upper = (replace(shape, num_rows=size) for size in (n // 2, n - n // 2))
+        return [(lower, 0), (upper, n // 2)]
 
     def warm_up(self) -> None:
         """Run every listed shape once and capture it on CUDA; no sequence may be running.

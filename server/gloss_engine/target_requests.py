@@ -10,17 +10,17 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 from torch import Tensor
 
 from gloss_engine.capture.positions import Positions
-from gloss_engine.errors import ItemError, RequestError
+from gloss_engine.errors import OUT_OF_MEMORY, ItemError, RequestError
 from gloss_engine.open_requests import OpenRequest, OpenRequests, OpenRow
 from gloss_engine.request import StepOutput
 from gloss_engine.target.encoding import encode
 from gloss_engine.target.events import ReadText, TargetEvents, WatchedToken
 from gloss_engine.target.reader import TextToRead
 from gloss_engine.target.reading_queue import CAPTURE, EXPLAIN, Job
+from gloss_engine.target.readings import reading_of
 from gloss_engine.target.watch import Watch
 from gloss_engine.target.work import TargetWork
 from gloss_engine.text_request import (
@@ -32,11 +32,10 @@ from gloss_engine.text_request import (
     TokenPlace,
     WatchRequest,
 )
-from gloss_engine.validation import check_capture, check_text, check_watch, item_errors
+from gloss_engine.validation import check_capture, check_text, check_watch
 
 AddRows = Callable[[str, Sequence[OpenRow]], None]
 _OUT_OF_RANGE = ("POSITION_OUT_OF_RANGE", "LAYER_OUT_OF_RANGE")
-_MAX_NAMED = 8
 
 
 @dataclass(kw_only=True)
@@ -171,11 +170,15 @@ class TargetRequests:
         for read in events.texts:
             if read.job.kind == CAPTURE:
                 if read.job.request_id in self._captures:
-                    self._add_reading(self._reading(read))
+                    self._add_reading(reading_of(read, self.work.target.special_ids))
             else:
                 self._take_rows(read, out)
         for watched in events.watched:
             self._take_watched(watched, out)
+        for job in events.failed_texts:
+            self._fail_text(job)
+        for watch in events.failed_watches:
+            self._fail(watch.request_id)
         out.target_tokens += events.tokens
         out.target_ends += events.ends
         out.skipped += events.skipped
@@ -250,6 +253,20 @@ class TargetRequests:
         row.since = watch.time_at(position)
         self._add(watch.request_id, [row], out)
 
+    def _fail_text(self, job: Job) -> None:
+        """A text that the device's memory did not suffice for."""
+        if job.kind != CAPTURE:
+            self._fail(job.request_id)
+        elif job.request_id in self._captures:
+            self._add_reading(
+                Reading(request_id=job.request_id, index=job.index, error=OUT_OF_MEMORY)
+            )
+
+    def _fail(self, request_id: str) -> None:
+        """The same where it is all of a request; what is being explained of it goes on."""
+        if request_id in self._requests and self._requests[request_id].grows:
+            self._requests.close(request_id, OUT_OF_MEMORY)
+
     def _row(
         self, raw: Tensor, norm: float, position: int, token_id: int, buffer_place: int
     ) -> OpenRow:
@@ -270,25 +287,6 @@ class TargetRequests:
             assert row.place is not None
             out.captured.append(CapturedToken(request_id=request_id, index=index, place=row.place))
         self._add_rows(request_id, rows)
-
-    def _reading(self, read: ReadText) -> Reading:
-        """A captured text; activations without a direction are left out and named."""
-        job, norms = read.job, read.norms
-        assert read.on_host is not None
-        errors = item_errors(norms)
-        kept = [i for i in range(len(norms)) if i not in errors]
-        positions = tuple(job.text.positions[i] for i in kept)
-        special = self.work.target.special_ids
-        return Reading(
-            request_id=job.request_id,
-            index=job.index,
-            token_ids=job.text.token_ids,
-            positions=positions,
-            activations=read.on_host.numpy()[kept],
-            norms=np.array([norms[i] for i in kept], np.float32),
-            is_special=tuple(job.text.token_ids[at] in special for at in positions),
-            error=_left_out(errors, job.text.positions),
-        )
 
     def _add_reading(self, reading: Reading) -> None:
         self._ready.readings.append(reading)
@@ -313,20 +311,6 @@ def _chosen(selection: Positions, length: int, most: int | None) -> tuple[int, .
             f"most {most}; choose fewer, or send several requests",
         )
     return positions
-
-
-def _left_out(errors: dict[int, ItemError], positions: tuple[int, ...]) -> ItemError | None:
-    """What is said of activations that were left out of a text's."""
-    if not errors:
-        return None
-    first = next(iter(errors.values()))
-    named = ", ".join(str(positions[index]) for index in list(errors)[:_MAX_NAMED])
-    more = f" and {len(errors) - _MAX_NAMED} more" if len(errors) > _MAX_NAMED else ""
-    return ItemError(
-        code="INVALID_ARGUMENT",
-        reason=first.reason,
-        message=f"left out, for they are not finite or zero: the activations at {named}{more}",
-    )
 
 
 def _item_error(error: RequestError) -> ItemError:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence as Rows
 
 from gloss_engine.av.verbalizer import ExplanationReader
+from gloss_engine.errors import OUT_OF_MEMORY
 from gloss_engine.open_requests import OpenRequests, OpenRow
 from gloss_engine.request import Explaining, StepOutput, TokenDelta
-from gloss_engine.runner import Runner
+from gloss_engine.runner import Failed, Runner
 from gloss_engine.scheduler import Scheduler
 from gloss_engine.score_queue import ScoreQueue
 from gloss_engine.sequence import Item, Sequence
@@ -108,6 +109,21 @@ class Verbalizations:
         self._requests.drop(items)
         for sequence in leaving:
             self._finish(sequence, "cancelled")
+
+    def fail(self, failed: Failed) -> None:
+        """End what the device's memory did not suffice for."""
+        sequences = list(failed.sequences)
+        for item in failed.items:
+            sequences += self.scheduler.drop(item)
+            self.runner.release([item])
+            for sample in range(item.num_forked, item.num_samples):
+                self._requests.fail(item.request_id, item.index, sample, OUT_OF_MEMORY)
+        for sequence in sequences:
+            if not sequence.ended:
+                sequence.ended = True
+                self.scheduler.retire([sequence])
+                item = sequence.item
+                self._requests.fail(item.request_id, item.index, sequence.sample, OUT_OF_MEMORY)
 
     def _finish(self, sequence: Sequence, reason: str) -> None:
         """Make a sequence's result of what was read of it, and free what it holds."""

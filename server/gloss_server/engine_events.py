@@ -22,10 +22,11 @@ from gloss_client import (
 from gloss_engine import Explanation as EngineExplanation
 from gloss_engine import ModelInfo, StepOutput
 from gloss_engine import TokenPlace as EnginePlace
+from gloss_engine.errors import ItemError as EngineError
 from gloss_engine.request import TokenDelta
 from gloss_server.front.stream import TextStream
 from gloss_server.front.token_texts import TokenTexts
-from gloss_server.text_source import Came, TextEnded, TextEvent
+from gloss_server.text_source import Came, TextEnded, TextEvent, TextFailed
 
 
 @dataclass(kw_only=True)
@@ -64,7 +65,9 @@ class EngineEvents:
         ]
         for request_id in out.finished:
             text = self._texts.pop(request_id)
-            ended = TextEnded(skip_counts=dict(text.skip_counts))
+            ended: TextEvent = TextEnded(skip_counts=dict(text.skip_counts))
+            if request_id in out.failed:
+                ended = TextFailed(error=_item_error(out.failed[request_id]))
             found.append(Came(row=text.row, event=ended))
         return found
 
@@ -111,10 +114,7 @@ class EngineEvents:
 
     def _explanation(self, made: EngineExplanation) -> Explanation:
         self._texts[made.request_id].growing.pop((made.index, made.sample), None)
-        error = None
-        if made.error is not None:
-            given = made.error
-            error = ItemError(code=given.code, reason=given.reason, message=given.message)
+        error = None if made.error is None else _item_error(made.error)
         assert made.place is not None
         return Explanation(
             index=made.index,
@@ -141,3 +141,7 @@ class EngineEvents:
             norm=place.norm,
             layer_index=place.layer_index,
         )
+
+
+def _item_error(error: EngineError) -> ItemError:
+    return ItemError(code=error.code, reason=error.reason, message=error.message)

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from gloss_engine.errors import RequestError
 from gloss_engine.facts import ModelFacts
 from gloss_engine.kv.allocator import BlockAllocator
 from gloss_engine.request import FINISH_REASONS, PRIORITIES, Explanation, VerbalizeRequest
-from gloss_engine.runner import Runner, StepResult
+from gloss_engine.runner import Failed, Runner, StepResult
 from gloss_engine.sampling import SamplingParams
 from gloss_engine.scheduler import Scheduler, StepPlan
 from gloss_engine.sequence import Item, Sequence
@@ -37,6 +37,7 @@ class Drawn:
     """A step that was run when it was launched."""
 
     drawn: StepResult
+    failed: Failed = field(default_factory=Failed)
 
     def result(self) -> StepResult:
         return self.drawn

@@ -182,9 +182,9 @@ def _shapes_of(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[StepShap
     seen: list[StepShape] = []
     run = engine.runner.step.run
 
-    def noted(shape: StepShape) -> None:
+    def noted(shape: StepShape, first: int = 0) -> None:
         seen.append(shape)
-        run(shape)
+        run(shape, first)
 
     monkeypatch.setattr(engine.runner.step, "run", noted)
     return seen

@@ -66,7 +66,7 @@ class Books:
         decoder = SimpleNamespace(device=torch.device("cuda"))
         return SimpleNamespace(decoder=decoder, slots=slots, run=self._run)
 
-    def _run(self, shape: StepShape) -> None:
+    def _run(self, shape: StepShape, first: int = 0) -> None:
         self.events.append(("run", shape))
         if self.capturing is not None:
             self.capturing.shape = shape

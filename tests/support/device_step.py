@@ -60,9 +60,9 @@ def _checked(step: Step) -> Callable[[StepShape], None]:
     """The step's run, under the eyes of `NoCopies`, which inference mode would shut half."""
     plain = Step.run.__wrapped__  # type: ignore[attr-defined]
 
-    def run(shape: StepShape) -> None:
+    def run(shape: StepShape, first: int = 0) -> None:
         with torch.inference_mode(False), torch.no_grad(), NoCopies():
-            plain(step, shape)
+            plain(step, shape, first)
 
     return run
 

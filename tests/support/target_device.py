@@ -76,9 +76,9 @@ def _work() -> TargetWork:
     step: Any = TargetStep(target, cache, slots, buffer)
     plain = TargetStep.run.__wrapped__  # type: ignore[attr-defined]
 
-    def run(shape: StepShape) -> None:
+    def run(shape: StepShape, first: int = 0) -> None:
         with torch.inference_mode(False), torch.no_grad(), NoCopies():
-            plain(step, shape)
+            plain(step, shape, first)
 
     step.run = run
     allocator = BlockAllocator(num_pages, 16)

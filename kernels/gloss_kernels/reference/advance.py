@@ -9,6 +9,9 @@
 Rows whose code is not `running` are over, or were never used: nothing of them changes. The stop
 table is a finite automaton over the text that tokens add, so a tag is found also when it begins and
 ends inside tokens. Reads and writes a few bytes per row.
+
+All that is new is computed before any of the state is written: where memory does not suffice for
+it, the state is as it was.
 """
 
 from __future__ import annotations
@@ -66,18 +69,21 @@ def advance(
             set. None: nothing asks for it.
     """
     running = codes == int(Finish.RUNNING)
+    after = torch.where(running, stop_table[stop_states, tokens].long(), stop_states)
+    new = torch.where(num_generated + 1 >= limits, int(Finish.LENGTH), int(Finish.RUNNING))
+    final = stop_table.shape[0] - 1
+    new = new.masked_fill_(after == final, int(Finish.CLOSING_TAG))
+    new = new.masked_fill_(is_eos[tokens], int(Finish.EOS))
+    new = new.masked_fill_(~finite, int(Finish.ERROR))
+    new = torch.where(running, new, codes)
+    last = torch.where(running, tokens, last_tokens)
     if presence is not None:
         word = (tokens // 32).unsqueeze(1)
         bit = running.to(torch.int32) << (tokens % 32).to(torch.int32)
-        presence.scatter_(1, word, presence.gather(1, word) | bit.unsqueeze(1))
-    torch.where(running, tokens, last_tokens, out=last_tokens)
+        bits = presence.gather(1, word) | bit.unsqueeze(1)
+        presence.scatter_(1, word, bits)
+    last_tokens.copy_(last)
     num_generated += running
-    after = stop_table[stop_states, tokens].long()
-    torch.where(running, after, stop_states, out=stop_states)
-    new = torch.where(num_generated >= limits, int(Finish.LENGTH), int(Finish.RUNNING))
-    final = stop_table.shape[0] - 1
-    new = new.masked_fill_(stop_states == final, int(Finish.CLOSING_TAG))
-    new = new.masked_fill_(is_eos[tokens], int(Finish.EOS))
-    new = new.masked_fill_(~finite, int(Finish.ERROR))
-    torch.where(running, new, codes, out=codes)
-    report[0], report[1], report[2] = tokens, logprobs.view(torch.int32), codes
+    stop_states.copy_(after)
+    codes.copy_(new)
+    report[0], report[1], report[2] = tokens, logprobs.view(torch.int32), new

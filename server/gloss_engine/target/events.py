@@ -56,6 +56,7 @@ class TargetEvents:
         watched: activations captured while generating.
         tokens, ends, skipped: what a Watch hears.
         done: Watches of which nothing more comes, but explanations.
+        failed_texts, failed_watches: those that the device's memory did not suffice for.
     """
 
     texts: list[ReadText] = field(default_factory=list)
@@ -64,3 +65,5 @@ class TargetEvents:
     ends: list[TargetEnd] = field(default_factory=list)
     skipped: list[SkippedToken] = field(default_factory=list)
     done: list[Watch] = field(default_factory=list)
+    failed_texts: list[Job] = field(default_factory=list)
+    failed_watches: list[Watch] = field(default_factory=list)

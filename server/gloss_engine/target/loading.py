@@ -9,6 +9,7 @@ from pathlib import Path
 from gloss_engine.av.verbalizer import Verbalizer
 from gloss_engine.checkpoint import fingerprint
 from gloss_engine.config import ConfigError, EngineConfig
+from gloss_engine.device_memory import DeviceMemory
 from gloss_engine.info import CheckpointInfo, ModelInfo
 from gloss_engine.kv.allocator import BlockAllocator
 from gloss_engine.kv.pool import allocate_pool
@@ -67,13 +68,16 @@ def load_explained(directory: Path, verbalizer: Verbalizer, config: EngineConfig
 
 
 def target_machinery(
-    explained: Explained, buffer: PrefillBuffer, config: EngineConfig
+    explained: Explained,
+    buffer: PrefillBuffer,
+    config: EngineConfig,
+    memory: DeviceMemory | None = None,
 ) -> TargetWork:
-    """What runs a loaded target and decides what it runs."""
+    """What runs a loaded target and decides what it runs; `memory` is the device's."""
     target = explained.target
     reader = TextReader(target, config.max_read_tokens, buffer)
     if explained.cache is None:
-        return TargetWork(target, reader, None, batch_share=config.batch_share)
+        return TargetWork(target, reader, None, batch_share=config.batch_share, memory=memory)
     decoder, longest = target.decoder, _longest(target, config)
     page_size = explained.cache.keys.shape[3]
     limits = SlotLimits(
@@ -86,9 +90,9 @@ def target_machinery(
     step = TargetStep(target, explained.cache, slots, buffer)
     allocator = BlockAllocator(explained.cache.keys.shape[1], page_size)
     sizes = config.step_sizes(config.num_watches, 0, longest)
-    generator = Generator(step, explained.cache, allocator, sizes, buffer)
+    generator = Generator(step, explained.cache, allocator, sizes, buffer, memory)
     budget = config.read_budget_ms / 1e3
-    return TargetWork(target, reader, generator, budget, config.batch_share)
+    return TargetWork(target, reader, generator, budget, config.batch_share, memory)
 
 
 def with_target(info: ModelInfo, target: Target, config: EngineConfig) -> ModelInfo:

@@ -76,13 +76,6 @@ class LongText:
         """Whether nothing is left."""
         return self.num_read == len(self.text.token_ids)
 
-    def captured(self) -> CapturedRows:
-        """What all passes captured."""
-        return CapturedRows(
-            raw=torch.cat([part.raw for part in self.found]),
-            norms=torch.cat([part.norms for part in self.found]),
-        )
-
 
 class TextReader:
     """Reads texts with one target.
@@ -189,12 +182,17 @@ class TextReader:
             num_blocks=layer_index + 1,
         )
         hidden_states = decoder.forward(decoder.embed(ids), batch)
+        captured = self._captured(hidden_states[: len(rows)], places)
         self.num_tokens += len(ids)
-        return self._captured(hidden_states[: len(rows)], places)
+        return captured
 
     @torch.inference_mode()
-    def read_chunk(self, long: LongText, num_tokens: int | None = None) -> None:
-        """One pass over the next tokens of a long text; None: as many as a pass may have."""
+    def read_chunk(self, long: LongText, num_tokens: int | None = None) -> bool:
+        """One pass over the next tokens of a long text; None: as many as a pass may have.
+
+        Returns:
+            True: it is queued, and the text has been read so far.
+        """
         decoder, text, first = self.target.decoder, long.text, long.num_read
         end = min(first + (num_tokens or self.max_tokens), len(text.token_ids))
         count = end - first
@@ -209,11 +207,13 @@ class TextReader:
         collected: list[tuple[Tensor, Tensor]] = []
         ids = send(text.token_ids[first:end], decoder.device)
         decoder.forward(decoder.embed(ids), batch, collected)
+        if long.whole or end < len(text.token_ids):
+            long.prefix = _grown(long.prefix, collected)
+        # Nothing asks for memory any more, so a pass that fails has left the text as it was.
         self.num_tokens += count
         long.num_read = end
-        if long.whole or not long.is_read:
-            long.prefix = _grown(long.prefix, collected)
         long.found.append(CapturedRows(raw=capture.raw, norms=capture.norms))
+        return True
 
     def _capture(self, long: LongText, first: int, end: int) -> Capture:
         """What a chunk copies out: the wanted positions within it."""

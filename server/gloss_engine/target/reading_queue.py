@@ -82,7 +82,7 @@ class ReadingQueue:
     def add(self, job: Job) -> None:
         """Queue a text. A prompt is read apart from others, since its keys are kept."""
         if job.kind == PROMPT:
-            _make_long(job)
+            make_long(job)
         (self._batch if job.priority == "batch" else self._interactive).append(job)
 
     def next_pass(self, most: int | None = None) -> Pass:
@@ -101,6 +101,12 @@ class ReadingQueue:
             taken = _take(self._interactive, most)
             self._turns.interactive_went(taken.num_tokens, batch_waits=bool(self._batch))
         return taken
+
+    def remove(self, job: Job) -> None:
+        """Take a text out, if it is still there: one whose first passes were run is."""
+        for line in (self._interactive, self._batch):
+            if line and line[0] is job:
+                line.popleft()
 
     def drop(self, request_id: str) -> list[Job]:
         """Take a request's texts out."""
@@ -124,7 +130,7 @@ def _take(line: deque[Job], most: int) -> Pass:
     """What a pass of at most so many tokens takes from a line that has some."""
     first = line[0]
     if len(first.text.token_ids) > most:
-        _make_long(first)
+        make_long(first)
     if first.long is not None:
         left = len(first.text.token_ids) - first.long.num_read
         if left <= most:
@@ -141,7 +147,7 @@ def _take(line: deque[Job], most: int) -> Pass:
     return Pass(jobs=jobs, num_tokens=num_tokens)
 
 
-def _make_long(job: Job) -> None:
+def make_long(job: Job) -> None:
     """Let a text be read in chunks, if it is not already."""
     if job.long is None:
         whole = job.kind == PROMPT

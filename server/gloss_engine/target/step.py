@@ -47,9 +47,11 @@ class TargetStep:
         self._stops = _stops(target)
 
     @torch.inference_mode()
-    def run(self, shape: StepShape) -> None:
-        """Run one step; its results are in the slots' report, `raw` and `norms`."""
-        slots, decoder, n = self.slots, self.decoder, shape.num_rows
+    def run(self, shape: StepShape, first: int = 0) -> None:
+        """Run one step over the slots from `first` on; its results are in the slots' report, `raw`
+        and `norms`. As the AV's, it writes the state last.
+        """
+        slots, decoder, n = self.slots.beginning_at(first), self.decoder, shape.num_rows
         rows = decode_rows(
             slots,
             n,
@@ -66,16 +68,16 @@ class TargetStep:
             capture=Capture(
                 layer_index=self.target.layer_index,
                 rows=self._rows[:n],
-                raw=self.raw[:n],
-                norms=self.norms[:n],
+                raw=self.raw[first : first + n],
+                norms=self.norms[first : first + n],
                 buffer=self.buffer.rows,
-                buffer_rows=self.places[:n],
+                buffer_rows=self.places[first : first + n],
                 injection_scale=self.buffer.injection_scale,
             ),
         )
         hidden_states = decoder.forward(decoder.embed(rows.ids), batch)
-        slots.private_lens[:n] += rows.running
         draw(decoder, slots, hidden_states, shape.parts, self._stops)
+        slots.private_lens[:n] += rows.running
 
 
 def _stops(target: Target) -> Stops:

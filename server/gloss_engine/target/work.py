@@ -15,14 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gloss_engine.target.events import ReadText, TargetEvents, WatchedToken
-from gloss_engine.target.generator import Generator, LaunchedRow, LaunchedTokens
-from gloss_engine.target.reader import CapturedRows, TextReader, TextToRead
-from gloss_engine.target.reading_queue import CAPTURE, PROMPT, Job, Pass, ReadingQueue
+from gloss_engine.device_memory import DeviceMemory
+from gloss_engine.target.events import TargetEvents, WatchedToken
+from gloss_engine.target.generator import FailedStep, Generator, LaunchedRow, LaunchedTokens
+from gloss_engine.target.passes import LaunchedPass, Passes
+from gloss_engine.target.reader import TextReader, TextToRead
+from gloss_engine.target.reading_queue import PROMPT, Job, ReadingQueue
 from gloss_engine.target.target import Target
 from gloss_engine.target.watch import Watch
 from gloss_engine.text_request import SkippedToken, TargetEnd, TargetToken
-from gloss_engine.transfer import Arriving, Stopwatch
+from gloss_engine.transfer import Stopwatch
 from gloss_kernels import FINISH_NAMES, Finish
 
 _LEAST_TOKENS, _FIRST_TOKENS = 16, 128
@@ -30,29 +32,10 @@ _LEAST_TOKENS, _FIRST_TOKENS = 16, 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchedPass:
-    """A pass over texts on its way.
-
-    Attributes:
-        jobs: those that it finishes; a pass over a part of a long text finishes none.
-        rows: their activations, on the device.
-        norms: theirs, on the way to the host.
-        raw: the activations too, where somebody captures; else None.
-        num_tokens: what it runs over.
-    """
-
-    jobs: list[Job]
-    num_tokens: int
-    rows: CapturedRows | None = None
-    norms: Arriving | None = None
-    raw: Arriving | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Launched:
     """Work of the target on its way, and the time it takes."""
 
-    work: LaunchedPass | LaunchedTokens
+    work: LaunchedPass | LaunchedTokens | FailedStep
     stopwatch: Stopwatch
 
 
@@ -65,6 +48,7 @@ class TargetWork:
         generator: goes on from prompts; None for a target that only reads.
         budget_seconds: about how long a pass over texts may take while a Watch runs.
         batch_share: share of the tokens that batch texts get while interactive ones wait too.
+        memory: the device's; None: nobody else asks for it.
 
     Attributes:
         tokens_read, tokens_generated, captured: totals.
@@ -79,9 +63,11 @@ class TargetWork:
         generator: Generator | None,
         budget_seconds: float = 0.025,
         batch_share: float = 0.125,
+        memory: DeviceMemory | None = None,
     ) -> None:
         self.target, self.reader, self.generator = target, reader, generator
         self.budget_seconds = budget_seconds
+        self._passes = Passes(reader, memory or DeviceMemory(target.decoder.device))
         self._tokens_per_second: float | None = None
         self.queue = ReadingQueue(reader.max_tokens, batch_share)
         self.tokens_read = self.tokens_generated = self.captured = 0
@@ -130,13 +116,13 @@ class TargetWork:
         """Queue one pass or step; something can run."""
         stopwatch = Stopwatch(self.target.decoder.device)
         decodes = bool(self.generator and self.generator.due(now))
-        work: LaunchedPass | LaunchedTokens
+        work: LaunchedPass | LaunchedTokens | FailedStep
         if decodes and not (self.queue and self._decoded_last):
             assert self.generator is not None
             work = self.generator.launch(now)
         else:
-            work = self._read(self.queue.next_pass(self._most_tokens()))
-        self._decoded_last = isinstance(work, LaunchedTokens)
+            work = self._launch_pass()
+        self._decoded_last = not isinstance(work, LaunchedPass)
         stopwatch.stop()
         return Launched(work=work, stopwatch=stopwatch)
 
@@ -146,17 +132,12 @@ class TargetWork:
         if isinstance(launched.work, LaunchedPass):
             self._read_texts(launched.work, events)
         else:
-            result, norms = launched.work.result()
-            now = time.monotonic()
-            for row in launched.work.rows:
-                if row.watch.ended:
-                    self.reader.release([row.place])
-                    continue
-                if row.captured is not None:
-                    self._take_activation(row, launched.work.raw, norms, events)
-                elif row.skipped:
-                    self._skip(row.watch, row.watch.position(row.launch), "max_pending", events)
-                self._take_token(row, result.tokens[row.slot], result.codes[row.slot], now, events)
+            for watch in launched.work.failed:
+                self._fail(watch, events)
+            if isinstance(launched.work, LaunchedTokens):
+                self._read_step(launched.work, events)
+            else:
+                self.reader.release([row.place for row in launched.work.rows])
         seconds = launched.stopwatch.seconds()
         self.seconds += seconds
         if isinstance(launched.work, LaunchedPass) and seconds > 0:
@@ -214,54 +195,42 @@ class TargetWork:
                 )
             )
 
-    def _read(self, taken: Pass) -> LaunchedPass:
-        """Queue a pass on the device."""
-        self.reader.reserve([job.text for job in taken.jobs if job.kind != CAPTURE])
+    def _launch_pass(self) -> LaunchedPass:
+        """Queue the next pass over texts."""
         before = self.reader.num_tokens
-        long = taken.long
-        rows: CapturedRows | None
-        if long is None:
-            rows = self.reader.read_packed([j.text for j in taken.jobs], taken.jobs[0].layer_index)
-        else:
-            self.reader.read_chunk(long, taken.num_tokens)
-            rows = long.captured() if long.is_read else None
+        launched = self._passes.launch(self.queue.next_pass(self._most_tokens()))
         self.tokens_read += self.reader.num_tokens - before
-        if rows is None:
-            return LaunchedPass(jobs=[], num_tokens=taken.num_tokens)
-        job = taken.jobs[0]
-        if job.watch is not None and not job.watch.ended:
-            assert self.generator is not None and long is not None
-            self.generator.start(job.watch, long.prefix)
-        copies = any(job.kind == CAPTURE for job in taken.jobs)
-        return LaunchedPass(
-            jobs=taken.jobs,
-            num_tokens=taken.num_tokens,
-            rows=rows,
-            norms=Arriving(rows.norms),
-            raw=Arriving(rows.raw) if copies else None,
-        )
+        for job in launched.failed:
+            self.queue.remove(job)
+            if job.watch is not None and self.generator is not None:
+                self.generator.retire(job.watch)
+        for job in launched.jobs:
+            if job.watch is not None and not job.watch.ended:
+                assert self.generator is not None and job.long is not None
+                self.generator.start(job.watch, job.long.prefix)
+        return launched
 
     def _read_texts(self, launched: LaunchedPass, events: TargetEvents) -> None:
-        if launched.rows is None or launched.norms is None:
-            return
-        norms = launched.norms.wait().tolist()
-        on_host = None if launched.raw is None else launched.raw.wait()
-        at = 0
-        for job in launched.jobs:
-            end = at + len(job.text.positions)
-            if job.dropped or (job.watch is not None and job.watch.ended):
-                self.reader.release(job.text.places)
+        events.texts += self._passes.read(launched)
+        self.captured += sum(len(read.norms) for read in events.texts)
+        for job in launched.failed:
+            if job.watch is not None:
+                self._fail(job.watch, events)
             else:
-                self.captured += end - at
-                events.texts.append(
-                    ReadText(
-                        job=job,
-                        raw=launched.rows.raw[at:end],
-                        norms=norms[at:end],
-                        on_host=None if on_host is None else on_host[at:end],
-                    )
-                )
-            at = end
+                events.failed_texts.append(job)
+
+    def _read_step(self, launched: LaunchedTokens, events: TargetEvents) -> None:
+        result, norms = launched.result()
+        now = time.monotonic()
+        for row in launched.rows:
+            if row.watch.ended:
+                self.reader.release([row.place])
+                continue
+            if row.captured is not None:
+                self._take_activation(row, launched.raw, norms, events)
+            elif row.skipped:
+                self._skip(row.watch, row.watch.position(row.launch), "max_pending", events)
+            self._take_token(row, result.tokens[row.slot], result.codes[row.slot], now, events)
 
     def _take_activation(
         self, row: LaunchedRow, raw: Tensor, norms: list[float], events: TargetEvents
@@ -323,6 +292,11 @@ class TargetWork:
         assert self.generator is not None
         self.generator.retire(watch)
         events.done.append(watch)
+
+    def _fail(self, watch: Watch, events: TargetEvents) -> None:
+        """A Watch that there was no memory for."""
+        events.ends.append(TargetEnd(request_id=watch.request_id, finish_reason="error"))
+        events.failed_watches.append(watch)
 
     def _skip(self, watch: Watch, position: int, reason: str, events: TargetEvents) -> None:
         self.skipped[reason] = self.skipped.get(reason, 0) + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gloss_engine.errors import RequestError
+from gloss_engine.errors import ItemError, RequestError
 from gloss_engine.request import Explanation, TextResult
 from gloss_engine.text_request import CapturedToken, OpenedText, Reading
 from gloss_server.front.admission import Admission
@@ -13,6 +13,9 @@ from gloss_server.front.run import Run
 from gloss_server.front.telemetry import Telemetry
 from gloss_server.front.text_run import CaptureRun, TextRun
 from gloss_server.link.messages import Refusal, StepReport, TokenColumns
+
+_RETRY_SECONDS = 1.0
+"""After which a text may be read for which the device's memory did not suffice."""
 
 
 class Intake:
@@ -55,7 +58,9 @@ class Intake:
             run.wake()
         self._touched.clear()
         for run_id in report.finished:
-            self._runs.end(run_id, ended)
+            error = report.failed.get(run_id)
+            failure = None if error is None else _call_error(error)
+            self._runs.end(run_id, ended, failure)
         for refusal in report.refusals:
             self._refuse(refusal, ended)
 
@@ -206,3 +211,8 @@ class Intake:
             failure = CallError("INTERNAL", "the engine refused what the front had admitted")
             self._log.lifecycle("engine_refused", reason=refusal.reason, field=refusal.field)
         self._runs.end(refusal.run_id, ended, failure)
+
+
+def _call_error(error: ItemError) -> CallError:
+    """What a call ends with whose only text failed."""
+    return CallError(error.reason, error.message, retry_after=_RETRY_SECONDS)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gloss_engine.errors import ItemError
 from gloss_engine.info import ModelInfo
 from gloss_engine.request import Explanation, TextRequest, TextResult, VerbalizeRequest
 from gloss_engine.stats import EngineStats
@@ -156,6 +157,7 @@ class StepReport:
             follows but the columns.
         opened, captured, target_tokens, target_ends, skipped, readings: as in StepOutput.
         finished: runs whose last result is among them.
+        failed: of them, those that end with an error as a whole.
         refusals: runs that were not taken.
         stats: counters and gauges after the step.
     """
@@ -174,6 +176,7 @@ class StepReport:
     skipped: list[SkippedToken]
     readings: list[Reading]
     finished: list[int]
+    failed: dict[int, ItemError]
     refusals: list[Refusal]
     stats: EngineStats
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gloss_engine.errors import GlossError, RequestError
+from gloss_engine.errors import GlossError, MemoryTooSmall, RequestError
 from gloss_engine.info import ModelInfo
 from gloss_engine.request import StepOutput, TextRequest, TokenDelta, VerbalizeRequest
 from gloss_engine.stats import EngineStats
@@ -165,6 +165,7 @@ class Worker:
             skipped=out.skipped,
             readings=out.readings,
             finished=[int(name) for name in out.finished],
+            failed={int(name): error for name, error in out.failed.items()},
             refusals=refusals,
             stats=self._engine.stats(),
         )
@@ -213,7 +214,9 @@ def run_worker(load_engine: Callable[[Load], WorkerEngine] = load) -> int:
         except Closed:
             raise
         except GlossError as error:
-            channel.send(Failed(message=str(error), is_refusal=True))
+            # Memory may suffice once more: what a dead engine held is not free at once.
+            is_refusal = not isinstance(error, MemoryTooSmall)
+            channel.send(Failed(message=str(error), is_refusal=is_refusal))
         except Exception as error:
             # The front logs it and starts another engine; stderr holds the front's lines alone.
             first_line = (str(error) or type(error).__name__).splitlines()[0]
