@@ -121,7 +121,7 @@ def test_bounds_of_durations(telemetry: Telemetry) -> None:
         "gloss_refusal_seconds": 0.05,
     }
     durations = [f for f in ours(telemetry) if f.type == "histogram" and "_seconds" in f.name]
-    assert objectives.keys() <= {family.name for family in durations} and len(durations) == 9
+    assert objectives.keys() <= {family.name for family in durations} and len(durations) == 10
     for family in durations:
         *finite, last = bounds(family)
         assert last == math.inf and finite[0] == 0.001 and finite[-1] >= 2
@@ -224,6 +224,25 @@ def test_counters_of_the_engine_never_go_down(telemetry: Telemetry, clock: FakeC
     response = telemetry.stats_response()
     assert (response.generated_tokens, response.prefix_tokens_reused) == (100, 1000)
     assert response.engine_restarts == 1
+
+
+def test_passes_of_the_ar_and_memory_that_does_not_suffice(
+    telemetry: Telemetry, clock: FakeClock
+) -> None:
+    def stats(n: int) -> dict[str, Any]:
+        more = {"score_seconds": 0.25 * n, "ar_tokens": 40 * n, "out_of_memory": n - 1}
+        return {"num_steps": n} | more
+
+    for n in (1, 1, 3):
+        step(telemetry, clock, 1, rows=0, **stats(n))
+    assert value(telemetry, "gloss_score_seconds_count") == 2
+    assert value(telemetry, "gloss_score_seconds_sum") == pytest.approx(0.75)
+    assert value(telemetry, "gloss_ar_tokens_total") == 120
+    assert value(telemetry, "gloss_out_of_memory_total") == 2
+    telemetry.engine_restarted()
+    step(telemetry, clock, 1, rows=0, **stats(2))
+    assert value(telemetry, "gloss_ar_tokens_total") == 200
+    assert value(telemetry, "gloss_out_of_memory_total") == 3
 
 
 def test_what_the_target_does_is_counted(telemetry: Telemetry, clock: FakeClock) -> None:
@@ -447,4 +466,5 @@ def test_the_engine_reports_what_is_counted_here() -> None:
     assert {
         *("num_steps", "decode_tokens", "prefix_tokens_reused", "prefill_tokens", "num_running"),
         *("num_waiting", "num_to_score", "pages_used", "pages_total"),
+        *("score_seconds", "ar_tokens", "out_of_memory", "num_waiting_batch"),
     } <= {field.name for field in dataclasses.fields(EngineStats)}

@@ -127,6 +127,7 @@ class PlayedEngine:
             "skipped": [],
             "readings": [],
             "finished": [],
+            "failed": {},
             "refusals": [],
             "stats": EngineStats(),
         }

@@ -222,6 +222,12 @@ class Metrics:
             "requested_tokens_total",
             "Tokens that explanations which began to run were allowed to generate.",
         )
+        self.score_time = self._histogram(
+            "score_seconds",
+            "How long the AR's pass of an engine step took, of steps with one.",
+            buckets.STEP_SECONDS,
+        )
+        self.ar_tokens = self._counter("ar_tokens_total", "Tokens the AR ran.")
         self.generated_tokens = self._counter(
             "generated_tokens_total", "Tokens generated, those of cancelled calls included."
         )
@@ -252,6 +258,11 @@ class Metrics:
         )
         self.device_memory_used = self._gauge(
             "device_memory_used_bytes", "Of that, what tensors are in."
+        )
+        self.out_of_memory = self._counter(
+            "out_of_memory_total",
+            "Times the device's memory did not suffice for some work, which then ran in smaller "
+            "parts or failed.",
         )
         self.build_info = Gauge(
             "gloss_build_info",

@@ -177,6 +177,11 @@ class Telemetry:
         prefilled = stats.prefill_tokens - before.prefill_tokens
         if prefilled > 0:
             metrics.prefill_tokens.inc(prefilled)
+        metrics.ar_tokens.inc(max(stats.ar_tokens - before.ar_tokens, 0))
+        metrics.out_of_memory.inc(max(stats.out_of_memory - before.out_of_memory, 0))
+        scored = stats.score_seconds - before.score_seconds
+        if scored > 0:
+            metrics.score_time.observe(scored)
         self._count_target(stats, before)
         self._engine = stats
 
