@@ -68,6 +68,22 @@ def plot_goodput(rows: list[dict[str, Any]], capacity: float, path: Path) -> Non
     _save(figure, path)
 
 
+def plot_soak(samples: dict[str, list[float | None]], path: Path) -> None:
+    """Memory of both processes, and what was in flight, over time."""
+    minutes = [seconds / 60 for seconds in samples["at"] if seconds is not None]
+    figure, panels = plt.subplots(3, 1, figsize=(8, 9), sharex=True)
+    shown = (("front_mib", "front, MiB"), ("engine_mib", "engine, MiB"), ("running", "in flight"))
+    for axes, (name, title) in zip(panels, shown, strict=True):
+        for column in (name, "waiting") if name == "running" else (name,):
+            values = [float("nan") if v is None else v for v in samples.get(column, [])]
+            axes.plot(minutes, values, label=column)
+        axes.set_ylabel(title)
+        axes.grid(alpha=0.3)
+    panels[-1].legend()
+    panels[-1].set_xlabel("minutes")
+    _save(figure, path)
+
+
 def _line(axes: Axes, rows: list[dict[str, Any]], column: str, label: str, colour: str) -> None:
     points = [(row["offered"], row[column]) for row in rows if row[column] is not None]
     axes.plot([x for x, _ in points], [y for _, y in points], marker="o", label=label, color=colour)

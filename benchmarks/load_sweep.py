@@ -11,7 +11,8 @@ are shares of the calls and add up to 1. `wasted` is the share of the generated 
 calls that were not good. `generator`, `front` and `engine` are shares of a core; a point is not
 `valid` when the generator was late itself.
 
-    python benchmarks/load_sweep.py [--fractions F ..] [--seconds S] [--mix RPC=W,..] [--items N]
+    python benchmarks/load_sweep.py [--fractions F ..] [--capacity CALLS_PER_SECOND]
+        [--seconds S] [--warm-seconds S] [--mix RPC=W,..] [--items N] [--max-new-tokens N]
         [--end-to-end S] [--first-token S] [--refusal S] [--address HOST:PORT
         [--metrics-address HOST:PORT]] [--fake STEP_MS NUM_TOKENS] [--output FILE.json] [--smoke]
 
@@ -118,9 +119,14 @@ def sweep(
     items: int,
     fractions: tuple[float, ...],
     objectives: Objectives,
+    capacity: float | None,
 ) -> tuple[float, list[dict[str, Any]]]:
-    """Capacity in explanations a second, and a row a fraction."""
-    capacity = measure_capacity(server, plan, items)
+    """Capacity in explanations a second, and a row a fraction.
+
+    Args:
+        capacity: calls a second; None: it is measured.
+    """
+    capacity = capacity or measure_capacity(server, plan, items)
     tell(f"capacity: {capacity:.1f} calls/s of {items}")
     rows = []
     for fraction in sorted(fractions):
@@ -137,6 +143,7 @@ def sweep(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fractions", type=float, nargs="+", default=FRACTIONS)
+    parser.add_argument("--capacity", type=float, help="calls a second; default: measured")
     parser.add_argument("--seconds", type=float, default=20.0, help="of a point's window")
     parser.add_argument("--warm-seconds", type=float, default=5.0, help="before it")
     parser.add_argument("--mix", default="Verbalize=3,StreamVerbalize=1")
@@ -173,7 +180,8 @@ def main() -> None:
     arguments = _parser().parse_args()
     started = time.perf_counter()
     if arguments.smoke:
-        arguments.fractions, arguments.seconds, arguments.warm_seconds = (2.0,), 2.0, 1.0
+        arguments.fractions, arguments.seconds, arguments.warm_seconds = (1.0,), 2.0, 1.0
+        arguments.capacity = 8.0
     objectives = Objectives(
         end_to_end=arguments.end_to_end,
         first_token=arguments.first_token,
@@ -195,7 +203,12 @@ def main() -> None:
     with ExitStack() as held:
         server = _serve(arguments, held)
         capacity, rows = sweep(
-            server, plan, arguments.items, tuple(arguments.fractions), objectives
+            server,
+            plan,
+            arguments.items,
+            tuple(arguments.fractions),
+            objectives,
+            arguments.capacity,
         )
     found = {"capacity": capacity, **verdict(rows, objectives)}
     output = arguments.output
