@@ -4,7 +4,9 @@ to be."""
 from __future__ import annotations
 
 import time
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -261,11 +263,15 @@ def test_a_pace_is_kept(
 @pytest.mark.parametrize("settings", [{}, GRAPHS])
 @pytest.mark.parametrize("pace", [None, 50.0])
 def test_the_ar_does_not_wait_for_an_av_that_has_nothing_to_do(
-    pairs: dict[str, Pair], targets: dict[str, Path], settings: dict[str, Any], pace: float | None
-) -> None:
+    pairs: dict[str, Pair], targets: dict[str, Path], settings: dict[str, Any], pace: float | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """Few tokens are explained: each is scored while the target goes on, not at its end."""
-    pair = pairs["qwen2"]
+    pair, steps = pairs["qwen2"], count()
     engine = text_engine(pair.av, targets["qwen2"], pair.ar, **settings)
+    # A step takes 4 ms by the clock of the pace, however busy the machine is.
+    clock = SimpleNamespace(monotonic=lambda: next(steps) * 0.004)
+    monkeypatch.setattr("gloss_engine.steps.time", clock)
     engine.submit_watch(_watch(num_tokens=40, every=20, tokens_per_second=pace), "w")
     found: dict[str, Brought] = {}
     said_by_then = []
