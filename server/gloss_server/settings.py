@@ -109,6 +109,8 @@ class ServeSettings(BaseSettings):
         max_unread_bytes: what a stream's client may leave unread, besides what gRPC holds for it;
             then SLOW_READER.
         max_connections: open connections; more are closed at once.
+        max_connection_age_seconds: after about as long a connection takes no new calls, and its
+            client makes another, to wherever the name it resolves leads by then; None: never.
         client_tokens_per_second: tokens a client, by its name or address, may ask for; None: no
             limit. A client of the tokens file may have a limit of its own.
         client_burst_seconds: of them it may ask for at once.
@@ -182,6 +184,7 @@ class ServeSettings(BaseSettings):
     max_queued_bytes: Bytes = 256 * MIB
     max_unread_bytes: Bytes = 4 * MIB
     max_connections: Count = 10_000
+    max_connection_age_seconds: Seconds | None = None
     client_tokens_per_second: Seconds | None = None
     client_burst_seconds: Seconds = 30.0
     default_deadline_seconds: Seconds = 120.0

@@ -39,9 +39,9 @@ WITH_WORKER = (sys.executable, "-m", "support.serve_with_worker")
 Stub = gloss_pb2_grpc.GlossServiceStub
 
 
-def _health(channel: grpc.Channel) -> int:
+def _health(channel: grpc.Channel, service: str = "") -> int:
     check = health_pb2_grpc.HealthStub(channel).Check
-    status: int = check(health_pb2.HealthCheckRequest(), timeout=5).status
+    status: int = check(health_pb2.HealthCheckRequest(service=service), timeout=5).status
     return status
 
 
@@ -250,6 +250,7 @@ def test_while_it_loads(tmp_path: Path, story_rows: np.ndarray) -> None:
     ):
         server.wait_for(lambda: bool(server.events("engine_loading")))
         assert _health(channel) == NOT_SERVING
+        assert _health(channel, "liveness") == SERVING
         stub = Stub(channel)
         for call, request in (
             (stub.Verbalize, verbalize_request(story_rows[:1])),

@@ -1,5 +1,7 @@
 """Servers behind client-side balancing: one drains under load, no call fails, a new one is found.
 
+All the time connections are ended because they are old, which no call notices either.
+
 Both kinds of client call all the time: `gloss_client`, and a bare channel of round_robin and health
 checks. Neither tries a call again, so nothing is covered up.
 """
@@ -103,9 +105,10 @@ def served(server: ServerProcess, since: int = 0) -> set[str]:
 def test_one_drains_and_another_comes(tmp_path: Path) -> None:
     column = pq.read_table(embedded_pair().activations)["activation_vector"]
     rows = np.stack(column.to_numpy()).astype(np.float32)[:4]
+    settings: dict[str, object] = {"max_connection_age_seconds": 0.5}
     with (
-        ServerProcess(tmp_path / "leaving") as leaving,
-        ServerProcess(tmp_path / "staying") as staying,
+        ServerProcess(tmp_path / "leaving", settings=settings) as leaving,
+        ServerProcess(tmp_path / "staying", settings=settings) as staying,
     ):
         addresses = [server.wait_ready().address for server in (leaving, staying)]
         with under_load(",".join(addresses), rows):
@@ -118,5 +121,7 @@ def test_one_drains_and_another_comes(tmp_path: Path) -> None:
                 coming.wait_ready().wait_for(lambda: served(coming) == set(KINDS))
                 assert coming.terminate(20) == 0
         assert "Traceback" not in leaving.output() + staying.output()
+        connections = {line["peer"] for line in staying.events("call")}
+        assert len(connections) > 6, "connections stayed"
         # Refused by none, whether a client saw it or not.
         assert served(leaving) == served(staying) == set(KINDS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import os
 import shlex
 import signal
@@ -46,6 +47,8 @@ from gloss_server.terminal import visible
 SERVICE = pb.DESCRIPTOR.services_by_name["GlossService"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_LIVENESS = "liveness"
+"""What health knows the front by: serving as long as it answers, whatever the engine does."""
 _POLL_SECONDS = 0.02
 _CLOSE_SECONDS = 0.2
 _STDOUT = 1
@@ -110,6 +113,7 @@ class Server:
         metrics = None
         engine: asyncio.Task[None] | None = None
         try:
+            await self._health.set(_LIVENESS, _SERVING)
             await self._set_health(_NOT_SERVING)
             await self._listen()
             if self._settings.metrics_address:
@@ -290,7 +294,7 @@ def _check_free(address: Address) -> None:
 
 def _options(settings: ServeSettings) -> list[tuple[str, int]]:
     """gRPC's own settings of a server."""
-    return [
+    options = [
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", -1),
         # Between the two gRPC refuses at random, the likelier the larger.
@@ -305,3 +309,7 @@ def _options(settings: ServeSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
     ]
+    if settings.max_connection_age_seconds is not None:
+        age_ms = math.ceil(1000 * settings.max_connection_age_seconds)
+        options.append(("grpc.max_connection_age_ms", age_ms))
+    return options
