@@ -1,6 +1,6 @@
 """The device's memory does not suffice: smaller parts once, then errors, and the others go on.
 
-The failure is injected (`support/allocator.py`); on a GPU the suite fills the memory for real.
+The failure is injected (`support/allocator.py`); test_out_of_memory_gpu.py fills a GPU for real.
 """
 
 from __future__ import annotations

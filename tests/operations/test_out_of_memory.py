@@ -1,7 +1,7 @@
 """The device runs out of memory under load: what does not fit fails, the server lives.
 
 The failure is injected at the allocator of the engine's process (`support/tight_engine.py`), with
-everything else as it is served. For real a GPU's memory is filled by benchmarks/gpu_suite.py.
+everything else as it is served. tests/engine/test_out_of_memory_gpu.py fills a GPU for real.
 """
 
 from __future__ import annotations
