@@ -17,7 +17,8 @@ import subprocess
 import sys
 from typing import Any
 
-_NO_NEW_PRIVILEGES = 38
+_NO_NEW_PRIVILEGES, _DROP_CAPABILITY = 38, 24
+_NUM_CAPABILITIES = 64
 _SET_INTERFACE_FLAGS = 0x8914
 
 
@@ -26,8 +27,8 @@ def main(spec: dict[str, Any]) -> None:
 
     Args:
         spec: root: directory that becomes the root. mounts: [from, to], read-only, in order.
-            writable: whether the root may be written. uid: of the command; None: stays as it is.
-            directory, environment, command.
+            writable: whether the root may be written; else the command is confined.
+            uid: of a confined command; None: stays as it is. directory, environment, command.
     """
     root = spec["root"]
     _mount("--bind", root, root)
@@ -44,12 +45,22 @@ def main(spec: dict[str, Any]) -> None:
         fcntl.ioctl(any_socket, _SET_INTERFACE_FLAGS, up)
     os.chroot(root)
     os.chdir(spec["directory"])
-    if spec["uid"] is not None:
-        os.setgroups([])
-        os.setgid(spec["uid"])
-        os.setuid(spec["uid"])
-        ctypes.CDLL(None).prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    if not spec["writable"]:
+        _confine(spec["uid"])
     os.execvpe(spec["command"][0], spec["command"], spec["environment"])
+
+
+def _confine(uid: int | None) -> None:
+    """Become somebody else, and give up all that root, of whichever namespace, may do."""
+    control = ctypes.CDLL(None).prctl
+    for number in range(_NUM_CAPABILITIES):
+        # Fails for those that the kernel does not have.
+        control(_DROP_CAPABILITY, number, 0, 0, 0)
+    control(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    if uid is not None:
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
 
 
 def _mount(*arguments: str) -> None:
