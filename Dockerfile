@@ -38,7 +38,8 @@ RUN /opt/gloss/bin/python -c "import torch; assert torch.version.cuda is None, \
     && rm -rf /opt/gloss/lib/python*/site-packages/triton /opt/gloss/lib/python*/site-packages/triton-*
 
 FROM base AS runtime
-# HOME and the caches of Triton and torch lie in /tmp, the one place that has to be writable.
+# HOME and the caches of Triton and torch lie in /tmp, the one place that has to be writable. What
+# Triton compiles is loaded from there: on a GPU a tmpfs has to be mounted with exec.
 # Bytecode is compiled when packages are installed; at run time there is nowhere to write it.
 ENV PATH=/opt/gloss/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \

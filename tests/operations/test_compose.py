@@ -67,6 +67,15 @@ def test_what_is_named_exists(name: str) -> None:
                 assert variable.removeprefix("GLOSS_").lower() in ServeSettings.model_fields
 
 
+def test_kernels_can_be_loaded_from_where_they_are_compiled() -> None:
+    """Docker mounts a tmpfs with noexec unless it is told otherwise."""
+    (tmpfs,) = _services()["gloss"]["tmpfs"]
+    path, _, options = tmpfs.partition(":")
+    assert "exec" in options.split(",")
+    caches = DOCKERFILE.environment("cuda")
+    assert caches["TRITON_CACHE_DIR"].startswith(f"{path}/")
+
+
 def test_the_parts_find_each_other() -> None:
     services = _services()
     prometheus = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
