@@ -12,7 +12,14 @@ import torch
 
 import support.backends  # noqa: F401  (before whatever imports triton)
 from gloss_server.cli import run
-from support.checkpoints import ARCHITECTURES, Pair, write_pair, write_target
+from support.checkpoints import (
+    ARCHITECTURES,
+    Pair,
+    write_ar,
+    write_av,
+    write_pair,
+    write_target,
+)
 from support.command_runs import Command, Ended
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -28,6 +35,20 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
     """One small pair per architecture. Read only."""
     root = tmp_path_factory.mktemp("pairs")
     return {arch: write_pair(root / arch, arch) for arch in ARCHITECTURES}
+
+
+@pytest.fixture(scope="session")
+def shallow_pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
+    """The same with three blocks, every kind of each architecture among them: for kernels in
+    Triton's interpreter, whose time goes with the number of programs. Read only."""
+    root = tmp_path_factory.mktemp("shallow")
+    return {
+        arch: Pair(
+            av=write_av(root / arch / "av", arch, layer_index=1, num_layers=3),
+            ar=write_ar(root / arch / "ar", arch, layer_index=1),
+        )
+        for arch in ARCHITECTURES
+    }
 
 
 @pytest.fixture(scope="session")

@@ -88,14 +88,19 @@ def test_the_same_explanations(pairs: dict[str, Pair], arch: str, settings: dict
     assert_idle(engine)
 
 
-def test_kernels_run_the_same_loop(pairs: dict[str, Pair]) -> None:
+def test_kernels_run_the_same_loop(shallow_pairs: dict[str, Pair]) -> None:
     """Idle rows on the kernels too: they read and write nothing that counts."""
-    reference = small_engine(pairs["qwen2"].av)
+    reference = small_engine(shallow_pairs["qwen2"].av)
     rows = activations(2, reference.facts.d_model)
     sent = request(rows, seed=1, max_new_tokens=2, top_p=0.9)
     expected = reference.verbalize(sent)
     engine = small_engine(
-        pairs["qwen2"].av, **GRAPHS, num_slots=4, max_new_tokens=3, page_size=16, kernels="triton"
+        shallow_pairs["qwen2"].av,
+        **GRAPHS,
+        num_slots=4,
+        max_new_tokens=3,
+        page_size=16,
+        kernels="triton",
     )
     found = engine.verbalize(sent)
     assert [e.token_ids for e in found] == [e.token_ids for e in expected]

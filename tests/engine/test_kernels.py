@@ -34,10 +34,10 @@ def _explanations(engine: Engine, scored: bool) -> list[Explanation]:
     return [results[key] for key in sorted(results)]
 
 
-def test_kernels_and_reference_say_the_same(pair: Pair, arch: str) -> None:
+def test_kernels_and_reference_say_the_same(shallow_pairs: dict[str, Pair], arch: str) -> None:
     """float32 throughout, so that only the order of sums differs; one architecture scored, with
     sliding windows in the AR too."""
-    scored = arch == "gemma3"
+    pair, scored = shallow_pairs[arch], arch == "gemma3"
     ar = pair.ar if scored else None
     settings = {"num_slots": 4, "max_new_tokens": NUM_TOKENS, "page_size": 4, "fve_baseline": 0.9}
     reference = small_engine(pair.av, ar, **settings)
@@ -57,26 +57,26 @@ def test_kernels_and_reference_say_the_same(pair: Pair, arch: str) -> None:
             assert kernel.cosine == pytest.approx(plain.cosine, abs=1e-4)
 
 
-def test_the_add_dialect_on_kernels(pairs: dict[str, Pair]) -> None:
+def test_the_add_dialect_on_kernels(shallow_pairs: dict[str, Pair]) -> None:
     settings = {"num_slots": 2, "max_new_tokens": 3, "injection_mode": "add"}
     device = "cuda" if ON_GPU else "cpu"
     tokens = []
     for backend, where in (("reference", "cpu"), ("triton", device)):
-        engine = small_engine(pairs["qwen3"].av, kernels=backend, device=where, **settings)
+        engine = small_engine(shallow_pairs["qwen3"].av, kernels=backend, device=where, **settings)
         rows = activations(1, engine.facts.d_model)
         results = engine.verbalize(request(rows, temperature=0.0, max_new_tokens=3))
         tokens.append([result.token_ids for result in results])
     assert tokens[0] == tokens[1]
 
 
-def test_a_poisoned_activation_stays_alone_on_kernels(pairs: dict[str, Pair]) -> None:
+def test_a_poisoned_activation_stays_alone_on_kernels(shallow_pairs: dict[str, Pair]) -> None:
     """It is NaN inside the model; the other explanation is what it is alone, on the reference."""
     settings = {"num_slots": 2, "max_new_tokens": 2}
     where = {"device": "cuda" if ON_GPU else "cpu", "kernels": "triton"}
-    engine = small_engine(pairs["qwen2"].av, **settings, **where)
+    engine = small_engine(shallow_pairs["qwen2"].av, **settings, **where)
     rows = activations(2, engine.facts.d_model)
     sampling = {"temperature": 0.0, "max_new_tokens": 2}
-    reference = small_engine(pairs["qwen2"].av, **settings)
+    reference = small_engine(shallow_pairs["qwen2"].av, **settings)
     alone = reference.verbalize(request(rows[:1], **sampling))
     engine.submit(request(rows, **sampling), "both")
     list(engine.scheduler.waiting)[1].activation.fill_(torch.nan)
