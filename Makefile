@@ -24,7 +24,7 @@ TEST_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 .PHONY: help install tools demo test test-operations check format proto bench serve clean
 
 help: ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(FITS)' || { \
@@ -69,8 +69,9 @@ demo: $(VENV)/.server ## Read a story and explain it token by token, with the em
 test: $(VENV)/.dev ## Run the tests but for those of operations
 	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --ignore=tests/operations $(ARGS)
 
+# A file's tests stay in one process: several share a server, an image or a cluster.
 test-operations: $(VENV)/.dev $(TOOLS)/.unpacked ## Run the tests of faults, dashboards and deployment
-	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --dist loadgroup tests/operations $(ARGS)
+	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/operations $(ARGS)
 
 check: $(VENV)/.dev $(PROTO_VENV)/.tools ## Lint, types, import rules, the contract and its stubs
 	@$(BIN)/ruff check .

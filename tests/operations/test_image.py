@@ -22,8 +22,6 @@ from support.dockerfile import Dockerfile
 from support.image import REPOSITORY, Image
 
 DOCKERFILE = Dockerfile(REPOSITORY / "Dockerfile")
-# One worker's: the image is made once.
-pytestmark = pytest.mark.xdist_group("image")
 TARGETS = ("cpu", "cuda")
 SERVE = DOCKERFILE.command("cpu", "ENTRYPOINT") + DOCKERFILE.command("cpu", "CMD")
 

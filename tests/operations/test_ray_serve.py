@@ -26,8 +26,6 @@ from support.ray_service import RayService
 from support.service_calls import fault, pushback_ms, stream_request, verbalize_request
 from support.token_calls import ALICE, OURS, answer, bearer, write_tokens
 
-# One worker's: Ray is started once.
-pytestmark = pytest.mark.xdist_group("ray")
 ROWS = np.ones((2, 72), np.float32)
 SHORT: dict[str, Any] = {"max_new_tokens": 8}
 ENDLESS: dict[str, Any] = {"max_new_tokens": 20_000, "temperature": 0}

@@ -48,13 +48,14 @@ class RayService:
         file = directory / "ray_serve.yaml"
         file.write_text(yaml.safe_dump(config))
         self._log = directory / "log"
-        # Ray's sockets lie here, and a socket's path is short.
+        # Sockets of Ray and of the replicas lie here, and a socket's path is short.
         self._scratch = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
         paths = [str(DEPLOY), os.environ.get("PYTHONPATH", "")]
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "RAY_TMPDIR": self._scratch,
+            "TMPDIR": self._scratch,
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_DEDUP_LOGS": "0",
