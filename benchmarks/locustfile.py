@@ -33,6 +33,7 @@ import gevent
 import grpc
 import grpc.experimental.gevent as grpc_gevent
 import numpy as np
+import pyarrow.parquet as pq
 from gevent.pool import Group
 from load_arrivals import Mix, poisson_arrivals
 from load_calls import PRIORITIES, RPCS, LoadCaller, Metadata, Work, open_channel
@@ -46,7 +47,6 @@ from numpy.typing import NDArray
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_api.v1 import gloss_pb2_grpc
 from gloss_client.credentials import BearerToken, TlsOptions
-from gloss_server.activation_file import open_activations
 from gloss_server.embedded import embedded_pair
 
 _POOL_ROWS = 1024
@@ -135,11 +135,12 @@ def _activations(path: str, info: Any) -> NDArray[np.float32]:
     """[n, d_model] float32: a file's, the embedded pair's own, else noise of the usual norm."""
     if not path and info.model == "embedded":
         path = str(embedded_pair().activations)
+    if path.endswith(".npy"):
+        return np.load(path, mmap_mode="r")[:_POOL_ROWS].astype(np.float32)
     if path:
-        file = open_activations(Path(path))
-        needed = np.arange(file.num_rows) < _POOL_ROWS
-        chunks = [chunk.activations for chunk in file.chunks(needed, _POOL_ROWS)]
-        return np.concatenate(chunks)
+        table = pq.read_table(path, columns=["activation_vector"]).slice(0, _POOL_ROWS)
+        values = table["activation_vector"].combine_chunks().flatten().to_numpy()
+        return values.reshape(len(table), -1).astype(np.float32)
     rows = np.random.default_rng(0).standard_normal((_POOL_ROWS, info.d_model))
     norm = info.norm_median if info.HasField("norm_median") else np.sqrt(info.d_model)
     rows *= norm / np.linalg.norm(rows, axis=1, keepdims=True)
