@@ -8,11 +8,14 @@ explanation has tokens:
     seconds    = (waves * mean tokens + own tokens) * seconds of a step of so many rows
     own tokens = mean + deviation * sqrt(2 ln(explanations + 1)), at most max_new_tokens
 
-the latter being how the largest of so many draws grows. What it leaves out (scoring, calls that
-come later and slow the steps down) shows in calls that end: `margin` follows the 0.98 quantile of
-what they took over what was estimated, by steps up for each that took longer and small ones down
-for each that did not (Robbins and Monro, 1951, on the logarithm). Calls count that were nearly
-refused or had no end in time; what had plenty of time says nothing of where to draw the line.
+the latter being how the largest of so many draws grows. Seconds of a step are a line over its
+rows, stretched by how slow the last steps were for theirs: so sizes that have not come for a while
+are known as well, and one that came in a bad moment keeps nobody away. What is left out (scoring,
+calls that come later and slow the steps down) shows in calls that end: `margin` follows the 0.98
+quantile of what they took over what was estimated, by steps up for each that took longer and small
+ones down for each that did not (Robbins and Monro, 1951, on the logarithm). Calls count that were
+nearly refused or had no end in time; what had plenty of time says nothing of where to draw the
+line.
 
 An estimate that refuses everything would never learn that it is wrong. So the margin falls back to
 1 with time, and an engine that has stood still for a second is tried again by a call, whatever the
@@ -24,18 +27,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-_SMOOTHING, _TOKEN_SMOOTHING = 0.05, 0.01
+_SMOOTHING, _SHAPE_SMOOTHING, _TOKEN_SMOOTHING = 0.05, 0.002, 0.01
 _QUANTILE, _RATE = 0.98, 0.05
 """What the margin follows, and how fast. A simulated engine of 256 slots that is offered 8 times
-what it gives keeps 96% of its tokens for calls that end in time; with 0.95 and 0.1 it kept 77%: the
-margin fell faster than calls end, and each time too many were let in at once."""
+what it gives spends 96% of its tokens on calls that end in time; with 0.95 and 0.1 it is 78%: the
+margin falls faster than calls end, and each time too many are let in at once."""
+_MOST_WEIGHT = 100
+"""Most steps of a size that count in the line."""
 _NEAR = 0.5
 """Share of its time that a call must be expected to take, margin included, to be learned from."""
 _MOST_MARGIN = 2.0
 _MARGIN_SECONDS = 20.0
 """In which the margin's logarithm falls by a factor of e by itself."""
 _STALE_SECONDS = 1.0
-"""From when on a measured step is no longer averaged with, and an idle engine is tried again."""
+"""From when on an idle engine is tried again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +59,22 @@ class Promise:
 
 @dataclass(slots=True)
 class _StepTime:
-    """How long steps of about so many rows take.
+    """How long steps of about so many rows take: means over steps.
 
     Attributes:
-        seconds: mean of the last few dozen; at: when the last was, monotonic seconds.
-        count: how many it is of.
+        rows, seconds: the latter of an engine as fast as it is in the mean.
+        count: over how many.
     """
 
-    seconds: float
-    at: float
-    count: int = 1
+    rows: float = 0.0
+    seconds: float = 0.0
+    count: int = 0
+
+    def add(self, rows: int, seconds: float) -> None:
+        self.count += 1
+        share = max(_SHAPE_SMOOTHING, 1 / self.count)
+        self.rows += share * (rows - self.rows)
+        self.seconds += share * (seconds - self.seconds)
 
 
 class Pace:
@@ -77,8 +88,10 @@ class Pace:
     def __init__(self) -> None:
         self.num_slots = 1
         self.margin = 1.0
-        # By size: a class of numbers of rows, see _size.
+        # By the bits of the number of rows.
         self._steps: dict[int, _StepTime] = {}
+        self._base, self._each = 0.0, 0.0
+        self._slowness = 1.0
         self._stepped_at = -math.inf
         self._mean_tokens: float | None = None
         self._token_variance = 0.0
@@ -94,13 +107,11 @@ class Pace:
         self._stepped_at = at
         if num_rows == 0:
             return
-        known = self._steps.get(_size(num_rows))
-        if known is None or at - known.at > _STALE_SECONDS:
-            self._steps[_size(num_rows)] = _StepTime(seconds, at)
-        else:
-            known.count += 1
-            known.seconds += max(_SMOOTHING, 1 / known.count) * (seconds - known.seconds)
-            known.at = at
+        known = self._steps.setdefault(num_rows.bit_length(), _StepTime())
+        known.add(num_rows, seconds / self._slowness)
+        self._fit()
+        usual = self._base + self._each * num_rows
+        self._slowness += _SMOOTHING * (seconds / usual - self._slowness)
 
     def explanation(self, num_tokens: int) -> None:
         """An explanation ended after so many tokens."""
@@ -161,7 +172,7 @@ class Pace:
     def forget(self) -> None:
         """The engine is another: nothing is known of it."""
         self._steps.clear()
-        self.margin = 1.0
+        self._slowness = self.margin = 1.0
 
     def margin_at(self, now: float) -> float:
         """The margin of a call that arrives now."""
@@ -169,22 +180,28 @@ class Pace:
         return self.margin
 
     def _step_seconds(self, num_explanations: int) -> float:
-        """A step's seconds while so many are in flight: of the next larger size that was measured
-        lately, else of the largest. What was measured long ago may have become better: so many will
-        not come again while it is believed."""
-        lately = self._stepped_at - _STALE_SECONDS
-        sizes = [s for s, step in self._steps.items() if step.at >= lately] or list(self._steps)
-        size = _size(min(num_explanations, self.num_slots))
-        known = min((s for s in sizes if s >= size), default=max(sizes))
-        return self._steps[known].seconds
+        """A step's seconds while so many are in flight."""
+        rows = min(num_explanations, self.num_slots)
+        return (self._base + self._each * rows) * self._slowness
+
+    def _fit(self) -> None:
+        """A line through the steps' times by their rows, by the least squares of relative errors;
+        it neither falls nor begins below 0."""
+        total = x = y = xx = xy = 0.0
+        for step in self._steps.values():
+            weight = min(step.count, _MOST_WEIGHT) / step.seconds**2
+            total += weight
+            x += weight * step.rows
+            y += weight * step.seconds
+            xx += weight * step.rows**2
+            xy += weight * step.rows * step.seconds
+        spread = total * xx - x * x
+        each = (total * xy - x * y) / spread if spread > 1e-9 * total * xx else 0.0
+        self._each = min(max(each, 0.0), y / x)
+        self._base = (y - self._each * x) / total
 
     def _recover(self, now: float) -> None:
         if self._told_at is not None:
             fading = math.exp(-max(now - self._told_at, 0.0) / _MARGIN_SECONDS)
             self.margin = math.exp(math.log(self.margin) * fading)
         self._told_at = now
-
-
-def _size(num_rows: int) -> int:
-    """Numbers of rows whose steps take about as long: of a ratio of 1.4."""
-    return round(2 * math.log2(num_rows))

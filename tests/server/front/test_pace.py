@@ -37,29 +37,48 @@ def test_the_longest_of_many_takes_longer_than_the_mean_and_never_than_the_limit
 def test_steps_count_by_how_many_rows_they_have() -> None:
     pace = _pace()
     pace.explanation(50)
-    for rows, seconds in ((1, 0.001), (16, 0.004), (64, 0.016)):
+    for rows, seconds in ((1, 0.0042), (16, 0.0072), (64, 0.0168)):
         pace.step(rows, seconds, 0.0)
-    expected = [pace.expected_seconds(others, 1, 50) for others in (0, 7, 15, 40, 63)]
-    assert expected == pytest.approx([0.05, 0.2, 0.2, 0.8, 0.8])
+    # 4 ms and 0.2 ms a row, and no more rows than there are slots.
+    expected = [pace.expected_seconds(others, 1, 50) for others in (0, 7, 40, 63)]
+    assert expected == pytest.approx([0.21, 0.28, 0.61, 0.84])
 
 
-def test_steps_measured_long_ago_do_not_keep_calls_away() -> None:
-    """Else a bad moment with all slots full would be believed, and they would not fill again."""
+def test_steps_that_are_all_alike_are_a_flat_line() -> None:
     pace = _pace()
     pace.explanation(50)
-    pace.step(64, 0.5, 0.0)
-    assert pace.expected_seconds(63, 1, 50) == pytest.approx(25)
-    for number in range(200):
-        pace.step(16, STEP, 0.01 * number)
-    assert pace.expected_seconds(63, 1, 50) == pytest.approx(50 * STEP)
+    for _ in range(10):
+        pace.step(8, STEP, 0.0)
+    assert pace.expected_seconds(0, 1, 50) == pytest.approx(50 * STEP)
+    # Larger steps that are faster are noise.
+    pace.step(32, STEP / 2, 0.0)
+    seconds = [pace.expected_seconds(others, 1, 50) for others in (0, 63)]
+    assert seconds[0] == seconds[1]
 
 
-def test_one_slow_step_is_not_the_mean_of_many() -> None:
+def test_sizes_that_have_not_come_for_a_while_are_as_slow_as_those_that_come() -> None:
+    """Else a bad moment with all slots full would be believed, and they would not fill again; and
+    one with all slots full would speak for empty ones."""
     pace = _pace()
     pace.explanation(50)
-    for seconds in (0.5, *(STEP,) * 99):
-        pace.step(64, seconds, 0.0)
-    assert pace.expected_seconds(63, 1, 50) == pytest.approx(50 * STEP, rel=0.05)
+    for rows, seconds in ((1, 0.0042), (16, 0.0072), (64, 0.0168)) * 200:
+        pace.step(rows, seconds, 0.0)
+    for _ in range(100):
+        pace.step(16, 0.036, 0.0)
+    slow = [pace.expected_seconds(others, 1, 50) for others in (0, 15, 63)]
+    assert slow == pytest.approx([1.05, 1.8, 4.2], rel=0.25)
+    for _ in range(100):
+        pace.step(64, 0.0168, 0.0)
+    fast = [pace.expected_seconds(others, 1, 50) for others in (0, 15, 63)]
+    assert fast == pytest.approx([0.21, 0.36, 0.84], rel=0.25)
+
+
+def test_one_slow_step_of_a_size_does_not_keep_calls_from_it() -> None:
+    pace = _pace()
+    pace.explanation(50)
+    for rows, seconds in (*((1, 0.0042), (16, 0.0072)) * 50, (64, 0.2), *((16, 0.0072),) * 50):
+        pace.step(rows, seconds, 0.0)
+    assert pace.expected_seconds(63, 1, 50) == pytest.approx(0.84, rel=0.25)
 
 
 def test_the_margin_follows_what_nearly_all_calls_took() -> None:
