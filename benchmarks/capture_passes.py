@@ -146,12 +146,13 @@ class PlainStep(TargetStep):
     """The target's step without its capture."""
 
     @torch.inference_mode()
-    def run(self, shape: StepShape) -> None:
-        """See `TargetStep.run`."""
+    def run(self, shape: StepShape, first: int = 0) -> None:
+        """See `TargetStep.run`; it is always whole here."""
+        assert first == 0
         slots, n = self.slots, shape.num_rows
         hidden_states, running = self._forward(shape)
-        slots.private_lens[:n] += running
         draw(self.decoder, slots, hidden_states, shape.parts, self._stops)
+        slots.private_lens[:n] += running
 
     @torch.inference_mode()
     def residual(self, shape: StepShape) -> Tensor:
