@@ -5,9 +5,10 @@ out of time, do not read, send nonsense and vanish (`soak_faults.py`); with --ki
 dies now and then. Meanwhile a look every few seconds at memory, descriptors and threads of both
 processes, and at the gauges. It fails, with status 1, when
 
-    resident memory of the front or the engine grows by more than --bound MiB a minute, by the
-        Theil-Sen slope of all looks after the warm-up (a quarter of the time). At 20 calls/s 1 MiB
-        a minute is 0.9 KB a call: a list that keeps each call, or a message, is seen;
+    resident memory of the front or the engine grows by more than --bound MiB a minute: the
+        Theil-Sen slope of its floor, the lowest of each half minute, after a warm-up of a quarter
+        of the time. At 20 calls/s 1 MiB a minute is 0.9 KB a call: a list that keeps each call, or
+        a message, is seen. An engine that was killed in the latter half is not judged;
     a call ends with a status that is neither OK nor a refusal, with an explanation that failed, or
         later than its deadline and a second; a fault's call with a status that it should not have;
     afterwards a gauge is not 0, or a page is held.
@@ -202,7 +203,7 @@ def main() -> int:
         minutes=0.04 if arguments.smoke else arguments.minutes,
         rate=8.0 if arguments.smoke else arguments.rate,
         share=arguments.share,
-        sample_seconds=0.5 if arguments.smoke else 5.0,
+        sample_seconds=0.5 if arguments.smoke else 2.0,
         fault_seconds=0.2 if arguments.smoke else 1.0,
         kill_seconds=arguments.kill_engine,
         bound=float("inf") if arguments.smoke else arguments.bound,

@@ -21,6 +21,8 @@ GAUGES = ("running", "waiting", "waiting_to_score", "reading", "watching", "kv_p
 """All 0 of a server that does nothing."""
 _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 _SECONDS = 5.0
+_NUM_FLOORS = 15
+"""Stretches whose lowest looks count; half a minute each of a soak of 10 minutes."""
 
 
 @dataclass(kw_only=True)
@@ -38,11 +40,12 @@ class Samples:
     engine_pids: list[int] = field(default_factory=list)
 
     def slope(self, name: str, since: float) -> float | None:
-        """By how much a value grows, a minute; None: too few looks.
+        """By how much the floor of a value rises, a minute: a batch's buffers rise above it and go,
+        what is never given back raises it. None: too few looks, or of the engine's values that its
+        last process has not lived for half of the time.
 
         Args:
-            since: seconds since the begin from which on looks count. Of the engine's values only
-                those of its last process do.
+            since: seconds since the begin from which on looks count.
         """
         last = self.engine_pids[-1] if self.engine_pids else 0
         points = [
@@ -50,7 +53,10 @@ class Samples:
             for at, value, pid in zip(self.at, self.values[name], self.engine_pids, strict=True)
             if at >= since and value is not None and (pid == last or not name.startswith("engine"))
         ]
-        return theil_sen([x for x, _ in points], [y for _, y in points])
+        if not points or points[-1][0] - points[0][0] < (self.at[-1] - since) / 60 / 2:
+            return None
+        floor = floors(points, _NUM_FLOORS)
+        return theil_sen([x for x, _ in floor], [y for _, y in floor])
 
 
 class Sampler(threading.Thread):
@@ -93,6 +99,17 @@ class Sampler(threading.Thread):
             found |= dict.fromkeys(GAUGES)
         for name, value in found.items():
             samples.values.setdefault(name, []).append(value)
+
+
+def floors(points: list[tuple[float, float]], count: int) -> list[tuple[float, float]]:
+    """The lowest point of each of so many equal stretches of x; points are in its order."""
+    begin, end = points[0][0], points[-1][0]
+    lowest: dict[int, tuple[float, float]] = {}
+    for x, y in points:
+        stretch = min(int(count * (x - begin) / (end - begin)), count - 1) if end > begin else 0
+        if stretch not in lowest or y < lowest[stretch][1]:
+            lowest[stretch] = (x, y)
+    return [lowest[stretch] for stretch in sorted(lowest)]
 
 
 def theil_sen(x: list[float], y: list[float]) -> float | None:

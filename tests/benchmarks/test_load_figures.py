@@ -12,7 +12,7 @@ from load_arrivals import Mix, poisson_arrivals
 from load_point import Objectives, point_row, verdict
 from load_records import CallRecord, parse_records
 from server_metrics import histogram_quantile, parse_page
-from soak_samples import Samples, theil_sen
+from soak_samples import Samples, floors, theil_sen
 
 
 def _call(intended: float, seconds: float, code: str = "OK", **values: object) -> CallRecord:
@@ -175,16 +175,28 @@ def test_the_slope_is_not_moved_by_a_few_outliers() -> None:
     assert theil_sen([1.0], [2.0]) is None
 
 
+def test_buffers_that_come_and_go_are_no_growth() -> None:
+    rng = np.random.default_rng(0)
+    at = [2.0 * n for n in range(300)]
+    peaks = rng.exponential(15.0, 300) * (rng.random(300) < 0.7)
+    for slope in (0.0, 2.0):
+        values = [400 + slope * second / 60 + peak for second, peak in zip(at, peaks, strict=True)]
+        samples = Samples(at=at, values={"engine_mib": values}, engine_pids=[1] * 300)
+        assert samples.slope("engine_mib", 150.0) == pytest.approx(slope, abs=0.1)
+    assert floors([(0.0, 3.0), (1.0, 2.0), (5.0, 7.0), (10.0, 9.0)], 2) == [(1.0, 2.0), (5.0, 7.0)]
+    assert floors([(1.0, 3.0)], 4) == [(1.0, 3.0)]
+
+
 def test_memory_of_an_engine_that_was_killed_does_not_count() -> None:
     at = [5.0 * n for n in range(24)]
-    grown = [100.0 + n for n in range(12)]
-    samples = Samples(
-        at=at,
-        values={
-            "engine_mib": [*grown, *[50.0] * 12],
-            "front_mib": [10 + second / 60 for second in at],
-        },
-        engine_pids=[1] * 12 + [2] * 12,
-    )
-    assert samples.slope("engine_mib", 0.0) == pytest.approx(0.0)
-    assert samples.slope("front_mib", 30.0) == pytest.approx(1.0)
+    grown = [100.0 + n for n in range(24)]
+    front = [10 + second / 60 for second in at]
+    for num_before, slope in ((10, 0.0), (18, None)):
+        engine = [*grown[:num_before], *[50.0] * (24 - num_before)]
+        samples = Samples(
+            at=at,
+            values={"engine_mib": engine, "front_mib": front},
+            engine_pids=[1] * num_before + [2] * (24 - num_before),
+        )
+        assert samples.slope("engine_mib", 0.0) == slope
+        assert samples.slope("front_mib", 30.0) == pytest.approx(1.0)
