@@ -208,13 +208,14 @@ def test_nobody_hears_what_it_says(
         process.wait()
 
 
-def test_an_engine_that_fails_to_load(tmp_path: Path) -> None:
-    """One line that says what failed, at once; no traceback of Python's among the JSON lines."""
+def test_an_engine_that_does_not_fit(tmp_path: Path) -> None:
+    """One line that says what is too large, at once; no traceback among the JSON lines."""
     settings: dict[str, object] = {"num_slots": 10**8}
     with ServerProcess(tmp_path / "log", settings=settings) as server:
         assert server.process.wait(30) == 1
         (line,) = [line for line in server.output().splitlines() if line.startswith("error:")]
-        assert "failed with" in line and "Traceback" not in server.output()
+        assert "device memory: it does not suffice for the checkpoints" in line
+        assert "larger device" in line and "Traceback" not in server.output()
         assert not server.events("engine_died")
 
 

@@ -258,7 +258,8 @@ def test_watches_wait_for_their_turn(talkative: ServerProcess) -> None:
         next(talkative.stub.Watch(request, timeout=5))
     assert fault(caught.value) == ("RESOURCE_EXHAUSTED", "QUEUE_FULL", None)
     assert "3 watches" in caught.value.details()
-    assert talkative.stats().watching == 3
+    now = talkative.stats()
+    assert (now.watching, now.reading) == (2, 1), "a prompt waits to be read"
     first.cancel()
     said = [token for message in third for token in message.target_tokens]
     assert len(said) == 3
