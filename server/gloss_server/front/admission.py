@@ -1,7 +1,10 @@
 """Who is let in: bounds on what is in flight, and whether a call can be answered in time.
 
 A call that would wait for longer than its deadline is refused at once, while its client can still
-go elsewhere. `pace.py` makes the estimate.
+go elsewhere. `pace.py` makes the estimate; what is in front of a call is counted here, in the order
+in which the engine starts activations: interactive ones before batch ones, which get a share of
+the starts while both wait. Batch calls fill a part of the room only, so that interactive ones find
+some.
 """
 
 from __future__ import annotations
@@ -22,15 +25,34 @@ class Admission:
     Args:
         max_explanations: most explanations in flight.
         max_tokens: most tokens that those in flight may still generate, by their limits.
+        batch_room: share of both that calls of priority batch may fill.
+        batch_share: share of starts that batch gets while interactive waits too.
 
     Attributes:
-        room: of explanations and of tokens.
+        room: of explanations and of tokens, all and those of priority batch.
         pace: how fast explanations come.
         num_idle: explanations that are kept room for and are not there: a Watch's.
     """
 
-    def __init__(self, max_explanations: int, max_tokens: int) -> None:
-        self.room = Room({"explanations": max_explanations, "tokens": max_tokens})
+    def __init__(
+        self,
+        max_explanations: int,
+        max_tokens: int,
+        *,
+        batch_room: float = 1.0,
+        batch_share: float = 0.125,
+    ) -> None:
+        self.room = Room(
+            {
+                "explanations": max_explanations,
+                "tokens": max_tokens,
+                "explanations of priority batch": max(int(batch_room * max_explanations), 1),
+                "tokens of priority batch": max(int(batch_room * max_tokens), 1),
+            }
+        )
+        self._waiting_batch = Room({"explanations that wait": max_explanations})
+        # Of what waits: so many batch ones begin for each interactive one.
+        self._batch_per_interactive = batch_share / (1 - batch_share)
         self.pace, self.num_idle = Pace(), 0
 
     @property
@@ -44,8 +66,19 @@ class Admission:
         return self.room.taken[1]
 
     @property
-    def _num_there(self) -> int:
-        return self.num_explanations - self.num_idle
+    def num_waiting_batch(self) -> int:
+        """Explanations of priority batch that have not begun."""
+        return self._waiting_batch.taken[0]
+
+    def _num_ahead(self, num_explanations: int, is_batch: bool) -> float:
+        """Explanations in flight that begin before a call's own have."""
+        there = self.num_explanations - self.num_idle
+        if is_batch:
+            return there
+        waiting = self.num_waiting_batch
+        others = there - waiting
+        queued = max(others + num_explanations - self.pace.num_slots, 0)
+        return others + min(waiting, queued * self._batch_per_interactive)
 
     def check(
         self,
@@ -53,6 +86,7 @@ class Admission:
         max_new_tokens: int,
         remaining: float | None,
         field: str = "options",
+        is_batch: bool = False,
     ) -> None:
         """Refuse a call that there is no room or no time for.
 
@@ -61,16 +95,18 @@ class Admission:
             max_new_tokens: most tokens of each.
             remaining: seconds until its deadline; None: it is not checked.
             field: the request's field that decides how many.
+            is_batch: its priority is batch.
 
         Raises:
             CallError: BATCH_TOO_LARGE, QUEUE_FULL or DEADLINE_UNREACHABLE, the latter two with
                 when to come back.
         """
-        num_tokens = num_explanations * max_new_tokens
-        self.room.check(num_explanations, num_tokens, field=field, retry_after=self.retry_after())
+        amounts = _amounts(num_explanations, max_new_tokens, is_batch)
+        self.room.check(*amounts, field=field, retry_after=self.retry_after())
         now = time.monotonic()
-        if remaining is not None and not self.pace.is_untested(self._num_there, now):
-            expected = self.expected_seconds(num_explanations, max_new_tokens, now)
+        there = self.num_explanations - self.num_idle
+        if remaining is not None and not self.pace.is_untested(there, now):
+            expected = self.expected_seconds(num_explanations, max_new_tokens, now, is_batch)
             if expected is not None and expected > remaining:
                 raise CallError(
                     "DEADLINE_UNREACHABLE",
@@ -79,24 +115,29 @@ class Admission:
                     retry_after=self.retry_after(),
                 )
 
-    def admit(self, num_explanations: int, max_new_tokens: int) -> Lease:
-        """Let a checked call in; with each explanation that ends, it and its tokens come back."""
-        return self.room.take(num_explanations, num_explanations * max_new_tokens)
+    def admit(self, num_explanations: int, max_new_tokens: int, is_batch: bool = False) -> Lease:
+        """Let a checked call in; with each explanation that ends, its `share` comes back."""
+        return self.room.take(*_amounts(num_explanations, max_new_tokens, is_batch))
+
+    def wait(self, num_explanations: int) -> Lease:
+        """A batch call's explanations wait; each that begins is given back."""
+        return self._waiting_batch.take(num_explanations)
 
     def promise(
         self, num_explanations: int, max_new_tokens: int, remaining: float, now: float
     ) -> Promise | None:
-        """What is expected of a call that is let in now; None: nothing was measured yet."""
-        expected = self._estimate(num_explanations, max_new_tokens)
+        """What is expected of an interactive call that is let in now; None: nothing was measured
+        yet. Of a batch call nothing can be promised: interactive ones that come later go first."""
+        expected = self._estimate(num_explanations, max_new_tokens, is_batch=False)
         if expected is None:
             return None
         return Promise(expected=expected, remaining=remaining, since=now)
 
     def expected_seconds(
-        self, num_explanations: int, max_new_tokens: int, now: float
+        self, num_explanations: int, max_new_tokens: int, now: float, is_batch: bool = False
     ) -> float | None:
         """How long a call that arrives now would take, with a margin; None: not measured yet."""
-        expected = self._estimate(num_explanations, max_new_tokens)
+        expected = self._estimate(num_explanations, max_new_tokens, is_batch)
         return None if expected is None else expected * self.pace.margin_at(now)
 
     def retry_after(self) -> float:
@@ -106,5 +147,16 @@ class Admission:
             return _UNKNOWN_RETRY_SECONDS
         return min(max(drained / 2, _LEAST_RETRY_SECONDS), _MOST_RETRY_SECONDS)
 
-    def _estimate(self, num_explanations: int, max_new_tokens: int) -> float | None:
-        return self.pace.expected_seconds(self._num_there, num_explanations, max_new_tokens)
+    def _estimate(self, num_explanations: int, max_new_tokens: int, is_batch: bool) -> float | None:
+        ahead = self._num_ahead(num_explanations, is_batch)
+        return self.pace.expected_seconds(ahead, num_explanations, max_new_tokens)
+
+
+def share(max_new_tokens: int, is_batch: bool = False) -> tuple[int, ...]:
+    """What an explanation takes of an Admission's room."""
+    return _amounts(1, max_new_tokens, is_batch)
+
+
+def _amounts(num_explanations: int, max_new_tokens: int, is_batch: bool) -> tuple[int, ...]:
+    amounts = (num_explanations, num_explanations * max_new_tokens)
+    return (*amounts, *(amounts if is_batch else (0, 0)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gloss_engine.request import VerbalizeRequest
 from gloss_engine.text_request import ExplainRequest, WatchRequest
-from gloss_server.front.admission import Admission
+from gloss_server.front.admission import Admission, share
 from gloss_server.front.permit import ExplainPermit, Permit, WatchPermit
 from gloss_server.front.rate_limit import OwnRate, RateLimit
 from gloss_server.front.result_memory import RunName
@@ -61,7 +61,12 @@ class Gate:
     """
 
     def __init__(self, settings: ServeSettings, own_rate: OwnRate | None = None) -> None:
-        self.admission = Admission(settings.max_queued_explanations, settings.max_queued_tokens)
+        self.admission = Admission(
+            settings.max_queued_explanations,
+            settings.max_queued_tokens,
+            batch_room=settings.batch_queue_share,
+            batch_share=settings.batch_share,
+        )
         self._texts = Room({"texts": settings.max_queued_explanations})
         self._reading = Room({"tokens of texts": settings.max_queued_text_tokens})
         self._watches = Room({"watches": settings.max_queued_watches})
@@ -87,17 +92,22 @@ class Gate:
         """
         num_explanations = len(request.activations) * request.num_samples
         most, now = request.sampling.max_new_tokens, time.monotonic()
-        self.admission.check(num_explanations, most, caller.deadline - now)
+        admission, is_batch = self.admission, request.priority == "batch"
+        remaining = caller.deadline - now
+        admission.check(num_explanations, most, remaining, is_batch=is_batch)
         self._rates.charge(caller.client, num_explanations * most)
-        promise = self.admission.promise(num_explanations, most, caller.deadline - now, now)
+        promise = None
+        if not is_batch:
+            promise = admission.promise(num_explanations, most, remaining, now)
         return Permit(
-            pace=self.admission.pace,
+            pace=admission.pace,
             promise=promise,
             rates=self._rates,
             client=caller.client,
             charged=num_explanations * most,
-            results=self.admission.admit(num_explanations, most),
-            each=(1, most),
+            results=admission.admit(num_explanations, most, is_batch),
+            each=share(most, is_batch),
+            waiting=admission.wait(num_explanations) if is_batch else None,
         )
 
     def texts(self, num_texts: int) -> Permit:
@@ -115,21 +125,24 @@ class Gate:
             num_text_tokens: most tokens it can have.
         """
         most, num_samples = request.sampling.max_new_tokens, request.num_samples
-        self.admission.check(num_samples, most, caller.deadline - time.monotonic())
+        is_batch = request.priority == "batch"
+        remaining = caller.deadline - time.monotonic()
+        self.admission.check(num_samples, most, remaining, is_batch=is_batch)
         self._check_text(num_text_tokens, "input")
         self._rates.charge(caller.client, 0)
         return ExplainPermit(
             pace=self.admission.pace,
             rates=self._rates,
             client=caller.client,
-            results=self.admission.admit(num_samples, most),
-            each=(1, most),
+            results=self.admission.admit(num_samples, most, is_batch),
+            each=share(most, is_batch),
             admission=self.admission,
             text=self._reading.take(num_text_tokens),
             num_samples=num_samples,
             max_new_tokens=most,
             field="positions",
             deadline=caller.deadline,
+            is_batch=is_batch,
         )
 
     def watch(self, request: WatchRequest, num_text_tokens: int, caller: Caller) -> WatchPermit:
@@ -151,7 +164,7 @@ class Gate:
             rates=self._rates,
             client=caller.client,
             charged=charged,
-            each=(1, most),
+            each=share(most),
             others=(self._watches.take(1), room),
             admission=self.admission,
             text=self._reading.take(num_text_tokens),

@@ -101,6 +101,8 @@ class Intake:
         if found is None:
             return
         run = found.run
+        if found.permit is not None:
+            found.permit.started(num_started * run.num_samples)
         if run.started_at is None:
             # The step may have begun before the front had read the whole call.
             run.started_at = max(began, run.arrived)

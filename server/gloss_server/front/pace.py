@@ -143,16 +143,16 @@ class Pace:
         self.margin = min(max(self.margin * math.exp(step), 1.0), _MOST_MARGIN)
 
     def expected_seconds(
-        self, num_in_flight: int, num_explanations: int, max_new_tokens: int
+        self, num_ahead: float, num_explanations: int, max_new_tokens: int
     ) -> float | None:
         """How long a call would take, without the margin; None: not measured yet.
 
         Args:
-            num_in_flight: explanations before it; num_explanations: its own.
+            num_ahead: explanations before it; num_explanations: its own.
         """
         if not self._steps or self._mean_tokens is None:
             return None
-        there = num_in_flight + num_explanations
+        there = num_ahead + num_explanations
         spread = math.sqrt(2 * math.log(num_explanations + 1) * self._token_variance)
         own_tokens = min(self._mean_tokens + spread, max_new_tokens)
         waves = max(there / self.num_slots - 1, 0.0)
@@ -179,7 +179,7 @@ class Pace:
         self._recover(now)
         return self.margin
 
-    def _step_seconds(self, num_explanations: int) -> float:
+    def _step_seconds(self, num_explanations: float) -> float:
         """A step's seconds while so many are in flight."""
         rows = min(num_explanations, self.num_slots)
         return (self._base + self._each * rows) * self._slowness

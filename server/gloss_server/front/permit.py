@@ -22,6 +22,7 @@ class Permit:
         rates: where tokens are charged; client: to whom; charged: how many.
         results: a share of it comes back with each result; each: that share.
         others: come back with the end.
+        waiting: of a batch call, explanations that have not begun.
         pace, promise: how long it was expected to take, and who learns how long it did; None:
             nothing is expected of it.
     """
@@ -32,6 +33,7 @@ class Permit:
     results: Lease | None = None
     each: tuple[int, ...] = ()
     others: tuple[Lease, ...] = ()
+    waiting: Lease | None = None
     pace: Pace | None = None
     promise: Promise | None = None
 
@@ -45,6 +47,11 @@ class Permit:
     def captured(self) -> None:
         """An activation was read; its explanations are in flight."""
 
+    def started(self, num_explanations: int) -> None:
+        """So many explanations have begun."""
+        if self.waiting is not None:
+            self.waiting.give_back(num_explanations)
+
     def text_read(self, num_tokens: int) -> None:
         """A text of so many tokens has been read."""
         self.rates.spend(self.client, num_tokens)
@@ -56,7 +63,7 @@ class Permit:
 
     def close(self, num_spent: int) -> None:
         """The request has ended; it took `num_spent` of the tokens it was charged for."""
-        for lease in (self.results, *self.others):
+        for lease in (self.results, self.waiting, *self.others):
             if lease is not None:
                 lease.close()
         self.rates.refund(self.client, self.charged - num_spent)
@@ -103,22 +110,27 @@ class ExplainPermit(TextPermit):
 
     Attributes:
         deadline: of its call, monotonic seconds.
+        is_batch: its priority is batch.
     """
 
     deadline: float
+    is_batch: bool
 
     def opened(self, num_positions: int) -> None:
         """See Permit."""
         assert self.results is not None
         self.results.close()
         num_explanations, now = num_positions * self.num_samples, time.monotonic()
-        remaining = self.deadline - now
-        self.admission.check(num_explanations, self.max_new_tokens, remaining, self.field)
-        self.promise = self.admission.promise(num_explanations, self.max_new_tokens, remaining, now)
-        num_charged = num_explanations * self.max_new_tokens
+        admission, most, remaining = self.admission, self.max_new_tokens, self.deadline - now
+        admission.check(num_explanations, most, remaining, self.field, self.is_batch)
+        if not self.is_batch:
+            self.promise = admission.promise(num_explanations, most, remaining, now)
+        num_charged = num_explanations * most
         self.rates.charge(self.client, num_charged)
         self.charged += num_charged
-        self.results = self.admission.admit(num_explanations, self.max_new_tokens)
+        self.results = admission.admit(num_explanations, most, self.is_batch)
+        if self.is_batch:
+            self.waiting = admission.wait(num_explanations)
 
 
 @dataclass(kw_only=True)

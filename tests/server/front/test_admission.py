@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gloss_server.front.admission import Admission
+from gloss_server.front.admission import Admission, share
 from gloss_server.front.call_error import CallError
 
 
@@ -106,3 +106,50 @@ def test_when_to_come_back_follows_the_queue() -> None:
         admission.check(1, 10, None)
     # Half of 100 explanations, in waves of 4, each of 50 steps of 10 ms.
     assert caught.value.retry_after == pytest.approx(min(12.5 * 0.5, 10))
+
+
+def test_batch_finds_a_part_of_the_queue_closed() -> None:
+    admission = Admission(20, 300, batch_room=0.5)
+    held = admission.admit(9, 10, is_batch=True)
+    admission.check(1, 10, None, is_batch=True)
+    with pytest.raises(CallError) as caught:
+        admission.check(2, 10, None, is_batch=True)
+    assert caught.value.reason == "QUEUE_FULL" and "priority batch" in str(caught.value)
+    with pytest.raises(CallError) as caught:
+        admission.check(11, 1, None, is_batch=True)
+    assert caught.value.reason == "BATCH_TOO_LARGE"
+    admission.check(11, 10, None)
+    admission.admit(11, 10)
+    held.give_back(*share(10, is_batch=True))
+    # What interactive calls fill is no room for batch either.
+    admission.admit(1, 10)
+    with pytest.raises(CallError):
+        admission.check(1, 10, None, is_batch=True)
+
+
+def test_interactive_waits_for_interactive_and_for_batchs_share() -> None:
+    admission = _measured()
+    admission.admit(40, 50, is_batch=True)
+    waiting = admission.wait(40)
+    # Nothing has begun, but the four of 40 that fill the slots will have.
+    waiting.give_back(4)
+    alone = (4 + 1 - 4 + 1 / 7) / 4 * 50 * 0.01 + 50 * 0.01
+    assert _expected(admission, 1, 50) == pytest.approx(alone)
+    behind = (40 + 1 - 4) / 4 * 50 * 0.01 + 50 * 0.01
+    assert admission.expected_seconds(1, 50, time.monotonic(), True) == pytest.approx(behind)
+    admission.admit(8, 50)
+    queued = 4 + 8 + 1 - 4
+    assert _expected(admission, 1, 50) == pytest.approx(
+        (queued + queued / 7) / 4 * 50 * 0.01 + 50 * 0.01
+    )
+    waiting.close()
+    assert admission.num_waiting_batch == 0
+
+
+def test_batchs_share_is_no_more_than_what_waits() -> None:
+    admission = _measured()
+    admission.admit(2, 50, is_batch=True)
+    admission.wait(2)
+    admission.admit(60, 50)
+    expected = (62 + 1 - 4) / 4 * 50 * 0.01 + 50 * 0.01
+    assert _expected(admission, 1, 50) == pytest.approx(expected)
