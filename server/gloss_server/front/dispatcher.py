@@ -24,6 +24,7 @@ from gloss_server.front.open_runs import OpenRuns
 from gloss_server.front.permit import Permit
 from gloss_server.front.rate_limit import OwnRate
 from gloss_server.front.result_memory import ResultMemory
+from gloss_server.front.room import Room
 from gloss_server.front.run import Run
 from gloss_server.front.telemetry import Telemetry
 from gloss_server.front.text_run import CaptureRun, TextRun
@@ -82,6 +83,11 @@ class Dispatcher:
     def admission(self) -> Admission:
         """What is in flight, and how fast it drains."""
         return self._gate.admission
+
+    @property
+    def requests(self) -> Room:
+        """Of the bytes of requests in flight."""
+        return self._gate.requests
 
     def connect(self, supervisor: Supervisor) -> None:
         """Take the engine; before anything else."""

@@ -58,6 +58,7 @@ class Gate:
 
     Attributes:
         admission: of explanations; it hears how fast they drain.
+        requests: of the bytes of requests in flight.
     """
 
     def __init__(self, settings: ServeSettings, own_rate: OwnRate | None = None) -> None:
@@ -67,6 +68,7 @@ class Gate:
             batch_room=settings.batch_queue_share,
             batch_share=settings.batch_share,
         )
+        self.requests = Room({"bytes of requests": settings.max_queued_bytes})
         self._texts = Room({"texts": settings.max_queued_explanations})
         self._reading = Room({"tokens of texts": settings.max_queued_text_tokens})
         self._watches = Room({"watches": settings.max_queued_watches})
@@ -82,6 +84,7 @@ class Gate:
             "texts": (self._texts, 0),
             "text_tokens": (self._reading, 0),
             "watches": (self._watches, 0),
+            "request_bytes": (self.requests, 0),
         }
 
     def verbalize(self, request: VerbalizeRequest, caller: Caller) -> Permit:

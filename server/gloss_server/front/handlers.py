@@ -11,7 +11,8 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from gloss_server.front.call_error import CallError
 from gloss_server.front.call_log import CallLog, CallRecord
 from gloss_server.front.caller_name import name_of
 from gloss_server.front.gate import Caller
+from gloss_server.front.room import Room
 from gloss_server.front.run import Run
 from gloss_server.front.telemetry import Telemetry
 
@@ -35,6 +37,9 @@ _DEADLINE_SLACK_SECONDS, _DEADLINE_SLACK = 0.005, 0.1
 _CLOSE_SECONDS = 5.0
 """Until grpc says that a client has left on whose stream a write failed, at most; it takes 0.2 ms
 where the event loop is free."""
+_SMALL_BYTES = 4096
+"""A request up to this size is not counted: who asks how a full server does is told."""
+_BYTES_RETRY_SECONDS = 0.5
 Method = Callable[[Any, "Call"], Awaitable[Message | None]]
 
 
@@ -109,6 +114,7 @@ class Handlers:
         telemetry, log: hear of every call.
         max_seconds: deadline of a call that states none.
         max_seconds_of: the same for methods that have their own.
+        requests: room of their bytes, which are held until a call ends.
 
     Attributes:
         num_calls: calls in flight.
@@ -120,9 +126,11 @@ class Handlers:
         log: CallLog,
         max_seconds: float,
         max_seconds_of: Mapping[str, float],
+        requests: Room,
     ) -> None:
         self._telemetry, self._log = telemetry, log
         self._max_seconds, self._max_seconds_of = max_seconds, dict(max_seconds_of)
+        self._requests = requests
         self.num_calls = 0
 
     def generic(self, methods: dict[str, Method]) -> grpc.GenericRpcHandler:
@@ -159,7 +167,8 @@ class Handlers:
             failure: CallError | None = None
             try:
                 try:
-                    return await _answer(call, method, message_class, content)
+                    with self._holding(content):
+                        return await _answer(call, method, message_class, content)
                 except CallError as error:
                     failure = error
                 except asyncio.CancelledError:
@@ -175,6 +184,23 @@ class Handlers:
             await context.abort(failure.code, str(failure), failure.trailing_metadata())
 
         return behaviour
+
+    @contextmanager
+    def _holding(self, content: bytes) -> Iterator[None]:
+        """Hold a request's bytes while the body runs.
+
+        Raises:
+            CallError: QUEUE_FULL or BATCH_TOO_LARGE: there is no room for them, now or ever.
+        """
+        if len(content) <= _SMALL_BYTES:
+            yield
+            return
+        self._requests.check(len(content), field="request", retry_after=_BYTES_RETRY_SECONDS)
+        lease = self._requests.take(len(content))
+        try:
+            yield
+        finally:
+            lease.close()
 
     def _note(self, call: Call, failure: CallError | None) -> None:
         """Tell metrics and log how a call ended."""

@@ -36,7 +36,7 @@ PRIORITIES = _names("Priority")
 EXPLAINING_METHODS = ("Verbalize", "StreamVerbalize", "Explain")
 """Those whose explanations are as soon there as the service is quick; a Watch's come while its
 target speaks."""
-RESOURCES = ("explanations", "tokens", "texts", "text_tokens", "watches")
+RESOURCES = ("explanations", "tokens", "texts", "text_tokens", "watches", "request_bytes")
 """What is bounded in flight; see `Gate.rooms`."""
 
 ITEM_ERRORS = (

@@ -90,6 +90,7 @@ class Server:
             self._log,
             settings.default_deadline_seconds,
             {"Watch": settings.watch_deadline_seconds},
+            self._dispatcher.requests,
         )
         self._supervisor = Supervisor(
             engine_order(settings), self, supervisor_policy(settings), worker

@@ -1,0 +1,40 @@
+"""Memory of requests on a real server: so many bytes are in flight, and the next are told when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from gloss_api.v1 import gloss_pb2 as pb
+from support.server_process import ServerProcess
+from support.service_calls import fault, verbalize_request
+
+
+def test_requests_in_flight_are_bounded_in_bytes(tmp_path: Path) -> None:
+    settings = {"max_queued_bytes": 200_000, "num_slots": 1}
+    with ServerProcess(tmp_path / "server.log", settings=settings) as server:
+        server.wait_ready()
+        d_model = server.stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=10).d_model
+        rows = np.random.default_rng(0).normal(size=(120_000 // (4 * d_model), d_model))
+        large = verbalize_request(rows, seed=1, max_new_tokens=60)
+        first = server.stub.Verbalize.future(large, timeout=60)
+        server.wait_for(lambda: server.stats().running > 0)
+        with pytest.raises(grpc.RpcError) as caught:
+            server.stub.Verbalize(large, timeout=60)
+        assert fault(caught.value)[:2] == ("RESOURCE_EXHAUSTED", "QUEUE_FULL")
+        assert "grpc-retry-pushback-ms" in dict(caught.value.trailing_metadata())
+        # What is small finds room.
+        assert server.stub.Verbalize(verbalize_request(rows[:1], seed=1), timeout=60).explanations
+        with pytest.raises(grpc.RpcError) as caught:
+            twice = np.concatenate([rows, rows])
+            server.stub.Verbalize(verbalize_request(twice, seed=1), timeout=60)
+        assert fault(caught.value) == ("INVALID_ARGUMENT", "BATCH_TOO_LARGE", "request")
+        first.cancel()
+        server.wait_idle()
+        second = server.stub.Verbalize.future(large, timeout=60)
+        server.wait_for(lambda: server.stats().running > 0)
+        second.cancel()
+        server.wait_idle()
