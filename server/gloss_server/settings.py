@@ -111,8 +111,8 @@ class ServeSettings(BaseSettings):
         max_connections: open connections; more are closed at once.
         max_connection_age_seconds: after about as long a connection takes no new calls, and its
             client makes another, to wherever the name it resolves leads by then; None: never.
-        client_tokens_per_second: tokens a client, by its name or address, may ask for; None: no
-            limit. A client of the tokens file may have a limit of its own.
+        client_tokens_per_second: tokens a client, by its name or address, may ask for, generated
+            or read; None: no limit. A client of the tokens file may have a limit of its own.
         client_burst_seconds: of them it may ask for at once.
         default_deadline_seconds, watch_deadline_seconds: of a call that states none, and of a
             Watch that does not.

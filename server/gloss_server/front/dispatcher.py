@@ -6,12 +6,13 @@ reads it; when the last one leaves, it is cancelled there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
+from gloss_engine.errors import ItemError
 from gloss_engine.request import TextRequest, VerbalizeRequest
 from gloss_engine.text_request import CaptureRequest, ExplainRequest, WatchRequest
 from gloss_server.front.admission import Admission
@@ -148,17 +149,16 @@ class Dispatcher:
         return self._joining(caller, Run, begin)
 
     @contextmanager
-    def running_texts(self, request: TextRequest, *, arrived: float) -> Iterator[Run]:
+    def running_texts(self, request: TextRequest, caller: Caller) -> Iterator[Run]:
         """A run of texts, read while the body runs."""
-        num_items = len(request.texts)
-        permit = self._gate.texts(num_items)
+        permit = self._gate.texts(request, caller)
         run = Run(
             run_id=self._runs.next_id(),
-            num_items=num_items,
+            num_items=len(request.texts),
             num_samples=0,
             max_new_tokens=0,
             seed=0,
-            arrived=arrived,
+            arrived=caller.arrived,
             streams=False,
         )
         self._runs.start(run, request, permit)
@@ -198,13 +198,18 @@ class Dispatcher:
         return self._joining(caller, TextRun, begin)
 
     @contextmanager
-    def capturing(self, num_text_tokens: int, caller: Caller) -> Iterator[Permit]:
+    def capturing(
+        self, num_text_tokens: int, caller: Caller, failures: Iterable[ItemError] = ()
+    ) -> Iterator[Permit]:
         """Room for a call that reads texts piece by piece.
 
         Args:
             num_text_tokens: most tokens of the texts it has in flight at a time.
+            failures: why other texts of it cannot be read; they never reach the engine.
         """
         permit = self._gate.capture(num_text_tokens, caller)
+        for failure in failures:
+            self._telemetry.item_error(failure.reason)
         try:
             yield permit
         finally:

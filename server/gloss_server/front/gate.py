@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from gloss_engine.request import VerbalizeRequest
+from gloss_engine.request import TextRequest, VerbalizeRequest
 from gloss_engine.text_request import ExplainRequest, WatchRequest
 from gloss_server.front.admission import Admission, share
 from gloss_server.front.permit import ExplainPermit, Permit, WatchPermit
@@ -21,6 +21,9 @@ _WATCH_RETRY_SECONDS = 2.0
 """A Watch lasts for seconds to minutes."""
 _TEXT_RETRY_SECONDS = 0.5
 """A text is read within a few steps."""
+_TOKEN_CHARACTERS = 4
+"""About the characters of a token. The engine counts the tokens of texts for the AR, and says
+nothing of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +116,13 @@ class Gate:
             waiting=admission.wait(num_explanations) if is_batch else None,
         )
 
-    def texts(self, num_texts: int) -> Permit:
-        """Let texts for the AR in."""
+    def texts(self, request: TextRequest, caller: Caller) -> Permit:
+        """Let texts for the AR in. Their tokens are paid for, read or not: they are soon read."""
+        num_texts = len(request.texts)
         retry_after = self.admission.retry_after()
         self._texts.check(num_texts, field="texts", retry_after=retry_after)
+        num_tokens = sum(len(text) // _TOKEN_CHARACTERS + 1 for text in request.texts)
+        self._rates.charge(caller.client, num_tokens)
         return Permit(rates=self._rates, results=self._texts.take(num_texts), each=(1,))
 
     def explain(

@@ -42,7 +42,7 @@ RESOURCES = ("explanations", "tokens", "texts", "text_tokens", "watches", "reque
 ITEM_ERRORS = (
     *("ZERO_VECTOR", "NON_FINITE_VECTOR", "NON_FINITE_OUTPUT", "TEXT_TOO_LONG", "EMPTY_TEXT"),
     *("INVALID_TEXT", "INVALID_TOKEN_IDS", "INVALID_CHAT", "NO_POSITION", "POSITION_OUT_OF_RANGE"),
-    "OUT_OF_MEMORY",
+    *("MISSING_FIELD", "OUT_OF_MEMORY"),
 )
 CALL_REASONS = tuple(CODES_OF_REASONS)
 REJECTIONS = tuple(

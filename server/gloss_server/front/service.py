@@ -84,7 +84,7 @@ class GlossService:
         limits = self._limits()
         call.name("")
         wanted = read_reconstruct(request, limits)
-        with self._dispatcher.running_texts(wanted, arrived=call.arrived) as run:
+        with self._dispatcher.running_texts(wanted, call.caller("")) as run:
             call.runs.append(run)
             await run.until_ended()
         return reconstruct_response(run, limits.model.info, request.dtype)
@@ -94,7 +94,7 @@ class GlossService:
         limits = self._limits()
         call.name("")
         wanted = read_score(request, limits)
-        with self._dispatcher.running_texts(wanted, arrived=call.arrived) as run:
+        with self._dispatcher.running_texts(wanted, call.caller("")) as run:
             call.runs.append(run)
             await run.until_ended()
         return score_response(run, limits.model.info)

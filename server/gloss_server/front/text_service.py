@@ -74,8 +74,9 @@ class TextService:
         wanted = read_capture(request, limits)
         pieces = CapturePieces(wanted, limits)
         messages = CaptureMessages(wanted, limits.model)
-        caller = call.caller("")
-        with self._dispatcher.capturing(pieces.num_tokens, caller) as permit, ExitStack() as runs:
+        failures = [error for _, error in pieces.failures]
+        capturing = self._dispatcher.capturing(pieces.num_tokens, call.caller(""), failures)
+        with capturing as permit, ExitStack() as runs:
 
             def begin(piece: Piece) -> tuple[Piece, CaptureRun]:
                 run = runs.enter_context(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gloss_engine.errors import ItemError
-from gloss_engine.request import Explanation, VerbalizeRequest
+from gloss_engine.request import Explanation, TextRequest, VerbalizeRequest
 from gloss_engine.sampling import SamplingParams
 from gloss_engine.text_request import (
     CapturedToken,
@@ -91,6 +91,11 @@ def _explanation(run: TextRun, index: int, sample: int = 0, **fields: Any) -> Ex
         finish_reason="eos",
         **fields,
     )
+
+
+def _item_errors(engine: PlayedEngine) -> dict[str, int]:
+    counts = engine.telemetry.stats_response().item_errors
+    return {count.name: count.count for count in counts}
 
 
 def _room(engine: PlayedEngine) -> int:
@@ -367,7 +372,7 @@ def test_readings_are_taken_once(make: Any) -> None:
         engine.report(readings=[second], finished=[run.run_id])
         assert run.take() == [second] and run.has_ended and run.num_text_tokens == 3
     assert not engine.cancelled
-    failed = {c.name: c.count for c in engine.telemetry.stats_response().item_errors}
+    failed = _item_errors(engine)
     assert failed == {"EMPTY_TEXT": 1}
 
 
@@ -389,6 +394,34 @@ def test_a_client_pays_for_what_its_texts_take(make: Any) -> None:
         pass
     with engine.dispatcher.capturing(1, caller(client="ipv4:4.3.2.1")):
         pass
+
+
+def test_texts_for_the_ar_are_paid_for_by_their_characters(make: Any) -> None:
+    engine = make(client_tokens_per_second=1e-9, client_burst_seconds=12 / 1e-9)
+    texts = TextRequest(texts=("x" * 35, "y"))
+    # 9 and 1 of 12, then 10 of 2; who owes something waits.
+    for _ in range(2):
+        with engine.dispatcher.running_texts(texts, caller()):
+            pass
+    with pytest.raises(CallError) as caught, engine.dispatcher.running_texts(texts, caller()):
+        pass
+    assert caught.value.reason == "RATE_LIMITED"
+    other = caller(client="ipv4:4.3.2.1")
+    with engine.dispatcher.running_texts(texts, other) as run:
+        assert run.arrived == other.arrived and run.num_items == 2
+
+
+def test_texts_that_the_front_refuses_are_counted_with_those_the_engine_does(make: Any) -> None:
+    engine = make()
+    reasons = ("MISSING_FIELD", "TEXT_TOO_LONG", "TEXT_TOO_LONG")
+    failures = [ItemError(code="INVALID_ARGUMENT", reason=r, message="none") for r in reasons]
+    with engine.dispatcher.capturing(1, caller(), failures):
+        pass
+    assert _item_errors(engine) == {"MISSING_FIELD": 1, "TEXT_TOO_LONG": 2}
+    # A call that is refused as a whole has no items.
+    with pytest.raises(CallError), engine.dispatcher.capturing(101, caller(), failures):
+        pass
+    assert sum(_item_errors(engine).values()) == 3
 
 
 def test_a_prompt_is_paid_for_once(make: Any) -> None:
