@@ -17,13 +17,14 @@ from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_server.front.call_error import CallError
 from gloss_server.front.call_log import CallLog, CallRecord
 from gloss_server.front.caller_name import name_of
 from gloss_server.front.gate import Caller
+from gloss_server.front.request_parser import RequestParser
 from gloss_server.front.room import Room
 from gloss_server.front.run import Run
 from gloss_server.front.telemetry import Telemetry
@@ -138,7 +139,8 @@ class Handlers:
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for name, method in methods.items():
             descriptor = _SERVICE.methods_by_name[name]
-            behaviour = self._behaviour(name, method, _message_class(descriptor.input_type.name))
+            parser = RequestParser(_message_class(descriptor.input_type.name))
+            behaviour = self._behaviour(name, method, parser)
             make = (
                 grpc.unary_stream_rpc_method_handler
                 if descriptor.server_streaming
@@ -157,7 +159,7 @@ class Handlers:
         self._note(call, failure)
         await context.abort(failure.code, str(failure), failure.trailing_metadata())
 
-    def _behaviour(self, name: str, method: Method, message_class: Any) -> Callable[..., Any]:
+    def _behaviour(self, name: str, method: Method, parser: RequestParser) -> Callable[..., Any]:
         max_seconds = self._max_seconds_of.get(name, self._max_seconds)
 
         async def behaviour(content: bytes, context: Context) -> Message | None:
@@ -168,7 +170,7 @@ class Handlers:
             try:
                 try:
                     with self._holding(content):
-                        return await _answer(call, method, message_class, content)
+                        return await _answer(call, method, parser, content)
                 except CallError as error:
                     failure = error
                 except asyncio.CancelledError:
@@ -248,14 +250,10 @@ def _earliest(times: Iterable[float | None]) -> float | None:
     return min((time for time in times if time is not None), default=None)
 
 
-async def _answer(call: Call, method: Method, message_class: Any, content: bytes) -> Message | None:
-    try:
-        request = message_class.FromString(content)
-    except DecodeError as error:
-        raise CallError(
-            "MALFORMED_REQUEST",
-            f"the request's {len(content)} bytes are no {message_class.DESCRIPTOR.full_name}",
-        ) from error
+async def _answer(
+    call: Call, method: Method, parser: RequestParser, content: bytes
+) -> Message | None:
+    request = parser.parse(content)
     try:
         async with asyncio.timeout_at(
             asyncio.get_running_loop().time() + call.deadline - time.monotonic()
