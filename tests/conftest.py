@@ -7,11 +7,14 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 import support.backends  # noqa: F401  (before whatever imports triton)
 from gloss_server.cli import run
+from gloss_server.embedded import embedded_pair
 from support.checkpoints import (
     ARCHITECTURES,
     Pair,
@@ -56,6 +59,13 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One small target per architecture, other weights than the pairs'. Read only."""
     root = tmp_path_factory.mktemp("targets")
     return {arch: write_target(root / arch, arch, seed=7) for arch in ARCHITECTURES}
+
+
+@pytest.fixture(scope="session")
+def story_rows() -> np.ndarray:
+    """[807, 128] activations of held-out stories."""
+    column = pq.read_table(embedded_pair().activations)["activation_vector"]
+    return np.stack(column.to_numpy()).astype(np.float32)
 
 
 @pytest.fixture(params=ARCHITECTURES)

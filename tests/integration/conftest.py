@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
-from gloss_server.embedded import embedded_pair
 from support.checkpoints import Pair, write_target
 from support.edits import long_winded
 from support.server_process import ServerProcess
-
-
-@pytest.fixture(scope="session")
-def story_rows() -> np.ndarray:
-    """[807, 128] activations of held-out stories."""
-    column = pq.read_table(embedded_pair().activations)["activation_vector"]
-    return np.stack(column.to_numpy()).astype(np.float32)
 
 
 @pytest.fixture(scope="session")

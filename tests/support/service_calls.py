@@ -7,9 +7,22 @@ from typing import Any
 import grpc
 import numpy as np
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from gloss_api.v1 import gloss_pb2 as pb
+
+SERVING, NOT_SERVING = (
+    health_pb2.HealthCheckResponse.SERVING,
+    health_pb2.HealthCheckResponse.NOT_SERVING,
+)
+
+
+def health(channel: grpc.Channel, service: str = "") -> int:
+    """What a server says of itself."""
+    check = health_pb2_grpc.HealthStub(channel).Check
+    status: int = check(health_pb2.HealthCheckRequest(service=service), timeout=5).status
+    return status
 
 
 def tensor(rows: np.ndarray) -> pb.Tensor:

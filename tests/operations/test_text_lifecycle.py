@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from gloss_api.v1 import gloss_pb2 as pb
+from support.invariants import CheckedServer
 from support.server_process import ServerProcess
 from support.service_calls import fault, pushback_ms
 from support.text_calls import (
@@ -55,7 +56,7 @@ def _in_flight(server: ServerProcess) -> bool:
 
 def test_the_engine_is_killed(tmp_path: Path) -> None:
     """Who is in flight hears of it; what the runs had taken is there again."""
-    with ServerProcess(tmp_path / "log").wait_ready() as server:
+    with CheckedServer(tmp_path / "log").wait_ready() as server:
         with ThreadPoolExecutor(3) as pool:
             running = [pool.submit(call, server) for call in CALLS]
             server.wait_for(lambda: _in_flight(server))
@@ -81,7 +82,7 @@ def test_the_engine_is_killed(tmp_path: Path) -> None:
 
 
 def test_calls_in_flight_end_well(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path / "log").wait_ready() as server:
+    with CheckedServer(tmp_path / "log").wait_ready() as server:
         with ThreadPoolExecutor(3) as pool:
             running = [pool.submit(call, server) for call in CALLS]
             server.wait_for(lambda: _in_flight(server))

@@ -1,15 +1,11 @@
-"""A server from start to end: what it refuses, how it loses its engine, how it is shut down."""
+"""A server that loses its engine, and one that is shut down."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,68 +17,23 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_api.v1 import gloss_pb2_grpc
 from support.checkpoints import Pair
-from support.edits import edit_sidecar, long_winded
+from support.edits import long_winded
+from support.invariants import CheckedServer, check
+from support.load_threads import Load
 from support.server_process import ServerProcess
 from support.service_calls import (
+    NOT_SERVING,
+    SERVING,
     fault,
+    health,
     pushback_ms,
     reason_of,
     stream_request,
     verbalize_request,
 )
 
-SERVING, NOT_SERVING = (
-    health_pb2.HealthCheckResponse.SERVING,
-    health_pb2.HealthCheckResponse.NOT_SERVING,
-)
 WITH_WORKER = (sys.executable, "-m", "support.serve_with_worker")
 Stub = gloss_pb2_grpc.GlossServiceStub
-
-
-def _health(channel: grpc.Channel, service: str = "") -> int:
-    check = health_pb2_grpc.HealthStub(channel).Check
-    status: int = check(health_pb2.HealthCheckRequest(service=service), timeout=5).status
-    return status
-
-
-class Load:
-    """Threads that call until they are told to stop, and what their calls ended with."""
-
-    def __init__(self, call: Callable[[int], object], num_threads: int) -> None:
-        self.ended: Counter[tuple[str, str | None]] = Counter()
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._call = call
-        self._pool = ThreadPoolExecutor(num_threads)
-        self._threads = [self._pool.submit(self._run, number) for number in range(num_threads)]
-
-    def _run(self, number: int) -> None:
-        while not self._stop.is_set():
-            try:
-                self._call(number)
-                outcome: tuple[str, str | None] = ("OK", None)
-            except grpc.RpcError as error:
-                outcome = fault(error)[:2] if _has_details(error) else (_code(error), None)
-                time.sleep(0.02)
-            with self._lock:
-                self.ended[outcome] += 1
-
-    def stop(self) -> Counter[tuple[str, str | None]]:
-        """Stop, wait, and say how the calls ended."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.result(60)
-        self._pool.shutdown()
-        return self.ended
-
-
-def _code(error: grpc.RpcError) -> str:
-    return str(error.code().name)  # type: ignore[attr-defined]
-
-
-def _has_details(error: grpc.RpcError) -> bool:
-    metadata = error.trailing_metadata() or ()  # type: ignore[attr-defined]
-    return any(key == "grpc-status-details-bin" for key, _ in metadata)
 
 
 def _stream(stub: Stub, rows: np.ndarray) -> int:
@@ -94,8 +45,8 @@ def _stream(stub: Stub, rows: np.ndarray) -> int:
 
 
 def test_the_engine_is_killed_under_load(tmp_path: Path, story_rows: np.ndarray) -> None:
-    """In flight: UNAVAILABLE with a reason. Health follows. Serving again within ten seconds."""
-    with ServerProcess(tmp_path / "log").wait_ready() as server:
+    """In flight: UNAVAILABLE with a reason. Health follows, and it serves again."""
+    with CheckedServer(tmp_path / "log").wait_ready() as server:
 
         def call(number: int) -> None:
             rows = story_rows[number * 8 : number * 8 + 8]
@@ -111,16 +62,16 @@ def test_the_engine_is_killed_under_load(tmp_path: Path, story_rows: np.ndarray)
             pid = server.engine_pid
             os.kill(pid, signal.SIGKILL)
             killed = time.monotonic()
-            server.wait_for(lambda: _health(server.channel) == NOT_SERVING)
+            server.wait_for(lambda: health(server.channel) == NOT_SERVING)
             with pytest.raises(grpc.RpcError) as caught:
                 server.stub.GetModelInfo(pb.GetModelInfoRequest())
             assert fault(caught.value) == ("UNAVAILABLE", "LOADING", None)
             assert pushback_ms(caught.value)
             state = server.stats().state
             assert state == pb.SERVING_STATE_RESTARTING
-            server.wait_for(lambda: _health(server.channel) == SERVING)
+            server.wait_for(lambda: health(server.channel) == SERVING)
             server.stub.Verbalize(verbalize_request(story_rows[:1]))
-            assert time.monotonic() - killed < 10
+            assert time.monotonic() - killed < 30
             assert server.engine_pid != pid
         ended = load.stop()
         assert ended["OK", None] > 0 and ended["UNAVAILABLE", "ENGINE_RESTARTED"] > 0
@@ -130,25 +81,27 @@ def test_the_engine_is_killed_under_load(tmp_path: Path, story_rows: np.ndarray)
             ("UNAVAILABLE", "LOADING"),
         }
         assert server.wait_idle().engine_restarts == 2
+        assert all(died["restarts_in"] <= 1 for died in server.events("engine_died"))
+        check(server)
         assert server.terminate() == 0
 
 
 def test_the_engine_hangs(tmp_path: Path, story_rows: np.ndarray) -> None:
     """The same, by heartbeat."""
     settings: dict[str, object] = {"heartbeat_timeout_seconds": 2}
-    with ServerProcess(tmp_path / "log", settings=settings).wait_ready() as server:
+    with CheckedServer(tmp_path / "log", settings=settings).wait_ready() as server:
         os.kill(server.engine_pid, signal.SIGSTOP)
         with pytest.raises(grpc.RpcError) as caught:
             server.stub.Verbalize(verbalize_request(story_rows[:1]), timeout=20)
         assert fault(caught.value) == ("UNAVAILABLE", "ENGINE_RESTARTED", None)
-        server.wait_for(lambda: _health(server.channel) == SERVING)
+        server.wait_for(lambda: health(server.channel) == SERVING)
         assert server.stub.Verbalize(verbalize_request(story_rows[:1])).explanations
         assert "silent" in server.events("engine_died")[0]["reason"]
 
 
 def test_a_crash_loop_ends_the_server(tmp_path: Path) -> None:
     settings: dict[str, object] = {"restart_limit": 1}
-    with ServerProcess(tmp_path / "log", settings=settings).wait_ready() as server:
+    with CheckedServer(tmp_path / "log", settings=settings).wait_ready() as server:
         os.kill(server.engine_pid, signal.SIGKILL)
         server.wait_for(lambda: len(server.events("engine_loaded")) == 2)
         os.kill(server.engine_pid, signal.SIGKILL)
@@ -159,7 +112,7 @@ def test_a_crash_loop_ends_the_server(tmp_path: Path) -> None:
 
 def test_the_front_is_killed(tmp_path: Path) -> None:
     """Its engine goes with it."""
-    with ServerProcess(tmp_path / "log").wait_ready() as server:
+    with CheckedServer(tmp_path / "log").wait_ready() as server:
         engine = Path(f"/proc/{server.engine_pid}")
         os.kill(server.process.pid, signal.SIGKILL)
         server.process.wait()
@@ -172,7 +125,7 @@ def test_the_front_is_killed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_idle_server_ends(tmp_path: Path, number: signal.Signals) -> None:
     """Within five seconds, with status 0, although somebody watches its health."""
-    with ServerProcess(tmp_path / "log").wait_ready() as server:
+    with CheckedServer(tmp_path / "log").wait_ready() as server:
         watch = health_pb2_grpc.HealthStub(server.channel).Watch(health_pb2.HealthCheckRequest())
         assert next(watch).status == SERVING
         began = time.monotonic()
@@ -185,86 +138,22 @@ def test_an_idle_server_ends(tmp_path: Path, number: signal.Signals) -> None:
         assert not engines
 
 
-@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&- <&-", ">/dev/full"])
-def test_nobody_hears_what_it_says(
-    tmp_path: Path, story_rows: np.ndarray, redirection: str
-) -> None:
-    """Closed or full stdout and stderr: it serves, and ends well."""
-    address = f"unix:{tmp_path}/socket"
-    gloss = f"exec {sys.executable} -m gloss_server.command serve --metrics-address ''"
-    process = subprocess.Popen(["bash", "-c", f"{gloss} --address {address} {redirection}"])
-    try:
-        with grpc.insecure_channel(address) as channel:
-            grpc.channel_ready_future(channel).result(30)
-            deadline = time.monotonic() + 30
-            while _health(channel) != SERVING:
-                assert time.monotonic() < deadline and process.poll() is None
-                time.sleep(0.05)
-            assert Stub(channel).Verbalize(verbalize_request(story_rows[:1])).explanations
-        process.terminate()
-        assert process.wait(10) == 0
-    finally:
-        process.kill()
-        process.wait()
-
-
-def test_an_engine_that_does_not_fit(tmp_path: Path) -> None:
-    """One line that says what is too large, at once; no traceback among the JSON lines."""
-    settings: dict[str, object] = {"num_slots": 10**8}
-    with ServerProcess(tmp_path / "log", settings=settings) as server:
-        assert server.process.wait(30) == 1
-        (line,) = [line for line in server.output().splitlines() if line.startswith("error:")]
-        assert "device memory: it does not suffice for the checkpoints" in line
-        assert "larger device" in line and "Traceback" not in server.output()
-        assert not server.events("engine_died")
-
-
 def test_an_engine_that_fails_in_a_step(tmp_path: Path, story_rows: np.ndarray) -> None:
     """The log says why, callers hear that it restarts, and the next engine serves."""
     command = (*WITH_WORKER, "support.failing_worker")
-    with ServerProcess(tmp_path / "log", command=command).wait_ready() as server:
+    with CheckedServer(tmp_path / "log", command=command).wait_ready() as server:
         rows = story_rows[:1] * 1e7
         with pytest.raises(grpc.RpcError) as caught:
             server.stub.Verbalize(verbalize_request(rows))
         assert fault(caught.value) == ("UNAVAILABLE", "ENGINE_RESTARTED", None)
         assert "a step fails" not in caught.value.details()
-        server.wait_for(lambda: _health(server.channel) == SERVING)
+        server.wait_for(lambda: health(server.channel) == SERVING)
         assert server.stub.Verbalize(verbalize_request(story_rows[:1])).explanations
         (failed,) = server.events("engine_failed")
         assert "a step fails" in failed["reason"] and "Traceback" in failed["traceback"]
         (died,) = server.events("engine_died")
         assert died["reason"] == failed["reason"]
         assert all(line.startswith(("{", "gloss ready")) for line in server.output().splitlines())
-
-
-def test_a_signal_while_it_loads(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path / "log") as server:
-        server.wait_for(lambda: bool(server.events("engine_loading")))
-        assert server.terminate(5) == 0
-
-
-def test_while_it_loads(tmp_path: Path, story_rows: np.ndarray) -> None:
-    address = f"unix:{tmp_path}/socket"
-    with (
-        ServerProcess(tmp_path / "log", {"address": address}) as server,
-        grpc.insecure_channel(address) as channel,
-    ):
-        server.wait_for(lambda: bool(server.events("engine_loading")))
-        assert _health(channel) == NOT_SERVING
-        assert _health(channel, "liveness") == SERVING
-        stub = Stub(channel)
-        for call, request in (
-            (stub.Verbalize, verbalize_request(story_rows[:1])),
-            (stub.GetModelInfo, pb.GetModelInfoRequest()),
-        ):
-            with pytest.raises(grpc.RpcError) as caught:
-                call(request, timeout=5)
-            assert fault(caught.value) == ("UNAVAILABLE", "LOADING", None)
-            assert pushback_ms(caught.value)
-        assert stub.GetStats(pb.GetStatsRequest()).state == pb.SERVING_STATE_LOADING
-        server.wait_ready()
-        assert server.address == address
-        assert stub.Verbalize(verbalize_request(story_rows[:1])).explanations
 
 
 def test_sigterm_under_load(tmp_path: Path, story_rows: np.ndarray) -> None:
@@ -274,8 +163,8 @@ def test_sigterm_under_load(tmp_path: Path, story_rows: np.ndarray) -> None:
         ' "healthCheckConfig": {"serviceName": "gloss_api.v1.GlossService"}}'
     )
     with (
-        ServerProcess(tmp_path / "a") as leaving,
-        ServerProcess(tmp_path / "b") as staying,
+        CheckedServer(tmp_path / "a") as leaving,
+        CheckedServer(tmp_path / "b") as staying,
     ):
         addresses = [server.wait_ready().address for server in (leaving, staying)]
         with grpc.insecure_channel(
@@ -304,7 +193,7 @@ def test_sigterm_under_load(tmp_path: Path, story_rows: np.ndarray) -> None:
 
 def test_calls_in_flight_end_well(tmp_path: Path, story_rows: np.ndarray) -> None:
     """One server alone: what it had begun it finishes, a second signal or not enough grace ends."""
-    with ServerProcess(tmp_path / "log").wait_ready() as server:
+    with CheckedServer(tmp_path / "log").wait_ready() as server:
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(_stream, server.stub, story_rows[:400])
             server.wait_for(lambda: server.stats().running > 100)
@@ -321,7 +210,7 @@ def test_grace_ends(tmp_path: Path, pairs: dict[str, Pair]) -> None:
         "drain_seconds": 0,
     }
     av = long_winded(pairs["qwen2"].av, tmp_path / "av")
-    with ServerProcess(tmp_path / "log", {"av": av}, settings).wait_ready() as server:
+    with CheckedServer(tmp_path / "log", {"av": av}, settings).wait_ready() as server:
         rows = np.ones((2, 72), np.float32)
         request = stream_request(rows, temperature=0, max_new_tokens=20_000)
         call = server.stub.StreamVerbalize(request, timeout=60)
@@ -336,7 +225,7 @@ def test_grace_ends(tmp_path: Path, pairs: dict[str, Pair]) -> None:
 
 def test_a_row_of_non_finite_logits_fails_alone(tmp_path: Path, story_rows: np.ndarray) -> None:
     command = (*WITH_WORKER, "support.poisoned_worker")
-    with ServerProcess(tmp_path / "log", command=command).wait_ready() as server:
+    with CheckedServer(tmp_path / "log", command=command).wait_ready() as server:
         rows = story_rows[:6].copy()
         rows[2] *= 1e7
         good = server.stub.Verbalize(verbalize_request(story_rows[:6], seed=1))
@@ -348,66 +237,6 @@ def test_a_row_of_non_finite_logits_fails_alone(tmp_path: Path, story_rows: np.n
             else:
                 assert got.token_ids == wanted.token_ids
         assert not server.events("engine_died")
-
-
-def _truncate(av: Path) -> str:
-    path = next(av.glob("*.safetensors"))
-    path.write_bytes(path.read_bytes()[:-100])
-    return path.name
-
-
-def _other_marker(av: Path) -> str:
-    edit_sidecar(av, lambda meta: meta["tokens"].update(injection_token_id=5))
-    return "injection"
-
-
-def _gone(av: Path) -> str:
-    (av / "config.json").unlink()
-    return "config.json"
-
-
-@pytest.mark.parametrize("break_it", [_truncate, _other_marker, _gone])
-def test_a_checkpoint_that_cannot_be_served(
-    tmp_path: Path,
-    pairs: dict[str, Pair],
-    copy_of: Callable[[Path], Path],
-    break_it: Callable[[Path], str],
-) -> None:
-    av = copy_of(pairs["qwen2"].av)
-    named = break_it(av)
-    with ServerProcess(tmp_path / "log", {"av": av}) as server:
-        assert server.process.wait(30) != 0
-        (line,) = [line for line in server.output().splitlines() if line.startswith("error:")]
-        assert named in line and "expected" in line and "Traceback" not in server.output()
-
-
-def test_a_socket_in_use(tmp_path: Path, story_rows: np.ndarray) -> None:
-    """A live server keeps its place; what a killed one left behind is taken over."""
-    address = f"unix:{tmp_path}/socket"
-    with ServerProcess(tmp_path / "a", {"address": address}).wait_ready() as first:
-        with ServerProcess(tmp_path / "b", {"address": address}) as second:
-            assert second.process.wait(20) == 2
-            assert f"--address {address}: cannot listen there" in second.output()
-        assert first.stub.Verbalize(verbalize_request(story_rows[:1])).explanations
-    assert (tmp_path / "socket").exists(), "the killed server left nothing behind"
-    with ServerProcess(tmp_path / "c", {"address": address}).wait_ready() as third:
-        assert third.stub.Verbalize(verbalize_request(story_rows[:1])).explanations
-
-
-@pytest.mark.parametrize("address", ["unix:/nowhere/socket", "203.0.113.1:50051"])
-def test_an_address_of_nobody(tmp_path: Path, address: str) -> None:
-    with ServerProcess(tmp_path / "log", {"address": address}) as server:
-        assert server.process.wait(20) == 2
-        (line,) = [line for line in server.output().splitlines() if line.startswith("error:")]
-        assert line.startswith(f"error: --address {address}: cannot listen there")
-
-
-def test_a_port_in_use(tmp_path: Path, embedded: ServerProcess) -> None:
-    for name, address in (("address", embedded.address), ("metrics", embedded.ports["metrics"])):
-        flag = "address" if name == "address" else "metrics-address"
-        with ServerProcess(tmp_path / name, {flag: address}) as server:
-            assert server.process.wait(20) == 2
-            assert address in server.output() and "error:" in server.output()
 
 
 def test_a_client_is_held_to_its_rate(tmp_path: Path, story_rows: np.ndarray) -> None:

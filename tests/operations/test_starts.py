@@ -1,0 +1,156 @@
+"""How a server starts: what it refuses, where it listens, what it says while it loads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from gloss_api.v1 import gloss_pb2 as pb
+from gloss_api.v1 import gloss_pb2_grpc
+from support.checkpoints import Pair
+from support.edits import edit_sidecar
+from support.invariants import CheckedServer
+from support.server_process import ServerProcess
+from support.service_calls import (
+    NOT_SERVING,
+    SERVING,
+    fault,
+    health,
+    pushback_ms,
+    verbalize_request,
+)
+
+WITH_WORKER = (sys.executable, "-m", "support.serve_with_worker")
+Stub = gloss_pb2_grpc.GlossServiceStub
+
+
+def test_an_engine_that_does_not_fit(tmp_path: Path) -> None:
+    """One line that says what is too large, at once; no traceback among the JSON lines."""
+    settings: dict[str, object] = {"num_slots": 10**8}
+    with ServerProcess(tmp_path / "log", settings=settings) as server:
+        assert server.process.wait(30) == 1
+        (line,) = [line for line in server.output().splitlines() if line.startswith("error:")]
+        assert "device memory: it does not suffice for the checkpoints" in line
+        assert "larger device" in line and "Traceback" not in server.output()
+        assert not server.events("engine_died")
+
+
+def _truncate(av: Path) -> str:
+    path = next(av.glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-100])
+    return path.name
+
+
+def _other_marker(av: Path) -> str:
+    edit_sidecar(av, lambda meta: meta["tokens"].update(injection_token_id=5))
+    return "injection"
+
+
+def _gone(av: Path) -> str:
+    (av / "config.json").unlink()
+    return "config.json"
+
+
+@pytest.mark.parametrize("break_it", [_truncate, _other_marker, _gone])
+def test_a_checkpoint_that_cannot_be_served(
+    tmp_path: Path,
+    pairs: dict[str, Pair],
+    copy_of: Callable[[Path], Path],
+    break_it: Callable[[Path], str],
+) -> None:
+    av = copy_of(pairs["qwen2"].av)
+    named = break_it(av)
+    with ServerProcess(tmp_path / "log", {"av": av}) as server:
+        assert server.process.wait(30) != 0
+        (line,) = [line for line in server.output().splitlines() if line.startswith("error:")]
+        assert named in line and "expected" in line and "Traceback" not in server.output()
+
+
+def test_a_socket_in_use(tmp_path: Path, story_rows: np.ndarray) -> None:
+    """A live server keeps its place; what a killed one left behind is taken over."""
+    address = f"unix:{tmp_path}/socket"
+    with ServerProcess(tmp_path / "a", {"address": address}).wait_ready() as first:
+        with ServerProcess(tmp_path / "b", {"address": address}) as second:
+            assert second.process.wait(20) == 2
+            assert f"--address {address}: cannot listen there" in second.output()
+        assert first.stub.Verbalize(verbalize_request(story_rows[:1])).explanations
+    assert (tmp_path / "socket").exists(), "the killed server left nothing behind"
+    with ServerProcess(tmp_path / "c", {"address": address}).wait_ready() as third:
+        assert third.stub.Verbalize(verbalize_request(story_rows[:1])).explanations
+
+
+@pytest.mark.parametrize("address", ["unix:/nowhere/socket", "203.0.113.1:50051"])
+def test_an_address_of_nobody(tmp_path: Path, address: str) -> None:
+    with ServerProcess(tmp_path / "log", {"address": address}) as server:
+        assert server.process.wait(20) == 2
+        (line,) = [line for line in server.output().splitlines() if line.startswith("error:")]
+        assert line.startswith(f"error: --address {address}: cannot listen there")
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    with CheckedServer(tmp_path / "first").wait_ready() as first:
+        for name, port in (("address", "address"), ("metrics-address", "metrics")):
+            address = first.ports[port]
+            with ServerProcess(tmp_path / name, {name: address}) as server:
+                assert server.process.wait(20) == 2
+                assert address in server.output() and "error:" in server.output()
+
+
+def test_a_signal_while_it_loads(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "log") as server:
+        server.wait_for(lambda: bool(server.events("engine_loading")))
+        assert server.terminate(5) == 0
+
+
+def test_while_it_loads(tmp_path: Path, story_rows: np.ndarray) -> None:
+    address = f"unix:{tmp_path}/socket"
+    with (
+        CheckedServer(tmp_path / "log", {"address": address}) as server,
+        grpc.insecure_channel(address) as channel,
+    ):
+        server.wait_for(lambda: bool(server.events("engine_loading")))
+        assert health(channel) == NOT_SERVING
+        assert health(channel, "liveness") == SERVING
+        stub = Stub(channel)
+        for call, request in (
+            (stub.Verbalize, verbalize_request(story_rows[:1])),
+            (stub.GetModelInfo, pb.GetModelInfoRequest()),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(request, timeout=5)
+            assert fault(caught.value) == ("UNAVAILABLE", "LOADING", None)
+            assert pushback_ms(caught.value)
+        assert stub.GetStats(pb.GetStatsRequest()).state == pb.SERVING_STATE_LOADING
+        server.wait_ready()
+        assert server.address == address
+        assert stub.Verbalize(verbalize_request(story_rows[:1])).explanations
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&- <&-", ">/dev/full"])
+def test_nobody_hears_what_it_says(
+    tmp_path: Path, story_rows: np.ndarray, redirection: str
+) -> None:
+    """Closed or full stdout and stderr: it serves, and ends well."""
+    address = f"unix:{tmp_path}/socket"
+    gloss = f"exec {sys.executable} -m gloss_server.command serve --metrics-address ''"
+    process = subprocess.Popen(["bash", "-c", f"{gloss} --address {address} {redirection}"])
+    try:
+        with grpc.insecure_channel(address) as channel:
+            grpc.channel_ready_future(channel).result(30)
+            deadline = time.monotonic() + 30
+            while health(channel) != SERVING:
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.05)
+            assert Stub(channel).Verbalize(verbalize_request(story_rows[:1])).explanations
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
