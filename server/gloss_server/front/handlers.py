@@ -12,7 +12,7 @@ import hashlib
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ _SERVICE = pb.DESCRIPTOR.services_by_name["GlossService"]
 _DEADLINE_SLACK_SECONDS, _DEADLINE_SLACK = 0.005, 0.1
 _CLOSE_SECONDS = 5.0
 """Until grpc says that a client has left on whose stream a write failed, at most; it takes 0.2 ms
-where the event loop is free."""
+where the event loop is free. The same until a status is sent."""
 _SMALL_BYTES = 4096
 """A request up to this size is not counted: who asks how a full server does is told."""
 _BYTES_RETRY_SECONDS = 0.5
@@ -183,7 +183,11 @@ class Handlers:
                     failure = CallError("INTERNAL", "an error inside the server; it was logged")
             finally:
                 self._note(call, failure)
-            await context.abort(failure.code, str(failure), failure.trailing_metadata())
+            # It waits behind what a client has not read; a status under way needs nobody who waits.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await context.abort(failure.code, str(failure), failure.trailing_metadata())
+            return None
 
         return behaviour
 

@@ -15,10 +15,6 @@ from typing import NamedTuple
 from gloss_server.front.call_error import CallError
 from gloss_server.front.run import Run
 
-_EXPLANATION_BYTES, _TOKEN_BYTES, _VALUE_BYTES = 720, 84, 200
-"""What an explanation, each of its tokens and, on average, each small value take as Python objects
-(tracemalloc, 64-bit)."""
-
 
 class RunName(NamedTuple):
     """What others may join a run by.
@@ -91,12 +87,7 @@ class ResultMemory:
         if not is_kept or self._seconds == 0:
             del self._memories[name]
             return
-        run = memory.run
-        memory.num_bytes = (
-            run.num_sequences * _EXPLANATION_BYTES
-            + run.num_tokens * _TOKEN_BYTES
-            + run.num_values * _VALUE_BYTES
-        )
+        memory.num_bytes = memory.run.num_bytes
         self.num_bytes += memory.num_bytes
         self._ended[name] = memory
         self._forget_old()

@@ -8,11 +8,16 @@ reaches it in one message.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from gloss_engine.request import Explanation, TextResult
 from gloss_server.front.call_error import CallError
 from gloss_server.front.labels import EXPLAINING_METHODS
+
+_EXPLANATION_BYTES, _TOKEN_BYTES, _VALUE_BYTES = 720, 84, 200
+"""What an explanation, each of its tokens and, on average, each small value take as Python objects
+(tracemalloc, 64-bit)."""
 
 
 class Run:
@@ -67,7 +72,7 @@ class Run:
         self.ended_at: float | None = None
         self.failure: CallError | None = None
         self.num_readers = 0
-        self._changed: set[asyncio.Event] = set()
+        self._told: set[Callable[[], None]] = set()
 
     @property
     def explains(self) -> bool:
@@ -89,6 +94,16 @@ class Run:
         return 0
 
     @property
+    def num_bytes(self) -> int:
+        """About what it holds in memory: more than in messages. Explanations that have not ended
+        are left out; there are as many as slots, at most."""
+        return (
+            len(self.explanations) * _EXPLANATION_BYTES
+            + self.num_tokens * _TOKEN_BYTES
+            + self.num_values * _VALUE_BYTES
+        )
+
+    @property
     def has_ended(self) -> bool:
         """Whether nothing more will come."""
         return self.ended_at is not None
@@ -101,8 +116,8 @@ class Run:
 
     def wake(self) -> None:
         """Tell the readers that something came."""
-        for event in self._changed:
-            event.set()
+        for tell in self._told:
+            tell()
 
     async def until_ended(self) -> None:
         """Wait for the end.
@@ -119,11 +134,17 @@ class Run:
     async def changes(self) -> AsyncIterator[None]:
         """Yields at once, and then whenever something has come since the yield before."""
         event = asyncio.Event()
-        self._changed.add(event)
-        try:
+        with self.telling(event.set):
             while True:
                 event.clear()
                 yield
                 await event.wait()
+
+    @contextmanager
+    def telling(self, tell: Callable[[], None]) -> Iterator[None]:
+        """Call something whenever something has come, while the body runs."""
+        self._told.add(tell)
+        try:
+            yield
         finally:
-            self._changed.discard(event)
+            self._told.discard(tell)

@@ -167,7 +167,7 @@ class Server:
         clients = self._security.clients
         guards = () if clients is None else (Authentication(clients, self._handlers),)
         server = self._make_server(guards)
-        streams = StreamWriter()
+        streams = StreamWriter(self._settings.max_unread_bytes)
         service = GlossService(self._settings, self._dispatcher, self._telemetry, streams)
         texts = TextService(self._settings, self._dispatcher, streams)
         methods = service.methods() | texts.methods()
