@@ -15,6 +15,11 @@ import yaml
 
 from gloss_engine.errors import CheckpointError
 
+_MAX_BYTES = 1 << 18
+_MAX_NODES = 20_000
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlevel = 2
+
 
 @dataclass(frozen=True)
 class Section:
@@ -35,7 +40,7 @@ class Section:
 
     def refuse(self, key: str, expected: str, fix: str) -> CheckpointError:
         """The error for one field; the caller raises it."""
-        got = reprlib.repr(self.values[key]) if key in self.values else "nothing"
+        got = _SHOWN.repr(self.values[key]) if key in self.values else "nothing"
         return CheckpointError(
             f"{self.path}: {self.name}{key}", got=got, expected=expected, fix=fix
         )
@@ -101,10 +106,13 @@ def load_section(path: Path) -> Section:
     """Read a YAML file whose top is a mapping; only plain values, no Python objects.
 
     Raises:
-        CheckpointError: missing or undecodable file, broken YAML, another top than a mapping.
+        CheckpointError: missing or undecodable file, broken YAML, another top than a mapping, more
+            than a sidecar can be, also where aliases make much of little.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        text = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(
             str(path),
@@ -112,8 +120,12 @@ def load_section(path: Path) -> Section:
             expected="a readable UTF-8 file",
             fix="An AV or AR directory carries its sidecar beside config.json.",
         ) from error
+    if len(content) > _MAX_BYTES:
+        raise _too_much(path, f"more than {_MAX_BYTES} bytes")
     try:
-        loaded = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        num_nodes = _num_nodes(node, {})
+        loaded = _constructed(node) if num_nodes <= _MAX_NODES else None
     # Not only YAMLError: PyYAML's constructors leak AttributeError, KeyError, IndexError and
     # ValueError on scalars such as `!!timestamp x`, and deep nesting ends in RecursionError.
     except Exception as error:
@@ -123,6 +135,8 @@ def load_section(path: Path) -> Section:
             expected="a YAML mapping",
             fix="Correct the file or take it from the release again.",
         ) from error
+    if num_nodes > _MAX_NODES:
+        raise _too_much(path, "aliases that stand for more and more, or for themselves")
     if not isinstance(loaded, Mapping):
         raise CheckpointError(
             str(path),
@@ -131,6 +145,34 @@ def load_section(path: Path) -> Section:
             fix="Correct the file or take it from the release again.",
         )
     return Section(path, "", loaded)
+
+
+def _num_nodes(node: yaml.Node | None, known: dict[int, float]) -> float:
+    """How many nodes there are once every alias is written out; infinite in a circle."""
+    if node is None or isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        inner = [part for pair in node.value for part in pair] if _is_map(node) else node.value
+        known[id(node)] = 1 + sum(_num_nodes(part, known) for part in inner)
+    return known[id(node)]
+
+
+def _is_map(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.MappingNode)
+
+
+def _constructed(node: yaml.Node | None) -> object:
+    return None if node is None else yaml.SafeLoader("").construct_document(node)
+
+
+def _too_much(path: Path, got: str) -> CheckpointError:
+    return CheckpointError(
+        str(path),
+        got=got,
+        expected=f"a YAML mapping of at most {_MAX_BYTES} bytes and {_MAX_NODES} values",
+        fix="Correct the file or take it from the release again.",
+    )
 
 
 def _is_index(value: object, minimum: int = 0) -> bool:
