@@ -183,7 +183,7 @@ class ServeSettings(BaseSettings):
     batch_share: Share = 0.125
     max_queued_bytes: Bytes = 256 * MIB
     max_unread_bytes: Bytes = 4 * MIB
-    max_connections: Count = 10_000
+    max_connections: Annotated[Count, Field(lt=2**31 - 1)] = 10_000
     max_connection_age_seconds: Seconds | None = None
     client_tokens_per_second: Seconds | None = None
     client_burst_seconds: Seconds = 30.0

@@ -40,6 +40,7 @@ _EVENTS = {
     "tokens_reloaded": "info",
     "tokens_refused": "error",
     "secret_open_to_others": "warning",
+    "few_file_descriptors": "warning",
     "stopped": "info",
 }
 _FAULTS_OF_OURS = frozenset({"UNKNOWN", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})

@@ -26,6 +26,7 @@ from grpc_reflection.v1alpha import reflection
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_server.address import Address
 from gloss_server.command_error import CommandError
+from gloss_server.front import descriptors
 from gloss_server.front.authentication import Authentication
 from gloss_server.front.call_error import CallError
 from gloss_server.front.call_log import CallLog
@@ -116,6 +117,7 @@ class Server:
         try:
             await self._health.set(_LIVENESS, _SERVING)
             await self._set_health(_NOT_SERVING)
+            self._raise_descriptor_limit()
             await self._listen()
             if self._settings.metrics_address:
                 address = Address.parse(self._settings.metrics_address)
@@ -213,6 +215,18 @@ class Server:
         self._servers.append(server)
         self._bound[name] = str(address if address.path else address.with_port(port))
 
+    def _raise_descriptor_limit(self) -> None:
+        """Have a file descriptor for each connection that may be open."""
+        num_needed = self._settings.max_connections + descriptors.OWN
+        limit = descriptors.raise_limit(num_needed)
+        if limit < num_needed:
+            self._log.lifecycle(
+                "few_file_descriptors",
+                got=limit,
+                expected=num_needed,
+                fix="raise the hard limit (ulimit -Hn, LimitNOFILE), or lower max_connections",
+            )
+
     def _say_ready(self) -> None:
         """The one line on stdout, with the actual ports."""
         model = self._dispatcher.served().model
@@ -298,6 +312,7 @@ def _options(settings: ServeSettings) -> list[tuple[str, int]]:
     options = [
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", -1),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
         # Between the two gRPC refuses at random, the likelier the larger.
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
