@@ -12,7 +12,7 @@ import pytest
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_api.v1.gloss_pb2_grpc import GlossServiceStub
 from support.server_process import ServerProcess
-from support.service_calls import fault, stream_request, verbalize_request
+from support.service_calls import fault, pushback_ms, stream_request
 from support.text_calls import explain_request, watch_request
 
 _SMALL_WINDOW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024)]
@@ -48,6 +48,12 @@ def _watch(stub: GlossServiceStub, rows: np.ndarray, **call: Any) -> Any:
     return stub.Watch(request, **call)
 
 
+def _tokens(server: ServerProcess, rows: np.ndarray) -> list[int]:
+    """Of a short stream, read as it comes."""
+    stream = _verbalize(server.stub, rows[:1], timeout=60)
+    return [token for m in stream for delta in m.deltas for token in delta.token_ids]
+
+
 def _slow_ends(server: ServerProcess, method: str) -> int:
     lines = server.events("call")
     return sum((line["method"], line["reason"]) == (method, "SLOW_READER") for line in lines)
@@ -66,11 +72,12 @@ def test_who_does_not_read_is_out_of_the_engine_and_told(
     timeout: float | None,
 ) -> None:
     before = _slow_ends(server, method)
+    alone = _tokens(server, rows)
     with grpc.insecure_channel(server.address, options=_SMALL_WINDOW) as channel:
         stream = begin(GlossServiceStub(channel), rows, timeout=timeout)
         next(stream)
-        # A neighbour is served meanwhile.
-        assert server.stub.Verbalize(verbalize_request(rows[:2], seed=1), timeout=60).explanations
+        # A neighbour is served meanwhile, with what it would get alone.
+        assert _tokens(server, rows) == alone
         server.wait_for(lambda: _slow_ends(server, method) == before + 1)
         stats = server.wait_idle()
         assert stats.running == stats.kv_pages_used == 0
@@ -79,6 +86,21 @@ def test_who_does_not_read_is_out_of_the_engine_and_told(
             for _ in stream:
                 pass
     assert fault(caught.value) == ("RESOURCE_EXHAUSTED", "SLOW_READER", None)
+    assert pushback_ms(caught.value) == -1
+
+
+def test_another_reader_of_the_same_run_gets_it_all(
+    server: ServerProcess, rows: np.ndarray
+) -> None:
+    before = _slow_ends(server, "StreamVerbalize")
+    request = stream_request(rows[:80], "read by two", seed=1, max_new_tokens=20)
+    with grpc.insecure_channel(server.address, options=_SMALL_WINDOW) as channel:
+        slow = GlossServiceStub(channel).StreamVerbalize(request, timeout=60)
+        next(slow)
+        messages = list(server.stub.StreamVerbalize(request, timeout=60))
+        server.wait_for(lambda: _slow_ends(server, "StreamVerbalize") == before + 1)
+        slow.cancel()
+    assert sum(len(message.explanations) for message in messages) == 80
 
 
 def test_who_reads_slowly_but_reads_gets_all(server: ServerProcess, rows: np.ndarray) -> None:
