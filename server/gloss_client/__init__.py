@@ -23,7 +23,7 @@ from gloss_client.errors import (
     Unimplemented,
 )
 from gloss_client.explain_call import ExplainOptions
-from gloss_client.generation import SamplingOptions, VerbalizeOptions
+from gloss_client.generation import Priority, SamplingOptions, VerbalizeOptions
 from gloss_client.model_info import Checkpoint, Limits, ModelInfo
 from gloss_client.positions import Positions
 from gloss_client.results import (
@@ -96,6 +96,7 @@ __all__ = [
     "NotFound",
     "PermissionDenied",
     "Positions",
+    "Priority",
     "ReconstructResult",
     "ResourceExhausted",
     "RetryPolicy",

@@ -10,9 +10,11 @@ from gloss_client.errors import ServerError
 from gloss_client.fields import check_known
 from gloss_client.generation import (
     ExplanationOptions,
+    Priority,
     generation_options,
     name_call,
     num_samples,
+    priority_value,
 )
 from gloss_client.positions import Positions, position_selection
 from gloss_client.results import Explanation, StreamSummary
@@ -29,9 +31,11 @@ class ExplainOptions(ExplanationOptions, total=False):
         positions: which positions of the text: "all" (default), "last", "START:STOP[:STEP]",
             "i,j,k", a position, a slice or several positions; negative ones count from the end.
             What an explanation draws depends on its position, not on which others are chosen.
+        priority: "interactive" (default) where somebody waits; "batch" begins after those.
     """
 
     positions: Positions | None
+    priority: Priority
 
 
 class ExplainCall(WholeCall[pb.ExplainRequest]):
@@ -52,6 +56,8 @@ class ExplainCall(WholeCall[pb.ExplainRequest]):
             input=text_input(text, "text"), options=generation_options(options)
         )
         name_call(message, options)
+        if "priority" in options:
+            message.priority = priority_value(options["priority"])
         positions = options.get("positions")
         if positions is not None:
             message.positions.CopyFrom(position_selection(positions, "positions"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_client.errors import InvalidRequest
@@ -16,6 +16,10 @@ from gloss_client.pieces import (
     TOKEN_BYTES,
 )
 from gloss_client.tensors import WireDtype
+
+Priority = Literal["interactive", "batch"]
+"""Whose activations begin first while others wait: those of interactive calls."""
+_PRIORITIES = {"interactive": pb.PRIORITY_INTERACTIVE, "batch": pb.PRIORITY_BATCH}
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -73,6 +77,7 @@ class VerbalizeOptions(ExplanationOptions, total=False):
         token_ids: [n] tokens they were read on, for flags; None: not known.
         allow_layer_mismatch: run although a layer is not the checkpoint's K.
         wire_dtype: element type the activations are sent in: float32 (default), bfloat16, float16.
+        priority: "interactive" (default) where somebody waits; "batch" begins after those.
     """
 
     item_keys: Sequence[int] | None
@@ -81,6 +86,7 @@ class VerbalizeOptions(ExplanationOptions, total=False):
     token_ids: Sequence[int | None] | None
     allow_layer_mismatch: bool
     wire_dtype: WireDtype
+    priority: Priority
 
 
 def generation_options(options: SamplingOptions, prefix: str = "") -> pb.GenerationOptions:
@@ -132,6 +138,19 @@ def name_call(request: object, options: ExplanationOptions) -> None:
     request_id = options.get("request_id")
     set_field(request, "request_id", str(uuid.uuid4()) if request_id is None else request_id)
     set_field(request, "model", options.get("model", ""))
+
+
+def priority_value(priority: str) -> pb.Priority:
+    """The contract's value.
+
+    Raises:
+        InvalidRequest: a name that it does not know.
+    """
+    if priority not in _PRIORITIES:
+        raise InvalidRequest(
+            f"priority: got {priority!r}, expected interactive or batch", field="priority"
+        )
+    return _PRIORITIES[priority]
 
 
 def reply_bytes(options: pb.GenerationOptions) -> int:

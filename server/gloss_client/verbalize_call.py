@@ -19,6 +19,7 @@ from gloss_client.generation import (
     max_new_tokens,
     name_call,
     num_samples,
+    priority_value,
     reply_bytes,
 )
 from gloss_client.pieces import Load, Piece
@@ -72,6 +73,8 @@ class VerbalizeCall:
         check_wire_dtype(wire_dtype)
         head = pb.VerbalizeRequest(options=generation_options(options))
         name_call(head, options)
+        if "priority" in options:
+            head.priority = priority_value(options["priority"])
         set_field(head, "allow_layer_mismatch", options.get("allow_layer_mismatch", False))
         return cls(
             activations=rows,

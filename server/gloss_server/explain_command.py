@@ -86,6 +86,7 @@ class _Job:
             sampling=self.options.sampling(seed),
             score=self.source.scores(self.options),
             stream=True,
+            priority="interactive" if self.options.file is None else "batch",
         )
 
     def open(self, opened: ExitStack, seed: int, progress: RunProgress) -> TextRunner:

@@ -143,5 +143,7 @@ class ServiceRunner:
             layer_index=template.layer_index,
             allow_layer_mismatch=template.allow_layer_mismatch,
             timeout=RUN_SECONDS,
+            # Of a file nobody waits for a row.
+            priority="batch",
             **sampling_options(template.sampling),
         )

@@ -171,6 +171,7 @@ class StreamedTexts:
                 with self._client.stream_explain(
                     _text(request.input),
                     positions=str(so_far.positions()),
+                    priority="batch" if request.priority == "batch" else "interactive",
                     **_options(request),
                 ) as stream:
                     for event in stream:

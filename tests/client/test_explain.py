@@ -73,10 +73,12 @@ def test_draws_belong_to_positions(client: Any) -> None:
 
 def test_everything_is_sent(client: Any, server: EchoServer) -> None:
     chat = [{"role": "user", "content": "hi"}]
-    client.explain(chat, positions="1:3", model="echo", request_id="mine", **OPTIONS)
+    mine = {"model": "echo", "request_id": "mine", "priority": "batch"}
+    client.explain(chat, positions="1:3", **mine, **OPTIONS)
     client.explain([1, 99], positions=None)
     first, second = (call.request for call in server.service.received)
     assert json_format.MessageToDict(first, preserving_proto_field_name=True) == {
+        "priority": "PRIORITY_BATCH",
         "request_id": "mine",
         "model": "echo",
         "input": {"chat": {"messages": chat}},

@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
+from gloss_api.v1 import gloss_pb2 as pb
 from gloss_client import InvalidRequest, ItemError, ServerError, TextDelta, Usage
 from support.echo_server import EchoServer
 from support.echo_service import Fault
@@ -72,8 +73,10 @@ def test_every_option_is_sent(client: Any, server: EchoServer, rows: np.ndarray)
         allow_layer_mismatch=True,
         model="echo",
         request_id="mine",
+        priority="batch",
     )
     request = server.service.received[0].request
+    assert request.priority == pb.PRIORITY_BATCH
     for name, value in options.items():
         assert getattr(request.options, name) == value
     assert list(request.options.stop) == ["a", "b"]
@@ -94,6 +97,7 @@ def test_what_is_not_stated_is_the_servers_default(
     assert [field.name for field, _ in request.options.ListFields()] == ["seed"]
     assert not request.items
     assert not request.model
+    assert request.priority == pb.PRIORITY_UNSPECIFIED
 
 
 def test_calls_without_a_seed_differ_and_say_theirs(client: Any, rows: np.ndarray) -> None:
@@ -133,6 +137,7 @@ def test_wire_dtypes(client: Any, server: EchoServer, rows: np.ndarray, wire_dty
         ({"timeout": float("inf")}, "timeout"),
         ({"model": "\ud800"}, "model"),
         ({"request_id": 5}, "request_id"),
+        ({"priority": "high"}, "priority"),
     ],
 )
 @pytest.mark.parametrize("method", ["verbalize", "stream_verbalize"])
