@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_api.v1 import gloss_pb2_grpc
+from support.invariants import check
 from support.server_process import ServerProcess
 from support.service_calls import (
     fault,
@@ -49,7 +50,7 @@ def idle_before_and_after(endless: ServerProcess) -> Iterator[None]:
     """Every test finds and leaves the server idle."""
     endless.wait_idle()
     yield
-    endless.wait_idle()
+    check(endless)
 
 
 @pytest.mark.parametrize("kind", ["unary", "stream"])
