@@ -74,7 +74,7 @@ class GlossService:
         with self._dispatcher.verbalizing(wanted, call.caller(request_id)) as run:
             call.runs.append(run)
             start = stream_start(run, call.request_id, model.info)
-            await call.write(pb.StreamVerbalizeResponse(start=start))
+            await self._streams.send([pb.StreamVerbalizeResponse(start=start)], call, run)
             await self._streams.write(StreamCursor(run, model.tokenizer), call, model.info)
 
     async def reconstruct(

@@ -8,6 +8,7 @@ client that reads on finds what gRPC holds, and then why the stream ended.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from gloss_engine.info import ModelInfo
 from gloss_server.front.call_error import CallError
@@ -48,7 +49,7 @@ class StreamWriter:
         async for _ in run.changes():
             messages = cursor.take(info)
             if messages:
-                await self._send(messages, call, run)
+                await self.send(messages, call, run)
             if run.failure is not None:
                 raise run.failure
             if cursor.is_at_end:
@@ -56,7 +57,7 @@ class StreamWriter:
             if messages and not run.has_ended:
                 await asyncio.sleep(self._num_streams / MAX_MESSAGES_PER_SECOND)
 
-    async def _send(self, messages: list[StreamMessage], call: Call, run: Run) -> None:
+    async def send(self, messages: Sequence[StreamMessage], call: Call, run: Run) -> None:
         """Send messages, as long as what comes meanwhile is not too much.
 
         Raises:

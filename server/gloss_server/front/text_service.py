@@ -49,7 +49,8 @@ class TextService:
             call.runs.append(run)
             opened = await run.until_opened()
             start = stream_start(run, call.request_id, model.info)
-            await call.write(pb.ExplainResponse(start=start, input_ids=opened.token_ids))
+            first = pb.ExplainResponse(start=start, input_ids=opened.token_ids)
+            await self._streams.send([first], call, run)
             await self._streams.write(ExplainCursor(run, model), call, model.info)
 
     async def watch(self, request: pb.WatchRequest, call: Call) -> None:
@@ -64,7 +65,8 @@ class TextService:
             call.runs.append(run)
             opened = await run.until_opened()
             start = stream_start(run, call.request_id, model.info)
-            await call.write(pb.WatchResponse(start=start, prompt_ids=opened.token_ids))
+            first = pb.WatchResponse(start=start, prompt_ids=opened.token_ids)
+            await self._streams.send([first], call, run)
             await self._streams.write(WatchCursor(run, model), call, model.info)
 
     async def capture(self, request: pb.CaptureRequest, call: Call) -> None:
