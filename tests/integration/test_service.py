@@ -75,13 +75,13 @@ def test_verbalize_gives_the_engines_explanations(
     rows = story_rows[:40]
     options = {"temperature": 0.7, "top_p": 0.95, "seed": 11, "max_new_tokens": 60}
     reply = embedded.stub.Verbalize(
-        verbalize_request(rows, request_id="mine", num_samples=2, **options)
+        verbalize_request(rows, request_id="the-engines", num_samples=2, **options)
     )
     expected = _local(engine, rows, num_samples=2, **options)
     assert len(reply.explanations) == len(expected) == 80
     for got, wanted in zip(reply.explanations, expected, strict=True):
         _assert_same(got, wanted)
-    assert (reply.request_id, reply.seed) == ("mine", 11)
+    assert (reply.request_id, reply.seed) == ("the-engines", 11)
     info = embedded.stub.GetModelInfo(pb.GetModelInfoRequest())
     assert reply.fingerprint == info.fingerprint != ""
     num_tokens = sum(len(e.token_ids) for e in expected)
@@ -311,7 +311,14 @@ def test_stats_and_metrics_agree(embedded: ServerProcess, story_rows: np.ndarray
     stats = embedded.wait_idle()
     assert stats.state == pb.SERVING_STATE_SERVING
     names = {quantiles.name for quantiles in stats.latencies}
-    assert names == {"queue", "first_token", "inter_token", "end_to_end", "engine_step"}
+    # The server is shared: Watches of other tests may be part of its last minute.
+    assert names - {"watch_lag"} == {
+        "queue",
+        "first_token",
+        "inter_token",
+        "end_to_end",
+        "engine_step",
+    }
     for quantiles in stats.latencies:
         assert 0 <= quantiles.p50 <= quantiles.p90 <= quantiles.p95 <= quantiles.p99
     url = f"http://{embedded.ports['metrics']}/metrics"

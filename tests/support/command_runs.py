@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
@@ -43,3 +45,17 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
 def in_order(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows by index and sample."""
     return sorted(rows, key=lambda row: (row["index"], row["sample"]))
+
+
+def same(rows: list[dict[str, Any]], expected: list[dict[str, Any]]) -> bool:
+    """Whether rows are those of another run; sums over other batches differ in the last bits."""
+    assert [(r["index"], r["sample"]) for r in rows] == [
+        (e["index"], e["sample"]) for e in expected
+    ]
+    for row, other in zip(rows, expected, strict=True):
+        for key, value in row.items():
+            if isinstance(value, float):
+                assert value == pytest.approx(other[key], abs=1e-3)
+            else:
+                assert value == other[key], key
+    return True
