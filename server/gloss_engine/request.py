@@ -169,6 +169,7 @@ class StepOutput:
         num_rows: sequences that got a token.
         started: (request id, index) of the activations that began to run in it.
         tokens: new tokens of requests that stream.
+        written: ids of the requests of texts that are whole and wait for the AR now.
         explanations: finished explanations, in no particular order.
         texts: what the AR made of texts.
         opened: texts and prompts that were encoded and will be read.
@@ -183,6 +184,7 @@ class StepOutput:
     num_rows: int = 0
     started: list[tuple[str, int]] = field(default_factory=list)
     tokens: list[TokenDelta] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
     explanations: list[Explanation] = field(default_factory=list)
     texts: list[TextResult] = field(default_factory=list)
     opened: list[OpenedText] = field(default_factory=list)
@@ -204,6 +206,7 @@ class StepOutput:
         self.explanations = [e for e in self.explanations if e.request_id != request_id]
         self.tokens = [delta for delta in self.tokens if delta.request_id != request_id]
         self.started = [item for item in self.started if item[0] != request_id]
+        self.written = [name for name in self.written if name != request_id]
         self.finished = [name for name in self.finished if name != request_id]
         return mine
 

@@ -85,8 +85,8 @@ class Verbalizations:
             sequence.logprob += result.logprobs[slot]
             if request.stream or request.sampling.stop:
                 reason = self._look(sequence, request, reason, out)
-            if reason is not None:
-                self._finish(sequence, reason)
+            if reason is not None and self._finish(sequence, reason):
+                out.written.append(sequence.item.request_id)
 
     def _look(
         self, sequence: Sequence, request: Explaining, reason: str | None, out: StepOutput
@@ -125,16 +125,18 @@ class Verbalizations:
                 item = sequence.item
                 self._requests.fail(item.request_id, item.index, sequence.sample, OUT_OF_MEMORY)
 
-    def _finish(self, sequence: Sequence, reason: str) -> None:
-        """Make a sequence's result of what was read of it, and free what it holds."""
+    def _finish(self, sequence: Sequence, reason: str) -> bool:
+        """Make a sequence's result of what was read of it, and free what it holds; whether it
+        waits for the AR."""
         sequence.ended = True
         self.scheduler.retire([sequence])
         explanation = self._requests.explain(sequence, reason)
         if explanation is None:
-            return
+            return False
         opened = self._requests[explanation.request_id]
         if self._scores is not None and opened.scored and reason != "cancelled":
             activation = opened.rows[explanation.index].activation
             self._scores.add(explanation, activation, self._stats.num_steps)
-        else:
-            self._requests.ready.append(explanation)
+            return True
+        self._requests.ready.append(explanation)
+        return False

@@ -34,6 +34,15 @@ def _tcp_or_off(text: str) -> str:
     return _tcp(text) if text else ""
 
 
+def _collector(url: str) -> str:
+    # The path of a gRPC collector's URL means nothing, and what stands before @ would be logged.
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("http", "https"):
+        raise ValueError("http://HOST:PORT or https://HOST:PORT")
+    Address.parse(rest.removesuffix("/"))
+    return url
+
+
 Count = Annotated[int, Field(ge=1)]
 Bytes = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -202,7 +211,7 @@ class ServeSettings(BaseSettings):
     reflection: bool | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_explanations: bool = False
-    traces: str | None = None
+    traces: Annotated[str, AfterValidator(_collector)] | None = None
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
 
     @property

@@ -27,6 +27,7 @@ def record(**changes: Any) -> CallRecord:
         "request_id": "r-1",
         "peer": "ipv4:127.0.0.1:4711",
         "client": "ipv4:127.0.0.1",
+        "priority": None,
         "code": "OK",
         "reason": None,
         "seconds": 1.23456789,
@@ -76,9 +77,9 @@ def test_a_call_is_one_line_without_its_contents(file: tuple[int, Path]) -> None
     log.close()
     line, failed = read(file[1])
     assert list(line) == [
-        *("ts", "level", "event", "method", "request_id", "peer", "client", "code", "reason"),
-        *("seconds", "queue_seconds", "first_token_seconds", "num_items", "num_tokens"),
-        *("num_text_tokens", "num_target_tokens"),
+        *("ts", "level", "event", "method", "request_id", "peer", "client", "priority", "code"),
+        *("reason", "seconds", "queue_seconds", "first_token_seconds", "num_items", "num_tokens"),
+        *("num_text_tokens", "num_target_tokens", "request_bytes", "reply_bytes", "trace_id"),
     ]
     assert line["event"] == "call" and line["level"] == "info" and line["seconds"] == 1.234568
     assert line["ts"].endswith("Z") and line["first_token_seconds"] is None

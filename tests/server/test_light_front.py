@@ -8,7 +8,7 @@ import sys
 _IMPORT = """
 import sys
 import {module}
-heavy = {{"torch", "transformers", "pyarrow", "typer"}} & set(sys.modules)
+heavy = {{"torch", "transformers", "pyarrow", "typer", "opentelemetry"}} & set(sys.modules)
 sys.exit(f"imported {{heavy}}" if heavy else 0)
 """
 

@@ -22,6 +22,7 @@ from gloss_server.link.messages import (
     TargetTokenColumns,
     TokenColumns,
 )
+from gloss_server.link.trace_context import TraceContext
 from gloss_server.settings import ServeSettings
 
 _CHECKPOINT = CheckpointInfo(
@@ -92,7 +93,9 @@ class PlayedEngine:
         self.dispatcher.engine_loaded(Loaded(info=info, load_seconds=1.0, warm_up_seconds=0.0))
         self.now = time.monotonic()
 
-    def submit(self, run_id: int, request: EngineRequest) -> None:
+    def submit(
+        self, run_id: int, request: EngineRequest, trace: TraceContext | None = None
+    ) -> None:
         """See Supervisor."""
         self.submitted[run_id] = request
 

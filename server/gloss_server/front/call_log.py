@@ -34,6 +34,7 @@ _EVENTS = {
     "engine_refused": "error",
     "defect": "error",
     "restarting": "warning",
+    "spans_lost": "warning",
     "draining": "info",
     "tls_reloaded": "info",
     "tls_refused": "error",
@@ -54,11 +55,14 @@ class CallRecord:
         method: its name.
         request_id: the caller's or the server's; peer: the caller's address; client: its name,
             where a token or a certificate says it, else its host.
+        priority: of its request; None: it has none, or did not come to a run.
         code: gRPC status, such as OK; reason: of the ErrorInfo, None where there is none.
         seconds: from arrival to end; queue_seconds: until the first activation began to run;
             first_token_seconds: until the first token. None: it never came to that.
         num_items: activations or texts of the call; num_tokens: generated for its explanations;
             num_text_tokens, num_target_tokens: read, and generated, by the target.
+        request_bytes, reply_bytes: of its message, and of those that answered it.
+        trace_id: of its trace; None: it is not traced.
         explanations: texts; logged only where the log was told to.
     """
 
@@ -66,6 +70,7 @@ class CallRecord:
     request_id: str
     peer: str
     client: str
+    priority: str | None
     code: str
     reason: str | None
     seconds: float
@@ -75,6 +80,9 @@ class CallRecord:
     num_tokens: int = 0
     num_text_tokens: int = 0
     num_target_tokens: int = 0
+    request_bytes: int = 0
+    reply_bytes: int = 0
+    trace_id: str | None = None
     explanations: Sequence[str] = ()
 
 
@@ -109,6 +117,7 @@ class CallLog:
             "request_id": _cut(record.request_id),
             "peer": _cut(record.peer),
             "client": _cut(record.client),
+            "priority": record.priority,
             "code": record.code,
             "reason": record.reason,
             "seconds": _rounded(record.seconds),
@@ -118,6 +127,9 @@ class CallLog:
             "num_tokens": record.num_tokens,
             "num_text_tokens": record.num_text_tokens,
             "num_target_tokens": record.num_target_tokens,
+            "request_bytes": record.request_bytes,
+            "reply_bytes": record.reply_bytes,
+            "trace_id": record.trace_id,
         }
         if self._log_explanations:
             shown = record.explanations[:_MAX_EXPLANATIONS]

@@ -142,6 +142,7 @@ class Dispatcher:
                 streams=request.stream,
                 method="StreamVerbalize" if request.stream else "Verbalize",
                 priority=request.priority,
+                trace=caller.trace,
             )
             self._start(run, request, permit, caller)
             return run
@@ -160,6 +161,7 @@ class Dispatcher:
             seed=0,
             arrived=caller.arrived,
             streams=False,
+            trace=caller.trace,
         )
         self._runs.start(run, request, permit)
         with self._runs.reading(run):
@@ -217,11 +219,14 @@ class Dispatcher:
 
     @contextmanager
     def capturing_piece(
-        self, request: CaptureRequest, permit: Permit, *, arrived: float
+        self, request: CaptureRequest, permit: Permit, caller: Caller
     ) -> Iterator[CaptureRun]:
         """A run of a few texts, within the room of their call."""
         run = CaptureRun(
-            run_id=self._runs.next_id(), num_texts=len(request.inputs), arrived=arrived
+            run_id=self._runs.next_id(),
+            num_texts=len(request.inputs),
+            arrived=caller.arrived,
+            trace=caller.trace,
         )
         self._runs.start(run, request, None)
         try:
@@ -312,6 +317,7 @@ class Dispatcher:
             paths=paths,
             method="Explain" if isinstance(request, ExplainRequest) else "Watch",
             priority=request.priority if isinstance(request, ExplainRequest) else "interactive",
+            trace=caller.trace,
         )
         self._start(run, request, permit, caller)
         return run

@@ -46,6 +46,7 @@ def engine_order(settings: ServeSettings) -> Load:
         ar=None if ar is None else str(ar),
         target=None if target is None else str(target),
         config=config,
+        traces=settings.traces,
     )
 
 

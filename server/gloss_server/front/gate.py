@@ -15,6 +15,7 @@ from gloss_server.front.permit import ExplainPermit, Permit, WatchPermit
 from gloss_server.front.rate_limit import OwnRate, RateLimit
 from gloss_server.front.result_memory import RunName
 from gloss_server.front.room import Room
+from gloss_server.link.trace_context import TraceContext
 from gloss_server.settings import ServeSettings
 
 _WATCH_RETRY_SECONDS = 2.0
@@ -37,6 +38,7 @@ class Caller:
         owner: client whose request_ids are its own, as it has proved to be it; empty: they are
             everybody's.
         arrived, deadline: monotonic seconds.
+        trace: of the call; None: it is not traced.
     """
 
     request_id: str
@@ -45,6 +47,7 @@ class Caller:
     arrived: float
     deadline: float
     owner: str = ""
+    trace: TraceContext | None = None
 
     @property
     def run_name(self) -> RunName | None:

@@ -73,7 +73,7 @@ class OpenRuns:
             self._memory.add(name, digest, run)
         self._open[run.run_id] = OpenRun(run=run, permit=permit, name=name)
         assert self.supervisor is not None
-        self.supervisor.submit(run.run_id, request)
+        self.supervisor.submit(run.run_id, request, run.trace)
 
     @contextmanager
     def reading(self, run: Run) -> Iterator[None]:

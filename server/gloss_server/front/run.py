@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from gloss_engine.request import Explanation, TextResult
 from gloss_server.front.call_error import CallError
 from gloss_server.front.labels import EXPLAINING_METHODS
+from gloss_server.link.trace_context import TraceContext
 
 _EXPLANATION_BYTES, _TOKEN_BYTES, _VALUE_BYTES = 720, 84, 200
 """What an explanation, each of its tokens and, on average, each small value take as Python objects
@@ -32,6 +33,7 @@ class Run:
         streams: whether tokens come one by one.
         method: the RPC that began it.
         priority: of its request.
+        trace: of the call that began it; None: it is not traced.
 
     Attributes:
         run_id: its number towards the engine.
@@ -58,10 +60,12 @@ class Run:
         streams: bool,
         method: str = "Verbalize",
         priority: str = "interactive",
+        trace: TraceContext | None = None,
     ) -> None:
         self.run_id, self.num_items, self.num_samples = run_id, num_items, num_samples
         self.max_new_tokens, self.seed, self.arrived = max_new_tokens, seed, arrived
         self.streams, self.method, self.priority = streams, method, priority
+        self.trace = trace
         self.tokens: list[list[int]] = [[] for _ in range(num_items * num_samples * streams)]
         self.explanations: list[Explanation] = []
         self.texts: list[TextResult] = []

@@ -37,6 +37,7 @@ from gloss_server.front.metrics_server import MetricsServer
 from gloss_server.front.safe_parsing import SafeParsing
 from gloss_server.front.security import Security
 from gloss_server.front.service import GlossService
+from gloss_server.front.spans import open_spans
 from gloss_server.front.stream_writer import StreamWriter
 from gloss_server.front.telemetry import Telemetry
 from gloss_server.front.text_service import TextService
@@ -86,12 +87,14 @@ class Server:
         self._telemetry = Telemetry()
         self._security = Security(settings, self._log)
         self._dispatcher = Dispatcher(settings, self._telemetry, self._log, self._security.own_rate)
+        self._spans = open_spans(settings, self._log, SERVICE)
         self._handlers = Handlers(
             self._telemetry,
             self._log,
             settings.default_deadline_seconds,
             {"Watch": settings.watch_deadline_seconds},
             self._dispatcher.requests,
+            self._spans,
         )
         self._supervisor = Supervisor(
             engine_order(settings), self, supervisor_policy(settings), worker
@@ -145,6 +148,8 @@ class Server:
     def engine_loaded(self, loaded: Loaded) -> None:
         """See Listener."""
         self._dispatcher.engine_loaded(loaded)
+        if self._spans is not None:
+            self._spans.fingerprint = loaded.info.fingerprint
         if not self._signals.is_set():
             self._tell_health(_SERVING)
         if not self._is_ready:
@@ -158,6 +163,10 @@ class Server:
     def engine_failed(self, failed: Failed) -> None:
         """See Listener."""
         self._log.lifecycle("engine_failed", reason=failed.message, traceback=failed.traceback)
+
+    def engine_lost_spans(self, reason: str) -> None:
+        """See Listener."""
+        self._log.lifecycle("spans_lost", process="engine", reason=reason)
 
     def engine_died(self, reason: str, restarts_in: float | None) -> None:
         """See Listener."""
@@ -268,8 +277,15 @@ class Server:
         for server in self._servers:
             await server.stop(_CLOSE_SECONDS)
         self._supervisor.stop()
-        if engine is not None:
-            await engine
+        flushing = None
+        if self._spans is not None:
+            flushing = asyncio.create_task(asyncio.to_thread(self._spans.close))
+        try:
+            if engine is not None:
+                await engine
+        finally:
+            if flushing is not None:
+                await flushing
 
     def _tell_health(self, status: int) -> None:
         task = asyncio.create_task(self._set_health(status))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from gloss_api.v1 import gloss_pb2 as pb
+from gloss_server.front.call import Call
 from gloss_server.front.call_error import CallError
 from gloss_server.front.dispatcher import Dispatcher
-from gloss_server.front.handlers import Call, Method
+from gloss_server.front.handlers import Method
 from gloss_server.front.model import MAX_REPLY_BYTES
 from gloss_server.front.options import Limits
 from gloss_server.front.reading import read_reconstruct, read_score, read_verbalize

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Sequence
 
 from gloss_engine.info import ModelInfo
+from gloss_server.front.call import Call
 from gloss_server.front.call_error import CallError
-from gloss_server.front.handlers import Call
 from gloss_server.front.run import Run
 from gloss_server.front.stream import StreamCursor, StreamMessage
 

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 
 from gloss_engine.text_request import OpenedText, Reading, SkippedToken, TokenPlace
 from gloss_server.front.run import Run
+from gloss_server.link.trace_context import TraceContext
 
 
 class TextRun(Run):
     """Results of an Explain or a Watch as they arrive; its items are known as they are captured.
 
     Args:
-        run_id, num_samples, max_new_tokens, seed, arrived, method, priority: as for a Run.
+        run_id, num_samples, max_new_tokens, seed, arrived, method, priority, trace: as for a Run.
         paths: the contract's names of the engine's fields, where they differ.
 
     Attributes:
@@ -36,6 +37,7 @@ class TextRun(Run):
         paths: Mapping[str, str],
         method: str = "Explain",
         priority: str = "interactive",
+        trace: TraceContext | None = None,
     ) -> None:
         super().__init__(
             run_id=run_id,
@@ -47,6 +49,7 @@ class TextRun(Run):
             streams=True,
             method=method,
             priority=priority,
+            trace=trace,
         )
         self.paths = paths
         self.opened: OpenedText | None = None
@@ -116,14 +119,16 @@ class CaptureRun(Run):
     reading away: rows are large.
 
     Args:
-        run_id, arrived: as for a Run.
+        run_id, arrived, trace: as for a Run.
         num_texts: how many.
 
     Attributes:
         num_read: readings that have come.
     """
 
-    def __init__(self, *, run_id: int, num_texts: int, arrived: float) -> None:
+    def __init__(
+        self, *, run_id: int, num_texts: int, arrived: float, trace: TraceContext | None = None
+    ) -> None:
         super().__init__(
             run_id=run_id,
             num_items=num_texts,
@@ -132,6 +137,7 @@ class CaptureRun(Run):
             seed=0,
             arrived=arrived,
             streams=False,
+            trace=trace,
         )
         self.paths = {}
         self.num_read = 0

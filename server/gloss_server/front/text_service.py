@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from gloss_api.v1 import gloss_pb2 as pb
+from gloss_server.front.call import Call
 from gloss_server.front.capture_pieces import CapturePieces, Piece
 from gloss_server.front.capture_stream import CaptureMessages
 from gloss_server.front.dispatcher import Dispatcher
-from gloss_server.front.handlers import Call, Method
+from gloss_server.front.handlers import Method
 from gloss_server.front.options import Limits
 from gloss_server.front.reading_text import read_capture, read_explain, read_watch
 from gloss_server.front.stream_writer import StreamWriter
@@ -77,12 +78,13 @@ class TextService:
         pieces = CapturePieces(wanted, limits)
         messages = CaptureMessages(wanted, limits.model)
         failures = [error for _, error in pieces.failures]
-        capturing = self._dispatcher.capturing(pieces.num_tokens, call.caller(""), failures)
+        caller = call.caller("")
+        capturing = self._dispatcher.capturing(pieces.num_tokens, caller, failures)
         with capturing as permit, ExitStack() as runs:
 
             def begin(piece: Piece) -> tuple[Piece, CaptureRun]:
                 run = runs.enter_context(
-                    self._dispatcher.capturing_piece(piece.request, permit, arrived=call.arrived)
+                    self._dispatcher.capturing_piece(piece.request, permit, caller)
                 )
                 call.runs.append(run)
                 return piece, run

@@ -25,6 +25,7 @@ from gloss_engine.text_request import (
     TargetEnd,
     WatchRequest,
 )
+from gloss_server.link.trace_context import TraceContext
 
 EngineRequest = VerbalizeRequest | TextRequest | ExplainRequest | WatchRequest | CaptureRequest
 """What an engine can be asked for."""
@@ -37,12 +38,14 @@ class Load:
     Attributes:
         av, ar, target: checkpoint directories.
         config: fields of EngineConfig.
+        traces: URL that spans are sent to; None: there are none.
     """
 
     av: str
     ar: str | None
     target: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
+    traces: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +90,17 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submit:
-    """A request to run; activations are numpy arrays."""
+    """A request to run; activations are numpy arrays.
+
+    Attributes:
+        sent: when, seconds on the machine's monotonic clock.
+        trace: of its call; None: it is not traced.
+    """
 
     run_id: int
     request: EngineRequest
+    sent: float
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,5 +196,12 @@ class Alive:
     """Engine to front: nothing to do, and nothing wrong."""
 
 
+@dataclass(frozen=True, slots=True)
+class SpansLost:
+    """Engine to front: spans do not reach their collector; why, as the library says it."""
+
+    reason: str
+
+
 ToEngine = Load | Commands
-FromEngine = WarmingUp | Loaded | Failed | StepReport | Alive
+FromEngine = WarmingUp | Loaded | Failed | StepReport | Alive | SpansLost

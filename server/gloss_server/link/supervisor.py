@@ -25,10 +25,12 @@ from gloss_server.link.messages import (
     Failed,
     Load,
     Loaded,
+    SpansLost,
     StepReport,
     Submit,
     WarmingUp,
 )
+from gloss_server.link.trace_context import TraceContext
 
 WORKER = (sys.executable, "-m", "gloss_server.link.worker")
 _FIRST_BACKOFF_SECONDS = 0.1
@@ -58,6 +60,9 @@ class Listener(Protocol):
 
     def engine_failed(self, failed: Failed) -> None:
         """It ends because of an error nobody foresaw."""
+
+    def engine_lost_spans(self, reason: str) -> None:
+        """Its spans do not reach their collector."""
 
     def engine_died(self, reason: str, restarts_in: float | None) -> None:
         """Everything in flight is lost; None: it will not be started again."""
@@ -133,9 +138,13 @@ class Supervisor:
                 async with asyncio.timeout(delay):
                     await self._stopping.wait()
 
-    def submit(self, run_id: int, request: EngineRequest) -> None:
+    def submit(
+        self, run_id: int, request: EngineRequest, trace: TraceContext | None = None
+    ) -> None:
         """Send a request with what else this turn of the event loop brings."""
-        self._submits.append(Submit(run_id=run_id, request=request))
+        self._submits.append(
+            Submit(run_id=run_id, request=request, sent=time.monotonic(), trace=trace)
+        )
         self._flush_soon()
 
     def cancel(self, run_id: int) -> None:
@@ -222,6 +231,8 @@ class Supervisor:
                     raise EngineLost(message.message)
                 self._last_words = message.message
                 self._listener.engine_failed(message)
+            elif isinstance(message, SpansLost):
+                self._listener.engine_lost_spans(message.reason)
 
     async def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Kill an engine that is silent for too long."""

@@ -15,9 +15,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from traceback import format_exception
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -34,12 +35,17 @@ from gloss_server.link.messages import (
     Load,
     Loaded,
     Refusal,
+    SpansLost,
     StepReport,
     Submit,
     TargetTokenColumns,
     TokenColumns,
     WarmingUp,
 )
+
+if TYPE_CHECKING:
+    # Not there without OpenTelemetry.
+    from gloss_server.tracing.run_spans import RunSpans
 
 HEARTBEAT_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
@@ -99,10 +105,13 @@ class Worker:
     Args:
         engine: loaded, nothing in flight.
         channel: to the front.
+        spans: hear of runs; None: nothing is traced.
     """
 
-    def __init__(self, engine: WorkerEngine, channel: EngineChannel) -> None:
-        self._engine, self._channel = engine, channel
+    def __init__(
+        self, engine: WorkerEngine, channel: EngineChannel, spans: RunSpans | None = None
+    ) -> None:
+        self._engine, self._channel, self._spans = engine, channel, spans
         self._num_samples: dict[str, int] = {}
 
     def run(self) -> None:
@@ -121,12 +130,17 @@ class Worker:
                 self._step(refusals)
             else:
                 self._channel.send(_ALIVE)
+            if self._spans is not None:
+                for complaint in self._spans.take_complaints():
+                    self._channel.send(SpansLost(complaint))
 
     def _obey(self, commands: Commands, refusals: list[Refusal]) -> None:
         for submit in commands.submits:
             try:
                 self._submit(submit)
             except RequestError as error:
+                if self._spans is not None:
+                    self._spans.ended(str(submit.run_id), time.monotonic(), "refused")
                 refusals.append(
                     Refusal(
                         run_id=submit.run_id,
@@ -137,9 +151,13 @@ class Worker:
                 )
         for run_id in commands.cancels:
             self._engine.cancel(str(run_id))
+            if self._spans is not None:
+                self._spans.ended(str(run_id), time.monotonic(), "cancelled")
 
     def _submit(self, submit: Submit) -> None:
         request, name = submit.request, str(submit.run_id)
+        if self._spans is not None:
+            self._spans.submitted(submit)
         _SUBMITS[type(request)](self._engine, request, name)
         if not isinstance(request, TextRequest | CaptureRequest):
             self._num_samples[name] = request.num_samples
@@ -171,6 +189,8 @@ class Worker:
         )
         for name in out.finished:
             self._num_samples.pop(name, None)
+        if self._spans is not None:
+            self._spans.stepped(began, began + report.seconds, out)
         self._channel.send(report)
 
     def _columns(self, tokens: list[TokenDelta]) -> TokenColumns:
@@ -210,7 +230,9 @@ def run_worker(load_engine: Callable[[Load], WorkerEngine] = load) -> int:
         try:
             order = channel.receive(None)[0]
             assert isinstance(order, Load)
-            Worker(_start(order, load_engine, channel), channel).run()
+            engine = _start(order, load_engine, channel)
+            with _spans(order, engine) as spans:
+                Worker(engine, channel, spans).run()
         except Closed:
             raise
         except GlossError as error:
@@ -241,6 +263,22 @@ def _start(
         Loaded(info=engine.info, load_seconds=load_seconds, warm_up_seconds=engine.warm_up())
     )
     return engine
+
+
+@contextmanager
+def _spans(order: Load, engine: WorkerEngine) -> Iterator[RunSpans | None]:
+    """The spans of an engine's runs, where they are wanted."""
+    if order.traces is None:
+        yield None
+        return
+    from gloss_server.tracing.run_spans import RunSpans
+
+    assert engine.info is not None
+    spans = RunSpans(order.traces, engine.info.fingerprint)
+    try:
+        yield spans
+    finally:
+        spans.close()
 
 
 def _die_with_parent() -> None:

@@ -303,7 +303,7 @@ def test_what_the_engine_judges_is_the_callers_mistake(
         if kind == "capture":
             permit = stack.enter_context(dispatcher.capturing(9, caller()))
             texts = CaptureRequest(inputs=(TextInput(text="a"),))
-            run: Any = stack.enter_context(dispatcher.capturing_piece(texts, permit, arrived=0.0))
+            run: Any = stack.enter_context(dispatcher.capturing_piece(texts, permit, caller()))
         elif kind == "watch":
             run = stack.enter_context(dispatcher.watching(_watch(), 9, caller()))
         else:
@@ -361,7 +361,7 @@ def test_readings_are_taken_once(make: Any) -> None:
     texts = CaptureRequest(inputs=(TextInput(text="a"), TextInput(text="b")))
     with (
         engine.dispatcher.capturing(9, caller()) as permit,
-        engine.dispatcher.capturing_piece(texts, permit, arrived=0.0) as run,
+        engine.dispatcher.capturing_piece(texts, permit, caller()) as run,
     ):
         name = str(run.run_id)
         error = ItemError(code="INVALID_ARGUMENT", reason="EMPTY_TEXT", message="input: none")

@@ -17,7 +17,9 @@ from gloss_server.link.messages import Alive, Commands, Failed, Submit
 
 def _commands(number: int, num_rows: int = 2) -> Commands:
     request = VerbalizeRequest(activations=np.full((num_rows, 5), number, np.float32))
-    return Commands(submits=[Submit(run_id=number, request=request)], cancels=[number - 1])
+    return Commands(
+        submits=[Submit(run_id=number, request=request, sent=0.0)], cancels=[number - 1]
+    )
 
 
 @pytest.fixture

@@ -77,7 +77,9 @@ class Front:
         self._socket, self._channel = sock, EngineChannel(sock)
 
     def tell(self, submits: dict[int, EngineRequest], cancels: tuple[int, ...] = ()) -> None:
-        made = [Submit(run_id=run_id, request=request) for run_id, request in submits.items()]
+        made = [
+            Submit(run_id=run_id, request=request, sent=0.0) for run_id, request in submits.items()
+        ]
         self._socket.sendall(encode(Commands(submits=made, cancels=list(cancels))))
 
     def hear(self) -> StepReport:

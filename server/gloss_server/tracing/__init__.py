@@ -1,0 +1,1 @@
+"""OpenTelemetry spans of front and engine. Imported only where the setting `traces` asks for it."""
