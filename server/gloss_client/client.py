@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -294,9 +295,11 @@ class Client:
 
     def _open_channel(self, options: list[tuple[str, str | int]]) -> grpc.Channel:
         target, credentials = self._connection.address.target, self._connection.credentials()
+        # As gRPC makes it: OpenTelemetry's instrumentation of it makes generators of streams, which
+        # nobody can cancel. Calls continue the caller's trace without it.
         if credentials is None:
-            return grpc.insecure_channel(target, options)
-        return grpc.secure_channel(target, credentials, options)
+            return inspect.unwrap(grpc.insecure_channel)(target, options)
+        return inspect.unwrap(grpc.secure_channel)(target, credentials, options)
 
     def _run(self, call: BatchCall[Result], timeout: float | None) -> Result:
         """Sends a batch, in pieces where it has to be."""

@@ -19,6 +19,7 @@ from gloss_client.deadline import Deadline
 from gloss_client.errors import ConfigError, GlossClientError
 from gloss_client.retry_policy import RetryPolicy
 from gloss_client.status import EndedCall, error_of
+from gloss_client.trace import trace_headers
 
 MIB = 1024 * 1024
 _CONTRACT = pb.DESCRIPTOR.services_by_name["GlossService"]
@@ -130,7 +131,7 @@ class Connection:
                 "the client in the child process"
             )
         metadata = () if self.token is None else self.token.metadata()
-        return {"timeout": deadline.remaining(), "metadata": metadata}
+        return {"timeout": deadline.remaining(), "metadata": (*metadata, *trace_headers())}
 
     def options(self) -> list[tuple[str, str | int]]:
         """The channel's options."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import grpc
@@ -91,9 +93,9 @@ class PieceStreams:
         """Several pieces at once, a thread each."""
         running = progress.in_flight
         for _ in range(running):
-            threading.Thread(
-                target=self._work, args=(progress,), name="gloss-client-stream", daemon=True
-            ).start()
+            # In the caller's context, so that they belong to its trace.
+            work = partial(copy_context().run, self._work, progress)
+            threading.Thread(target=work, name="gloss-client-stream", daemon=True).start()
         while running and not self._ended:
             item = self._inbox.get()
             if isinstance(item, BaseException):
