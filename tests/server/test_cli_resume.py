@@ -67,7 +67,7 @@ def _state_is_there(output: Path) -> bool:
         _state_is_there,
         lambda output: _lines(output) >= 1,
         lambda output: _lines(output) >= 100,
-        lambda output: _lines(output) >= 250,
+        lambda output: _lines(output) >= 180,
     ],
 )
 def test_killed_and_continued_jsonl(
