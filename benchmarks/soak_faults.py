@@ -129,13 +129,7 @@ class Killer(threading.Thread):
 def _cancel(caller: LoadCaller, after: float) -> None:
     """Give a stream up, queued or running."""
     stream = _stream(caller, 8)
-    timer = threading.Timer(after, stream.cancel)
-    timer.start()
-    try:
-        for _ in stream:
-            pass
-    finally:
-        timer.cancel()
+    _read_until(stream, after, stream.cancel)
 
 
 def _read_slowly(caller: LoadCaller) -> None:
@@ -148,8 +142,12 @@ def _read_slowly(caller: LoadCaller) -> None:
 
 def _vanish(caller: LoadCaller, channel: grpc.Channel, after: float) -> None:
     """Close the connection under a stream."""
-    stream = _stream(caller, 8)
-    timer = threading.Timer(after, channel.close)
+    _read_until(_stream(caller, 8), after, channel.close)
+
+
+def _read_until(stream: Any, after: float, end: Callable[[], None]) -> None:
+    """Read a stream, which ends in a while if not by itself."""
+    timer = threading.Timer(after, end)
     timer.start()
     try:
         for _ in stream:

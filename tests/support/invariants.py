@@ -76,7 +76,9 @@ def samples(server: ServerProcess) -> list[tuple[str, str, float]]:
 
 def busy(server: ServerProcess) -> list[tuple[str, str, float]]:
     """The gauges that are not zero although nothing is to be done."""
-    return [sample for sample in samples(server) if sample[0] in _ZERO and sample[2]]
+    gauges = [sample for sample in samples(server) if sample[0] in _ZERO]
+    assert {name for name, _, _ in gauges} == set(_ZERO), "a gauge is gone"
+    return [sample for sample in gauges if sample[2]]
 
 
 def counted(server: ServerProcess) -> Counter[tuple[str, str]]:

@@ -124,11 +124,18 @@ class Admission:
         return self._waiting_batch.take(num_explanations)
 
     def promise(
-        self, num_explanations: int, max_new_tokens: int, remaining: float, now: float
+        self,
+        num_explanations: int,
+        max_new_tokens: int,
+        remaining: float,
+        now: float,
+        is_batch: bool = False,
     ) -> Promise | None:
-        """What is expected of an interactive call that is let in now; None: nothing was measured
-        yet. Of a batch call nothing can be promised: interactive ones that come later go first."""
-        expected = self._estimate(num_explanations, max_new_tokens, is_batch=False)
+        """What is expected of a call that is let in now; None: nothing was measured yet. Of a batch
+        call nothing can be promised: interactive ones that come later go first."""
+        if is_batch:
+            return None
+        expected = self._estimate(num_explanations, max_new_tokens, is_batch)
         if expected is None:
             return None
         return Promise(expected=expected, remaining=remaining, since=now)

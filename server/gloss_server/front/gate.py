@@ -22,9 +22,9 @@ _WATCH_RETRY_SECONDS = 2.0
 """A Watch lasts for seconds to minutes."""
 _TEXT_RETRY_SECONDS = 0.5
 """A text is read within a few steps."""
-_TOKEN_CHARACTERS = 4
-"""About the characters of a token. The engine counts the tokens of texts for the AR, and says
-nothing of it."""
+_TOKEN_BYTES = 4
+"""About the UTF-8 bytes of a token; characters would charge Chinese a third of English. The engine
+counts the tokens of texts for the AR, and says nothing of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +105,9 @@ class Gate:
         remaining = caller.deadline - now
         admission.check(num_explanations, most, remaining, is_batch=is_batch)
         self._rates.charge(caller.client, num_explanations * most)
-        promise = None
-        if not is_batch:
-            promise = admission.promise(num_explanations, most, remaining, now)
         return Permit(
             pace=admission.pace,
-            promise=promise,
+            promise=admission.promise(num_explanations, most, remaining, now, is_batch),
             rates=self._rates,
             client=caller.client,
             charged=num_explanations * most,
@@ -124,7 +121,7 @@ class Gate:
         num_texts = len(request.texts)
         retry_after = self.admission.retry_after()
         self._texts.check(num_texts, field="texts", retry_after=retry_after)
-        num_tokens = sum(len(text) // _TOKEN_CHARACTERS + 1 for text in request.texts)
+        num_tokens = sum(len(text.encode()) // _TOKEN_BYTES + 1 for text in request.texts)
         self._rates.charge(caller.client, num_tokens)
         return Permit(rates=self._rates, results=self._texts.take(num_texts), each=(1,))
 

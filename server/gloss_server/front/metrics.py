@@ -71,6 +71,7 @@ class Metrics:
         self._calls()
         self._durations()
         self._engine()
+        self._device()
         self._explanations()
         self._target()
 
@@ -250,6 +251,14 @@ class Metrics:
         self.serving = self._gauge("serving", "1 while calls are served, else 0.")
         text = "1 for the state the server is in."
         self.states = self._gauges("state", text, "state", labels.STATES)
+        self.build_info = Gauge(
+            "gloss_build_info",
+            "1; what is loaded is in the labels.",
+            ["version", "model", "fingerprint", "device", "dtype"],
+            registry=self.registry,
+        )
+
+    def _device(self) -> None:
         self.device_memory = self._gauge(
             "device_memory_bytes", "Memory the engine's device has; 0 on a CPU."
         )
@@ -263,12 +272,6 @@ class Metrics:
             "out_of_memory_total",
             "Times the device's memory did not suffice for some work, which then ran in smaller "
             "parts or failed.",
-        )
-        self.build_info = Gauge(
-            "gloss_build_info",
-            "1; what is loaded is in the labels.",
-            ["version", "model", "fingerprint", "device", "dtype"],
-            registry=self.registry,
         )
 
     def _explanations(self) -> None:

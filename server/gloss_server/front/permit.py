@@ -123,8 +123,7 @@ class ExplainPermit(TextPermit):
         num_explanations, now = num_positions * self.num_samples, time.monotonic()
         admission, most, remaining = self.admission, self.max_new_tokens, self.deadline - now
         admission.check(num_explanations, most, remaining, self.field, self.is_batch)
-        if not self.is_batch:
-            self.promise = admission.promise(num_explanations, most, remaining, now)
+        self.promise = admission.promise(num_explanations, most, remaining, now, self.is_batch)
         num_charged = num_explanations * most
         self.rates.charge(self.client, num_charged)
         self.charged += num_charged

@@ -396,10 +396,10 @@ def test_a_client_pays_for_what_its_texts_take(make: Any) -> None:
         pass
 
 
-def test_texts_for_the_ar_are_paid_for_by_their_characters(make: Any) -> None:
+def test_texts_for_the_ar_are_paid_for_by_their_bytes(make: Any) -> None:
     engine = make(client_tokens_per_second=1e-9, client_burst_seconds=12 / 1e-9)
-    texts = TextRequest(texts=("x" * 35, "y"))
-    # 9 and 1 of 12, then 10 of 2; who owes something waits.
+    texts = TextRequest(texts=("\u5927" * 11 + "xx", "y"))
+    # 35 bytes and 1: 9 and 1 of 12, then 10 of 2; who owes something waits.
     for _ in range(2):
         with engine.dispatcher.running_texts(texts, caller()):
             pass
