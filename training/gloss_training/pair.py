@@ -1,7 +1,7 @@
-"""What the RL stage trains: an AV, the AV it began with, and an AR, however they keep their weights.
+"""What the RL stage trains: an AV, the AV that it began with, and an AR.
 
 `full_pair.py` has three models with weights of their own, `lora_pair.py` one frozen base with
-adapters.
+adapters; both are the same to the trainer.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""Settings of the RL stage. Plain dataclasses: what trains needs no pydantic, which only reads files
-(`run_config.py`) and refuses what the types here do not allow.
+"""Settings of the RL stage.
+
+Plain dataclasses: what trains needs no pydantic, which only reads files (`run_config.py`) and
+refuses what the types here do not allow.
 """
 
 from __future__ import annotations
