@@ -1,0 +1,1 @@
+"""Files of activations: parquet in the released columns, each with a sidecar."""

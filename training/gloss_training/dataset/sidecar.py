@@ -1,0 +1,122 @@
+"""The sidecar beside a file of activations, and whether the file goes with a model.
+
+`nla_meta.yaml` of kind `nla_dataset`, schema version 2, as released: `FILE.parquet.nla_meta.yaml`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from gloss_engine.errors import CheckpointError
+from gloss_engine.section import load_section
+from gloss_engine.sidecar import SIDECAR_NAME, read_dataset_sidecar
+from gloss_training.dataset.parquet_file import write_whole
+from gloss_training.errors import DatasetError
+from gloss_training.settings import PromptSettings
+
+_FIX: Final = "Run gloss-train data with this model, or name the model that was captured from."
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetFacts:
+    """What a file of activations says about itself.
+
+    Attributes:
+        d_model, layer_index: of the activations.
+        target: names the weights and how they were run.
+        min_position: the first position that is read.
+        prompt: the templates and the marker of its prompts.
+    """
+
+    d_model: int
+    layer_index: int
+    target: str
+    min_position: int
+    prompt: PromptSettings
+
+    def contents(self, split: str, num_rows: int, teacher: str) -> dict[str, Any]:
+        """The sidecar of one split."""
+        return {
+            "schema_version": 2,
+            "kind": "nla_dataset",
+            "extraction": {
+                "d_model": self.d_model,
+                "layer_index": self.layer_index,
+                "min_position": self.min_position,
+            },
+            "tokens": {"injection_char": self.prompt.injection_char},
+            "prompt_templates": {
+                "av": self.prompt.av_template,
+                "ar": self.prompt.ar_template,
+            },
+            "dataset": {
+                "split": split,
+                "num_rows": num_rows,
+                "target": self.target,
+                "teacher": teacher,
+            },
+        }
+
+
+def sidecar_path(parquet: Path) -> Path:
+    """Where the sidecar of a file stands."""
+    return parquet.with_name(f"{parquet.name}.{SIDECAR_NAME}")
+
+
+def write_dataset_sidecar(parquet: Path, contents: dict[str, Any]) -> None:
+    """Writes a file's sidecar.
+
+    Raises:
+        DiskError: it could not be written.
+    """
+    text = yaml.safe_dump(contents, sort_keys=False, allow_unicode=True, width=1000)
+    write_whole(sidecar_path(parquet), lambda file: file.write(text.encode()), "The file is whole.")
+
+
+def check_dataset(
+    parquet: Path, *, d_model: int, layer_index: int, prompt: PromptSettings | None = None
+) -> None:
+    """Refuses a file of activations that does not go with the model that is to be trained.
+
+    Args:
+        parquet: the file; without a sidecar it is refused.
+        d_model, layer_index: the model's.
+        prompt: templates and marker of the configuration; None: they do not matter.
+
+    Raises:
+        DatasetError: no sidecar, or one that says something else.
+    """
+    try:
+        stated = read_dataset_sidecar(parquet)
+    except CheckpointError as error:
+        raise DatasetError(
+            str(sidecar_path(parquet)), got=error, expected="a dataset's sidecar", fix=_FIX
+        ) from error
+    if stated is None:
+        raise DatasetError(
+            str(sidecar_path(parquet)),
+            got="no such file",
+            expected="the sidecar that says what the activations are",
+            fix="Run gloss-train data.",
+        )
+    pairs: list[tuple[str, object, object]] = [
+        ("d_model", stated.d_model, d_model),
+        ("layer_index", stated.layer_index, layer_index),
+    ]
+    if prompt is not None:
+        root = load_section(sidecar_path(parquet))
+        templates, tokens = root.section("prompt_templates"), root.section("tokens")
+        pairs += [
+            ("prompt_templates.av", templates.text("av"), prompt.av_template),
+            ("prompt_templates.ar", templates.text("ar"), prompt.ar_template),
+            ("tokens.injection_char", tokens.text("injection_char"), prompt.injection_char),
+        ]
+    for name, got, expected in pairs:
+        if got != expected:
+            raise DatasetError(
+                f"{sidecar_path(parquet)}: {name}", got=repr(got), expected=repr(expected), fix=_FIX
+            )

@@ -1,0 +1,1 @@
+"""Documents: read from files, split by document, and positions chosen in each."""

@@ -1,0 +1,84 @@
+"""The errors of training that its users meet; every message says what to do.
+
+TrainingError
+├── ConfigError       a configuration that no run can have (also a ValueError)
+├── RunFolderError    a run directory that does not go with what was asked (also a ValueError)
+├── DatasetError      a file of activations that does not go with the model (also a ValueError)
+├── DocumentError     documents that cannot be read (also a ValueError)
+├── TeacherError      a teacher that refuses, cannot be reached, or answers garbage
+├── Declined          what a teacher will take was not confirmed
+├── NotFiniteError    gradients that stay without a value
+└── DiskError         a file that could not be written; what was written before is whole
+"""
+
+from __future__ import annotations
+
+import errno
+
+_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "the file is larger than the file system or a limit allows",
+}
+
+
+class TrainingError(Exception):
+    """Base of everything that training raises on purpose."""
+
+
+class ConfigError(TrainingError, ValueError):
+    """A configuration that is refused."""
+
+
+class RunFolderError(TrainingError, ValueError):
+    """A run directory that holds something else than what was asked for."""
+
+
+class DatasetError(TrainingError, ValueError):
+    """A file of activations that does not go with the model.
+
+    Args:
+        what: the file and the field at fault.
+        got, expected: what was found, and what the model or the configuration says.
+        fix: what the user can do about it.
+    """
+
+    def __init__(self, what: str, *, got: object, expected: object, fix: str) -> None:
+        super().__init__(f"{what}: got {got}, expected {expected}. {fix}")
+
+
+class DocumentError(TrainingError, ValueError):
+    """Documents that cannot be read. See `DatasetError`."""
+
+    def __init__(self, what: str, *, got: object, expected: object, fix: str) -> None:
+        super().__init__(f"{what}: got {got}, expected {expected}. {fix}")
+
+
+class TeacherError(TrainingError):
+    """A teacher that cannot go on; what it has answered is kept."""
+
+
+class Declined(TrainingError):
+    """What a teacher will take was not confirmed: nobody was asked, nothing was captured."""
+
+
+class NotFiniteError(TrainingError):
+    """Gradients that were not finite for too many steps in a row."""
+
+
+class DiskError(TrainingError):
+    """A file could not be written.
+
+    Args:
+        what: what was being written.
+        error: why it could not be.
+        kept: what is there still, to go on from.
+    """
+
+    def __init__(self, what: str, error: OSError, kept: str) -> None:
+        reason = _FULL.get(error.errno or 0, error.strerror or str(error))
+        super().__init__(
+            f"{what} could not be written: {reason}. {kept} Make room (rl.keep_checkpoints, "
+            "ar.keep_checkpoints and av.keep_checkpoints say how many checkpoints stay), then give "
+            "the same command with --resume."
+        )

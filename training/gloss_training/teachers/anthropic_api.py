@@ -1,0 +1,96 @@
+"""Anthropic's Messages API, by its own client library."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import anthropic
+
+from gloss_training.teachers.api import (
+    ApiError,
+    Reply,
+    Trouble,
+    clean,
+    retry_after,
+    trouble_of,
+)
+from gloss_training.teachers.settings import TeacherSettings
+
+BASE_URL: Final = "https://api.anthropic.com"
+KEY_VARIABLE: Final = "ANTHROPIC_API_KEY"
+
+
+class AnthropicApi:
+    """See `ChatApi`.
+
+    Args:
+        settings: model, address, longest answer.
+        key: the API key.
+    """
+
+    def __init__(self, settings: TeacherSettings, key: str) -> None:
+        self._settings, self._key = settings, key
+        # Retries are `attempts.py`'s, which knows the pace of all questions together.
+        self._client = anthropic.AsyncAnthropic(
+            api_key=key,
+            base_url=settings.base_url or BASE_URL,
+            max_retries=0,
+            timeout=settings.timeout_s,
+        )
+
+    async def send(self, prompt: str) -> Reply:
+        """See `ChatApi`."""
+        settings = self._settings
+        more: dict[str, Any] = {}
+        if settings.temperature is not None:
+            more["temperature"] = settings.temperature
+        with _told(self._key):
+            message = await self._client.messages.create(
+                model=settings.model,
+                max_tokens=settings.max_tokens,
+                messages=[{"role": "user", "content": prompt}],
+                **more,
+            )
+            return Reply(
+                text="".join(part.text for part in message.content if part.type == "text"),
+                is_cut_off=message.stop_reason == "max_tokens",
+                is_refused=message.stop_reason == "refusal",
+                input_tokens=message.usage.input_tokens,
+                output_tokens=message.usage.output_tokens,
+            )
+
+    async def count_tokens(self, prompt: str) -> int | None:
+        """See `ChatApi`."""
+        with _told(self._key):
+            counted = await self._client.messages.count_tokens(
+                model=self._settings.model, messages=[{"role": "user", "content": prompt}]
+            )
+            return int(counted.input_tokens)
+
+    async def close(self) -> None:
+        """See `ChatApi`."""
+        await self._client.close()
+
+
+@contextmanager
+def _told(key: str) -> Iterator[None]:
+    """Turns the library's errors into ours; none of them repeats the key."""
+    try:
+        yield
+    except anthropic.APIStatusError as error:
+        said = clean(error.message, key)
+        raise ApiError(
+            trouble_of(error.status_code, said),
+            f"HTTP {error.status_code}: {said}",
+            retry_after(error.response.headers),
+        ) from None
+    except anthropic.APIConnectionError as error:
+        kind = type(error.__cause__ or error).__name__
+        raise ApiError(Trouble.BUSY, f"it cannot be reached ({kind})") from None
+    except (anthropic.AnthropicError, json.JSONDecodeError, AttributeError, TypeError) as error:
+        # A reply that is no message: the page of a proxy, say.
+        kind = type(error).__name__
+        raise ApiError(Trouble.BUSY, f"it sent a reply that is no message ({kind})") from None

@@ -1,0 +1,115 @@
+"""A chat API as the asking sees it: one question, one reply, one kind of failure or another.
+
+What follows from a failure (try again, leave the question, end the run) is `attempts.py`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Protocol
+
+from gloss_training.teachers.settings import TeacherSettings
+
+_MAX_SAID: Final = 300
+_SECRET: Final = re.compile(r"\b(?:sk|key|pk)-[\w*.-]{4,}", re.IGNORECASE)
+_CREDENTIALS: Final = re.compile(r"(?<=//)[^/@\s]+@")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What a teacher answered.
+
+    Attributes:
+        text: all of its text.
+        is_cut_off: it reached max_tokens.
+        is_refused: the teacher declined, or a filter did.
+        input_tokens, output_tokens: as the API counts them; 0 where it does not say.
+    """
+
+    text: str
+    is_cut_off: bool = False
+    is_refused: bool = False
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Trouble(Enum):
+    """What kind of failure a call met."""
+
+    BUSY = "busy"
+    """Try again: overloaded, over a rate limit, out of reach, an error of the server's own."""
+    REFUSED = "refused"
+    """This question is no good; others may be."""
+    CLOSED = "closed"
+    """No question will do: a wrong key, no such model, no money."""
+
+
+class ApiError(Exception):
+    """A call that brought no reply.
+
+    Attributes:
+        trouble: what kind.
+        retry_after_s: when the server says to try again; None where it does not.
+    """
+
+    def __init__(self, trouble: Trouble, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.trouble, self.retry_after_s = trouble, retry_after_s
+
+
+class ChatApi(Protocol):
+    """One provider's API."""
+
+    async def send(self, prompt: str) -> Reply:
+        """Ask one question, once.
+
+        Raises:
+            ApiError: no reply.
+        """
+
+    async def count_tokens(self, prompt: str) -> int | None:
+        """Tokens of a question by the API's own count; None where it has none.
+
+        Raises:
+            ApiError: the count could not be had.
+        """
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
+def trouble_of(status: int, said: str) -> Trouble:
+    """What an HTTP status means, with what the error says."""
+    if status in (401, 402, 403, 404) or "insufficient_quota" in said or "credit balance" in said:
+        return Trouble.CLOSED
+    if status in (408, 409, 425, 429) or status >= 500:
+        return Trouble.BUSY
+    return Trouble.REFUSED
+
+
+def retry_after(headers: object) -> float | None:
+    """Seconds of a Retry-After header; None where there is none, or a date."""
+    get = getattr(headers, "get", None)
+    for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        try:
+            seconds = float(get(name)) * scale if get is not None else -1.0
+        except (TypeError, ValueError):
+            continue
+        if 0.0 <= seconds < float("inf"):
+            return seconds
+    return None
+
+
+def clean(said: str, key: str) -> str:
+    """What a server said, on one line, without anything that looks like a key."""
+    shown = " ".join(said.split())
+    if key:
+        shown = shown.replace(key, "***")
+    return _CREDENTIALS.sub("***@", _SECRET.sub("***", shown))[:_MAX_SAID]
+
+
+def display_url(settings: TeacherSettings, default: str) -> str:
+    """Where a teacher is, for people."""
+    return _CREDENTIALS.sub("***@", settings.base_url or default)

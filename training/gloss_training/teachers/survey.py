@@ -1,0 +1,86 @@
+"""What a run of questions will take, before the first of them is asked."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from typing import Final
+
+from gloss_training.teachers.answer_file import AnswerFile, question_key
+from gloss_training.teachers.settings import TeacherSettings
+from gloss_training.teachers.teacher import Estimate
+
+NUM_COUNTED: Final = 16
+"""Questions whose tokens the API counts; the others by their length."""
+
+
+class Survey:
+    """Goes through questions without holding them.
+
+    Args:
+        settings: who will be asked, and what it costs.
+        answers: those that are answered already.
+    """
+
+    def __init__(self, settings: TeacherSettings, answers: AnswerFile) -> None:
+        self._settings, self._answers = settings, answers
+        self._to_ask: set[str] = set()
+        self._num_questions = 0
+        self._num_chars = 0
+        self._sample: list[tuple[int, str]] = []
+
+    def add(self, prompt: str) -> None:
+        """Takes one question; the same one costs once."""
+        self._num_questions += 1
+        key = question_key(self._settings, prompt)
+        if key in self._to_ask or self._answers.get(key) is not None:
+            return
+        self._to_ask.add(key)
+        self._num_chars += len(prompt)
+        # Those with the smallest hashes: a random sample, and the same every time.
+        entry = (-int(key, 16), prompt)
+        if len(self._sample) < NUM_COUNTED:
+            heapq.heappush(self._sample, entry)
+        else:
+            heapq.heappushpop(self._sample, entry)
+
+    def sample(self) -> list[str]:
+        """A few of the questions that will be asked."""
+        return [prompt for _, prompt in self._sample]
+
+    def estimate(self, tokens_per_char: float, counted_by: str, usual_tokens: int) -> Estimate:
+        """What they will take.
+
+        Args:
+            tokens_per_char: of the sample.
+            counted_by: who has counted them.
+            usual_tokens: of an answer.
+        """
+        settings, num_to_ask = self._settings, len(self._to_ask)
+        num_in = math.ceil(self._num_chars * tokens_per_char)
+        num_out = num_to_ask * min(usual_tokens, settings.max_tokens)
+        most_out = num_to_ask * settings.max_tokens
+        minutes = [0.0]
+        if settings.requests_per_minute:
+            minutes.append(num_to_ask / settings.requests_per_minute)
+        if settings.tokens_per_minute:
+            minutes.append((num_in + num_out) / settings.tokens_per_minute)
+        return Estimate(
+            teacher=settings.name,
+            num_questions=self._num_questions,
+            num_answered=self._num_questions - num_to_ask,
+            input_tokens=num_in,
+            output_tokens=num_out,
+            most_output_tokens=most_out,
+            counted_by=counted_by,
+            cost=self._cost(num_in, num_out),
+            most_cost=self._cost(num_in, most_out),
+            currency=settings.currency,
+            minutes=max(minutes),
+        )
+
+    def _cost(self, num_in: int, num_out: int) -> float | None:
+        settings = self._settings
+        if not settings.input_price and not settings.output_price:
+            return None
+        return (num_in * settings.input_price + num_out * settings.output_price) / 1e6

@@ -1,0 +1,63 @@
+"""The tiny world's grammar as a teacher and as a judge of truth (an oracle, labelled as one).
+
+It knows what a text has revealed, so it never invents, and asking it costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from gloss_training import teacher
+from gloss_training.claims import is_right, parse
+from gloss_training.passage import Passage
+from gloss_training.seeds import generator_for
+from gloss_training.teachers.teacher import KEPT, Answer, Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldTeacher:
+    """See `Teacher`.
+
+    Attributes:
+        seed: of the choice of wordings.
+        num_ending_words: last words that an explanation quotes, at most.
+    """
+
+    seed: int
+    num_ending_words: int
+    name: str = "world grammar"
+
+    async def estimate(self, passages: Iterable[Passage]) -> Estimate:
+        """See `Teacher`."""
+        return Estimate(teacher=self.name, num_questions=sum(1 for _ in passages))
+
+    async def explain(
+        self, passages: Iterable[Passage], on_answer: Callable[[Answer], None]
+    ) -> list[Answer]:
+        """See `Teacher`: every fact revealed up to the position, and the last words."""
+        answers = []
+        for passage in passages:
+            generator = generator_for(self.seed, f"teacher-{passage.doc_id}-{passage.position}")
+            ending = teacher.ending_of(passage.text.split(" "), self.num_ending_words)
+            text = teacher.write(passage.facts or {}, ending, generator)
+            answers.append(Answer(text=text, outcome=KEPT))
+            on_answer(answers[-1])
+        return answers
+
+    async def judge(self, pairs: Sequence[tuple[Passage, str]]) -> list[float]:
+        """See `Teacher`: the share of an explanation's statements that are true.
+
+        A sentence in no known wording is one that is not; nothing stated scores 0.
+        """
+        scores = []
+        for passage, explanation in pairs:
+            reading = parse(explanation)
+            words = passage.text.split(" ")
+            right = sum(is_right(claim, passage.facts or {}, words) for claim in reading.claims)
+            stated = len(reading.claims) + reading.num_unparsed
+            scores.append(right / stated if stated else 0.0)
+        return scores
+
+    async def close(self) -> None:
+        """See `Teacher`."""

@@ -1,0 +1,29 @@
+"""The tiny world as a source of documents: stories with the facts they reveal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gloss_training.documents.document import Document
+from gloss_training.seeds import generator_for
+from gloss_training.teacher import UNKNOWN_WORD
+from gloss_training.world import Story, make_story
+from gloss_training.world_settings import WorldSettings
+
+
+def damaged_story(world: WorldSettings, generator: np.random.Generator) -> Story:
+    """A story with some words replaced by the unknown word, as callers' texts will have them."""
+    story = make_story(generator, world.max_words)
+    hit = np.flatnonzero(generator.random(len(story.words)) < world.unknown_word_rate)
+    return story.without((int(index) for index in hit), UNKNOWN_WORD)
+
+
+def world_documents(world: WorldSettings, num_documents: int, seed: int) -> Iterator[Document]:
+    """Stories, one word a token; a larger number of them only adds some."""
+    for index in range(num_documents):
+        story = damaged_story(world, generator_for(seed, f"story-{index}"))
+        yield Document(
+            doc_id=f"story-{index:06d}", text=" ".join(story.words), facts_at=story.revealed
+        )
