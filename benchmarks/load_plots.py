@@ -45,13 +45,15 @@ def plot_goodput(rows: list[dict[str, Any]], capacity: float, path: Path) -> Non
     """Rate against goodput, and against what becomes of the calls."""
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(8, 8), sharex=True)
     _line(upper, rows, "goodput", "goodput", _COLOURS["p50"])
+    offered = [row["offered"] for row in rows]
+    low, high = ([row[name] for row in rows] for name in ("goodput_low", "goodput_high"))
+    upper.fill_between(offered, low, high, color=_COLOURS["p50"], alpha=0.2, label="all rounds")
     _line(upper, rows, "offered_explanations", "offered", "grey")
     peak = max(row["goodput"] for row in rows)
     upper.axhline(0.9 * peak, color="grey", linestyle="--", label="90% of the peak")
     upper.axhline(capacity, color="black", linestyle=":", label="closed loop, all slots full")
     upper.set_ylim(0, 1.6 * max(peak, capacity))
     upper.set_ylabel("explanations/s")
-    offered = [row["offered"] for row in rows]
     shares = {name: [row[name] for row in rows] for name in ("good", "late", "refused", "expired")}
     lower.stackplot(
         offered,

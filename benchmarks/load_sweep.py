@@ -2,7 +2,9 @@
 
 First the capacity: a closed loop that keeps all slots full. Then an open loop at each fraction of
 it, Poisson arrivals, every latency from the moment a call was due. A call's deadline is the
-objective of its end to end time, so that the server knows what an answer is worth.
+objective of its end to end time, so that the server knows what an answer is worth. All of that in
+several rounds, of which each figure is the median (`load_rounds.py`): the machine's own moods stand
+in `goodput_low` and `goodput_high`.
 
 `goodput` is explanations a second of calls that ended well within that. `call`, `first`, `gap` and
 `refusal` are ms at a caller: end to end, to the first text, between messages with text, until a
@@ -11,7 +13,7 @@ are shares of the calls and add up to 1. `wasted` is the share of the generated 
 calls that were not good. `generator`, `front` and `engine` are shares of a core; a point is not
 `valid` when the generator was late itself.
 
-    python benchmarks/load_sweep.py [--fractions F ..] [--capacity CALLS_PER_SECOND]
+    python benchmarks/load_sweep.py [--fractions F ..] [--capacity CALLS_PER_SECOND] [--rounds N]
         [--seconds S] [--warm-seconds S] [--mix RPC=W,..] [--items N] [--max-new-tokens N]
         [--end-to-end S] [--first-token S] [--refusal S] [--address HOST:PORT
         [--metrics-address HOST:PORT]] [--fake STEP_MS NUM_TOKENS] [--output FILE.json] [--smoke]
@@ -28,8 +30,9 @@ import shlex
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import grpc
@@ -37,6 +40,7 @@ from common import RESULTS, machine, table, write_result
 from load_plots import plot_goodput, plot_latencies
 from load_point import Objectives, point_row, verdict
 from load_records import MOST_GENERATOR_SHARE, MOST_LAG_SECONDS
+from load_rounds import median_row, round_order
 from load_run import LoadPlan, LoadRun, Server, run_load
 from server_metrics import histogram_quantile
 from server_process import ServerProcess
@@ -44,9 +48,19 @@ from server_process import ServerProcess
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_api.v1 import gloss_pb2_grpc
 
-FRACTIONS = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0)
+FRACTIONS = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0, 3.0)
 COLUMNS = (
-    *("fraction", "offered", "goodput", "call_p50", "call_p95", "call_p99", "first_p50"),
+    *(
+        "fraction",
+        "offered",
+        "goodput",
+        "goodput_low",
+        "goodput_high",
+        "call_p50",
+        "call_p95",
+        "call_p99",
+        "first_p50",
+    ),
     *("first_p95", "gap_p95", "queue_p99", "good", "late", "refused", "expired", "refusal_p50"),
     *("refusal_p99", "wasted", "lag_p99", "generator", "front", "engine", "valid"),
 )
@@ -113,38 +127,58 @@ def _of_the_server(run: LoadRun, row: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def sweep(
-    server: Server,
-    plan: LoadPlan,
-    items: int,
-    fractions: tuple[float, ...],
-    objectives: Objectives,
-    capacity: float | None,
-) -> tuple[float, list[dict[str, Any]]]:
-    """Capacity in explanations a second, and a row a fraction.
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What a sweep found.
 
-    Args:
-        capacity: calls a second; None: it is measured.
+    Attributes:
+        capacities: explanations a second with all slots full, of each round that measured it.
+        rounds: a row a rate and round, as they were measured.
     """
-    capacity = capacity or measure_capacity(server, plan, items)
-    tell(f"capacity: {capacity:.1f} calls/s of {items}")
-    rows = []
-    for fraction in sorted(fractions):
-        row = measure_point(server, plan, fraction * capacity, objectives)
-        row = {"fraction": fraction, "offered_explanations": items * row["offered"], **row}
-        rows.append(row)
-        tell(
-            f"{fraction:g}: offered {row['offered']:.1f} calls/s, goodput {row['goodput']:.1f}/s, "
-            f"refused {row['refused']:.0%}, expired {row['expired']:.0%}"
-        )
-    return items * capacity, rows
+
+    capacities: list[float]
+    rounds: list[dict[str, Any]]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """A row a rate, by rising rate."""
+        by_fraction: dict[float, list[dict[str, Any]]] = {}
+        for row in self.rounds:
+            by_fraction.setdefault(row["fraction"], []).append(row)
+        return [median_row(rows) for _, rows in sorted(by_fraction.items())]
+
+
+def sweep(
+    server: Server, plan: LoadPlan, objectives: Objectives, arguments: argparse.Namespace
+) -> Sweep:
+    """Measure every rate in every round. The first round's capacity sets the rates."""
+    items, rate = arguments.items, arguments.capacity
+    capacities, rounds = [], []
+    for number in range(arguments.rounds):
+        if arguments.capacity is None:
+            capacity = measure_capacity(server, plan, items)
+            rate = rate or capacity
+            capacities.append(items * capacity)
+            tell(f"round {number + 1} of {arguments.rounds}: {capacity:.1f} calls/s of {items}")
+        for fraction in round_order(arguments.fractions, number, arguments.seed):
+            row = measure_point(server, plan, fraction * rate, objectives)
+            offered = items * row["offered"]
+            row = {"round": number, "fraction": fraction, "offered_explanations": offered, **row}
+            rounds.append(row)
+            tell(
+                f"{fraction:g}: offered {row['offered']:.1f} calls/s, goodput "
+                f"{row['goodput']:.1f}/s, refused {row['refused']:.0%}, "
+                f"expired {row['expired']:.0%}"
+            )
+    return Sweep(capacities=capacities or [items * rate], rounds=rounds)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fractions", type=float, nargs="+", default=FRACTIONS)
     parser.add_argument("--capacity", type=float, help="calls a second; default: measured")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of a point's window")
+    parser.add_argument("--rounds", type=int, default=3, help="of all rates")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of a point's window")
     parser.add_argument("--warm-seconds", type=float, default=5.0, help="before it")
     parser.add_argument("--mix", default="Verbalize=3,StreamVerbalize=1")
     parser.add_argument("--items", type=int, default=4, help="activations of a call")
@@ -181,7 +215,7 @@ def main() -> None:
     started = time.perf_counter()
     if arguments.smoke:
         arguments.fractions, arguments.seconds, arguments.warm_seconds = (1.0,), 2.0, 1.0
-        arguments.capacity = 8.0
+        arguments.capacity, arguments.rounds = 8.0, 2
     objectives = Objectives(
         end_to_end=arguments.end_to_end,
         first_token=arguments.first_token,
@@ -202,30 +236,34 @@ def main() -> None:
     ran_on = machine()
     with ExitStack() as held:
         server = _serve(arguments, held)
-        capacity, rows = sweep(
-            server,
-            plan,
-            arguments.items,
-            tuple(arguments.fractions),
-            objectives,
-            arguments.capacity,
-        )
-    found = {"capacity": capacity, **verdict(rows, objectives)}
+        found = sweep(server, plan, objectives, arguments)
+    rows, capacity = found.rows, median(found.capacities)
+    result = {"capacity": capacity, **verdict(rows, objectives)}
     output = arguments.output
-    settings = {**asdict(plan), "items": arguments.items, "objectives": asdict(objectives)}
+    settings = {
+        **asdict(plan),
+        "rounds": arguments.rounds,
+        "items": arguments.items,
+        "objectives": asdict(objectives),
+    }
     write_result(
         output.stem,
         f"python benchmarks/load_sweep.py {shlex.join(sys.argv[1:])}".strip(),
         rows,
         output,
         ran_on,
-        {"settings": settings, "verdict": found},
+        {
+            "settings": settings,
+            "capacities": found.capacities,
+            "verdict": result,
+            "rounds": found.rounds,
+        },
     )
     plot_latencies(rows, asdict(objectives), output.with_name(f"{output.stem}_latency.png"))
     plot_goodput(rows, capacity, output.with_name(f"{output.stem}_goodput.png"))
     tell(f"{output}, {time.perf_counter() - started:.0f} s\n{ran_on}")
     print(table(rows, COLUMNS))
-    for name, value in found.items():
+    for name, value in result.items():
         print(f"{name}: {'-' if value is None else f'{value:.3g}'}")
 
 

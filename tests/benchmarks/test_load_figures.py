@@ -11,6 +11,7 @@ import pytest
 from load_arrivals import Mix, poisson_arrivals
 from load_point import Objectives, point_row, verdict
 from load_records import CallRecord, parse_records
+from load_rounds import median_row, round_order
 from server_metrics import histogram_quantile, parse_page
 from soak_samples import Samples, floors, theil_sen
 
@@ -200,3 +201,26 @@ def test_memory_of_an_engine_that_was_killed_does_not_count() -> None:
         )
         assert samples.slope("engine_mib", 0.0) == slope
         assert samples.slope("front_mib", 30.0) == pytest.approx(1.0)
+
+
+def test_every_round_visits_every_rate_in_an_order_of_its_own() -> None:
+    fractions = (2.0, 0.5, 1.0, 0.3, 3.0)
+    orders = [round_order(fractions, number, seed=1) for number in range(3)]
+    assert orders[0] == sorted(fractions)
+    assert all(sorted(order) == orders[0] for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+    assert orders[1] == round_order(fractions, 1, seed=1) != round_order(fractions, 1, seed=2)
+
+
+def test_a_rate_is_the_median_of_its_rounds() -> None:
+    rows = [
+        {"calls": 10, "goodput": 5.0, "refusal_p99": None, "reasons": {"A": 1}, "valid": True},
+        {"calls": 12, "goodput": 9.0, "refusal_p99": 4.0, "reasons": {"A": 2}, "valid": True},
+        {"calls": 11, "goodput": 6.0, "refusal_p99": 2.0, "reasons": {"B": 1}, "valid": False},
+    ]
+    merged = median_row(rows)
+    assert (merged["goodput"], merged["goodput_low"], merged["goodput_high"]) == (6.0, 5.0, 9.0)
+    assert merged["refusal_p99"] == 3.0 and merged["calls"] == 33
+    assert merged["reasons"] == {"A": 3, "B": 1} and not merged["valid"]
+    assert median_row(rows[:2])["valid"]
+    assert median_row([row | {"refusal_p99": None} for row in rows])["refusal_p99"] is None

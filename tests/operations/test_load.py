@@ -30,7 +30,9 @@ def _run(name: str, output: Path) -> tuple[str, dict[str, Any]]:
 def test_a_sweep_gives_a_row_a_rate_and_plots(tmp_path: Path) -> None:
     printed, result = _run("load_sweep.py", tmp_path / "load.json")
     (row,) = result["rows"]
-    assert row["calls"] > 2 and row["offered"] == pytest.approx(row["calls"] / 2.0)
+    assert len(result["rounds"]) == result["settings"]["rounds"] == 2
+    assert row["calls"] == sum(one["calls"] for one in result["rounds"]) > 4
+    assert row["offered"] == pytest.approx(row["calls"] / 4.0)
     assert row["good"] + row["late"] + row["refused"] + row["expired"] + row[
         "failed"
     ] == pytest.approx(1)
