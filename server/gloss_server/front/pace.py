@@ -8,14 +8,16 @@ explanation has tokens:
     seconds    = (waves * mean tokens + own tokens) * seconds of a step of so many rows
     own tokens = mean + deviation * sqrt(2 ln(explanations + 1)), at most max_new_tokens
 
-the latter being how the largest of so many draws grows. Seconds of a step are a line over its
-rows, stretched by how slow the last steps were for theirs: so sizes that have not come for a while
-are known as well, and one that came in a bad moment keeps nobody away. What is left out (scoring,
-calls that come later and slow the steps down) shows in calls that end: `margin` follows the 0.98
-quantile of what they took over what was estimated, by steps up for each that took longer and small
-ones down for each that did not (Robbins and Monro, 1951, on the logarithm). Calls count that were
-nearly refused or had no end in time; what had plenty of time says nothing of where to draw the
-line.
+the latter being how the largest of so many draws grows. Until the first explanation has ended, all
+are taken to be as long as they may be: else an engine that is slow when it is full, and meets its
+first calls all at once, would finish none in time and never learn how long they are. Seconds of a
+step are a line over its rows, stretched by how slow the last steps were for theirs: so sizes that
+have not come for a while are known as well, and one that came in a bad moment keeps nobody away.
+What is left out (scoring, calls that come later and slow the steps down) shows in calls that end:
+`margin` follows the 0.98 quantile of what they took over what was estimated, by steps up for each
+that took longer and small ones down for each that did not (Robbins and Monro, 1951, on the
+logarithm). Calls count that were nearly refused or had no end in time; what had plenty of time says
+nothing of where to draw the line.
 
 An estimate that refuses everything would never learn that it is wrong. So the margin falls back to
 1 with time, and an engine that has stood still for a second is tried again by a call, whatever the
@@ -145,18 +147,19 @@ class Pace:
     def expected_seconds(
         self, num_ahead: float, num_explanations: int, max_new_tokens: int
     ) -> float | None:
-        """How long a call would take, without the margin; None: not measured yet.
+        """How long a call would take, without the margin; None: no step was measured yet.
 
         Args:
             num_ahead: explanations before it; num_explanations: its own.
         """
-        if not self._steps or self._mean_tokens is None:
+        if not self._steps:
             return None
+        mean_tokens = max_new_tokens if self._mean_tokens is None else self._mean_tokens
         there = num_ahead + num_explanations
         spread = math.sqrt(2 * math.log(num_explanations + 1) * self._token_variance)
-        own_tokens = min(self._mean_tokens + spread, max_new_tokens)
+        own_tokens = min(mean_tokens + spread, max_new_tokens)
         waves = max(there / self.num_slots - 1, 0.0)
-        return (waves * self._mean_tokens + own_tokens) * self._step_seconds(there)
+        return (waves * mean_tokens + own_tokens) * self._step_seconds(there)
 
     def drain_seconds(self, num_explanations: float) -> float | None:
         """How long full slots take for so many, a wave at least; None: not measured yet."""

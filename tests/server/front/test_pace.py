@@ -121,6 +121,16 @@ def test_an_engine_that_stood_still_is_tried_by_one_call() -> None:
     assert not pace.is_untested(1, 11.5)
 
 
+def test_what_has_never_ended_is_as_long_as_it_may_be() -> None:
+    pace = _pace()
+    assert pace.expected_seconds(0, 1, 100) is None
+    pace.step(64, STEP, 0.0)
+    assert pace.expected_seconds(0, 1, 100) == pytest.approx(100 * STEP)
+    assert pace.expected_seconds(127, 1, 100) == pytest.approx(2 * 100 * STEP)
+    pace.explanation(50)
+    assert pace.expected_seconds(127, 1, 100) == pytest.approx(2 * 50 * STEP)
+
+
 def test_another_engine_is_not_known() -> None:
     pace = _pace()
     pace.step(64, STEP, 0.0)
@@ -139,14 +149,17 @@ class _Job:
     num_tokens: int
 
 
-def _overload(times_capacity: float, seconds: float = 30.0) -> tuple[float, float]:
+def _overload(
+    times_capacity: float, each: float = 0.0001, seconds: float = 30.0
+) -> tuple[float, float]:
     """Tokens of good calls over those an engine of full slots gives, and the share of calls that
-    expire of those that end, of an engine whose steps take 4 ms and 0.1 ms a row, with a deadline
-    of 2 s; the first third is not looked at."""
+    expire of those that end, of an engine whose steps take 4 ms and `each` second a row, with a
+    deadline of 2 s; the first third is not looked at."""
     rng, pace, slots = random.Random(1), _pace(256), 256
     jobs: list[_Job] = []
     now = good = expired = ended = total = 0.0
-    capacity = slots / (0.0296 * 50)
+    full = 0.004 + each * slots
+    capacity = slots / (full * 50)
     due = 0.0
     while now < seconds:
         while due <= now:
@@ -158,7 +171,7 @@ def _overload(times_capacity: float, seconds: float = 30.0) -> tuple[float, floa
                 num = rng.randint(35, 65)
                 jobs.append(_Job(promise, now, now + 2.0, num, num))
         running = jobs[:slots]
-        took = 0.004 + 0.0001 * len(running)
+        took = 0.004 + each * len(running)
         now += took
         pace.step(len(running), took, now)
         for job in running:
@@ -175,7 +188,7 @@ def _overload(times_capacity: float, seconds: float = 30.0) -> tuple[float, floa
                 good += job.num_tokens * is_counted
             else:
                 expired += is_counted
-        total += slots / 0.0296 * took * (now > seconds / 3)
+        total += slots / full * took * (now > seconds / 3)
     return good / total, expired / ended
 
 
@@ -185,4 +198,12 @@ def test_past_the_knee_the_engine_is_busy_with_calls_that_end_in_time(
 ) -> None:
     goodput, expired = _overload(times_capacity)
     assert goodput > 0.9
+    assert expired < 0.05
+
+
+def test_an_engine_too_slow_for_full_slots_is_not_filled_before_it_is_known() -> None:
+    """No explanation among 256 of 1 ms a row would end in 2 s, and only ends tell how long they
+    are."""
+    goodput, expired = _overload(8.0, each=0.001)
+    assert goodput > 0.75
     assert expired < 0.05
