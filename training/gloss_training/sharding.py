@@ -1,0 +1,192 @@
+"""Training on several ranks: who they are, and models whose weights are spread over them.
+
+Under `torchrun` each rank takes its share of a step's activations, samples and trains on them;
+weights, gradients and optimizer state are sharded (FSDP2, `fully_shard`). Sums go over all ranks,
+so a step is the same as one process makes it, up to the order of additions. One process is one
+rank of one, and nothing here costs it anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import (
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor
+
+from gloss_training.decoder import FORWARD_METHODS, Decoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardingSettings:
+    """How weights are spread over ranks; without torchrun nothing is.
+
+    Attributes:
+        reshards_after_forward: free a block's gathered weights after its forward pass and gather
+            them again for the backward pass: less memory, more traffic.
+        timeout_s: how long a rank waits for the others before the run ends.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    reshards_after_forward: bool = True
+    timeout_s: float = 1800.0
+
+    def __post_init__(self) -> None:
+        if not self.timeout_s > 0:
+            raise ValueError(f"sharding.timeout_s: got {self.timeout_s}, expected more than 0")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor gathered, on every rank (all must ask); any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """The processes of one run, as one of them sees them.
+
+    Attributes:
+        index: this process, from 0.
+        count: how many there are.
+        device: what this process computes on.
+    """
+
+    index: int = 0
+    count: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what is written once."""
+        return self.index == 0
+
+    def share(self, total: int, what: str = "rl.prompts_per_step") -> slice:
+        """This rank's part of `total` things, all parts equally large and in order.
+
+        Raises:
+            ValueError: they cannot be shared out equally, so ranks would wait for each other.
+        """
+        if total % self.count:
+            raise ValueError(
+                f"{what}: got {total} over {self.count} processes, expected a multiple of "
+                f"{self.count}"
+            )
+        size = total // self.count
+        return slice(self.index * size, (self.index + 1) * size)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over all ranks, without a gradient."""
+        total = value.detach().to(self.device).clone()
+        if self.count > 1:
+            dist.all_reduce(total)
+        return total
+
+    def gather(self, value: Tensor) -> Tensor:
+        """[n, ...] of each rank, all of one shape -> [count * n, ...] in the ranks' order."""
+        own = value.detach().to(self.device).contiguous()
+        if self.count == 1:
+            return own
+        parts = [torch.empty_like(own) for _ in range(self.count)]
+        dist.all_gather(parts, own)
+        return torch.cat(parts)
+
+    def largest(self, value: int) -> int:
+        """The largest of all ranks' values: how often all must call what gathers weights."""
+        found = torch.tensor(value, device=self.device)
+        if self.count > 1:
+            dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
+
+    def agree(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        box = [value]
+        if self.count > 1:
+            dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+
+ALONE = Ranks()
+"""One process without torchrun, on the CPU."""
+
+
+@contextmanager
+def joined(settings: ShardingSettings, device: torch.device) -> Iterator[Ranks]:
+    """The ranks that `torchrun` started, connected for as long as the context lasts.
+
+    Args:
+        settings: how long to wait for each other.
+        device: the configured one; each rank takes the accelerator of its number on its machine.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Ranks(device=device)
+        return
+    index = int(os.environ["RANK"])
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(
+        backend, rank=index, world_size=count, timeout=timedelta(seconds=settings.timeout_s)
+    )
+    try:
+        yield Ranks(index=index, count=count, device=device)
+    finally:
+        dist.destroy_process_group()
+
+
+def shard_decoder(
+    decoder: Decoder, ranks: Ranks, settings: ShardingSettings, dtype: torch.dtype
+) -> None:
+    """Spreads a decoder's weights over the ranks, a block a unit. Before its optimizer is made.
+
+    Gradients are summed over ranks in float32, not averaged: losses are divided by what all
+    ranks have together. The weights that are trained stay in their own type (float32) and are
+    gathered in `dtype`.
+    """
+    if ranks.count == 1:
+        return
+    mesh = init_device_mesh(ranks.device.type, (ranks.count,))
+    policy = MixedPrecisionPolicy(
+        param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    for block in decoder.blocks:
+        fully_shard(
+            block,
+            mesh=mesh,
+            mp_policy=policy,
+            reshard_after_forward=settings.reshards_after_forward,
+        )
+        register_fsdp_forward_method(block, "joint")
+        _sum_gradients(block)
+    fully_shard(decoder, mesh=mesh, mp_policy=policy)
+    for name in FORWARD_METHODS:
+        register_fsdp_forward_method(decoder, name)
+    _sum_gradients(decoder)
+
+
+def shard_head(head: torch.nn.Linear, ranks: Ranks) -> None:
+    """Spreads an AR's value head, which computes in float32."""
+    if ranks.count == 1:
+        return
+    fully_shard(head, mesh=init_device_mesh(ranks.device.type, (ranks.count,)))
+    _sum_gradients(head)
+
+
+def _sum_gradients(module: Any) -> None:
+    module.set_gradient_divide_factor(1.0)
+    # gloo has no pre-multiplied sum.
+    module.set_force_sum_reduction_for_comms(True)
