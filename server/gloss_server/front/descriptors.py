@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import resource
+import sys
+from pathlib import Path
 
 OWN = 256
 """Besides connections: files, pipes, the engine's socket, scrapes of the metrics."""
+KERNEL_BOUND = Path("/proc/sys/fs/nr_open")
+"""Holds the most that Linux gives a process, whatever its limits say; elsewhere it is not there."""
 
 
 def raise_limit(num_needed: int) -> int:
-    """Raise the soft limit to what is needed, as far as the hard one allows.
+    """Raise the soft limit to what is needed, as far as the hard one and the kernel allow.
 
     Returns:
-        The soft limit that holds now.
+        How many there may be now.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return num_needed
-    if soft >= num_needed:
-        return soft
-    wanted = num_needed if hard == resource.RLIM_INFINITY else min(num_needed, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = map(_count, limits)
+    most = min(hard, int(KERNEL_BOUND.read_text()) if KERNEL_BOUND.exists() else sys.maxsize)
+    wanted = min(num_needed, most)
+    if soft >= wanted:
+        return min(soft, most)
+    # Beside a hard limit over its bound Linux sets none at all, however low.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, limits[1] if hard == most else most))
     return wanted
+
+
+def _count(limit: int) -> int:
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import math
 import os
 import shlex
 import signal
-import socket
 import time
 from collections.abc import Sequence
 
@@ -34,6 +31,7 @@ from gloss_server.front.dispatcher import Dispatcher
 from gloss_server.front.engine_order import engine_order, supervisor_policy
 from gloss_server.front.handlers import Handlers
 from gloss_server.front.metrics_server import MetricsServer
+from gloss_server.front.ports import check_free, grpc_options
 from gloss_server.front.safe_parsing import SafeParsing
 from gloss_server.front.security import Security
 from gloss_server.front.service import GlossService
@@ -51,6 +49,8 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _LIVENESS = "liveness"
 """What health knows the front by: serving as long as it answers, whatever the engine does."""
+_ADMIN_CONNECTIONS = 64
+"""On the admin port: probes are few, and whoever else reaches it takes no callers' descriptors."""
 _POLL_SECONDS = 0.02
 _CLOSE_SECONDS = 0.2
 _STDOUT = 1
@@ -177,7 +177,7 @@ class Server:
         """Open the service's port, and the admin port if there is one."""
         clients = self._security.clients
         guards = () if clients is None else (Authentication(clients, self._handlers),)
-        server = self._make_server(guards)
+        server = self._make_server(self._settings.max_connections, guards)
         streams = StreamWriter(self._settings.max_unread_bytes)
         service = GlossService(self._settings, self._dispatcher, self._telemetry, streams)
         texts = TextService(self._settings, self._dispatcher, streams)
@@ -191,14 +191,15 @@ class Server:
         await self._open(server, "address", address, self._security.credentials)
         if self._settings.admin_address is not None:
             # In the clear and for everybody: nothing but health is there.
-            admin = self._make_server()
+            admin = self._make_server(_ADMIN_CONNECTIONS)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, admin)
             await self._open(admin, "admin", Address.parse(self._settings.admin_address))
 
-    def _make_server(self, guards: Sequence[grpc.aio.ServerInterceptor] = ()) -> grpc.aio.Server:
-        return grpc.aio.server(
-            interceptors=(*guards, SafeParsing()), options=_options(self._settings)
-        )
+    def _make_server(
+        self, max_connections: int, guards: Sequence[grpc.aio.ServerInterceptor] = ()
+    ) -> grpc.aio.Server:
+        options = grpc_options(self._settings, max_connections)
+        return grpc.aio.server(interceptors=(*guards, SafeParsing()), options=options)
 
     async def _open(
         self,
@@ -209,7 +210,7 @@ class Server:
     ) -> None:
         flag = "--address" if name == "address" else "--admin-address"
         try:
-            _check_free(address)
+            check_free(address)
             if credentials is None:
                 port = server.add_insecure_port(str(address))
             else:
@@ -227,6 +228,8 @@ class Server:
     def _raise_descriptor_limit(self) -> None:
         """Have a file descriptor for each connection that may be open."""
         num_needed = self._settings.max_connections + descriptors.OWN
+        if self._settings.admin_address is not None:
+            num_needed += _ADMIN_CONNECTIONS
         limit = descriptors.raise_limit(num_needed)
         if limit < num_needed:
             self._log.lifecycle(
@@ -295,53 +298,3 @@ class Server:
     async def _set_health(self, status: int) -> None:
         for name in ("", SERVICE):
             await self._health.set(name, status)
-
-
-def _check_free(address: Address) -> None:
-    """See whether an address can be listened at; gRPC says neither why not nor, of a Unix socket,
-    that another server lives there: it would take its place.
-
-    Raises:
-        OSError: it cannot.
-    """
-    if address.path is not None:
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(address.path)
-            except (ConnectionRefusedError, FileNotFoundError):
-                # Nobody, or what a killed server left behind.
-                directory = os.path.dirname(address.path) or "."
-                os.stat(directory)
-                return
-        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-    found = socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    family, kind, protocol, _, place = found[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(place)
-
-
-def _options(settings: ServeSettings) -> list[tuple[str, int]]:
-    """gRPC's own settings of a server."""
-    options = [
-        ("grpc.max_receive_message_length", settings.max_request_bytes),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.max_allowed_incoming_connections", settings.max_connections),
-        # Between the two gRPC refuses at random, the likelier the larger.
-        ("grpc.max_metadata_size", settings.max_metadata_bytes),
-        ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
-        # Two servers that share a port would split its connections at random.
-        ("grpc.so_reuseport", 0),
-        # Clients may ping every 10 s, also between calls, and are not thrown out for it. With
-        # `min_recv_ping_...`, the name found elsewhere, the setting is ignored.
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-    ]
-    if settings.max_connection_age_seconds is not None:
-        age_ms = math.ceil(1000 * settings.max_connection_age_seconds)
-        options.append(("grpc.max_connection_age_ms", age_ms))
-    return options
