@@ -12,10 +12,12 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gloss_server.address import Address
+from gloss_server.terminal import visible
 
 MIB = 2**20
 EMBEDDED_MODEL = "embedded"
 ENV_PREFIX = "GLOSS_"
+MAX_NAME_CHARACTERS = 128
 MOST_TEXT_TOKENS = 2**17
 """All of them go into the first message of an Explain, which stays under 1 MiB."""
 _TEXT_TOKENS = 4096
@@ -32,6 +34,12 @@ def _tcp_or_unix(text: str) -> str:
 
 def _tcp_or_off(text: str) -> str:
     return _tcp(text) if text else ""
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("characters that print")
+    return text
 
 
 def _collector(url: str) -> str:
@@ -52,7 +60,7 @@ SecondsOrNone = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 def _model_name(before: dict[str, Any]) -> str:
     av = before.get("av")
-    return EMBEDDED_MODEL if av is None else av.resolve().name
+    return EMBEDDED_MODEL if av is None else visible(av.resolve().name)[:MAX_NAME_CHARACTERS]
 
 
 def _max_queued_tokens(before: dict[str, Any]) -> int:
@@ -82,7 +90,8 @@ class ServeSettings(BaseSettings):
         tokens_in_clear: take tokens although the connection is not encrypted and not of this
             machine: a proxy in front ends TLS.
         device, dtype, quantization, injection_mode, fve_baseline: as in the engine's EngineConfig.
-        model_name: what requests may call the model. Default: the name of av's directory.
+        model_name: what requests may call the model, in characters that print. Default: the name
+            of av's directory, with those that do not as escapes.
         memory_fraction: share of a CUDA device's memory that may be in use once pages are made,
             above 0 to 1; None: the engine's.
         max_step_tokens: most rows of a step, of decoding and of prefills; None: the engine's.
@@ -164,9 +173,9 @@ class ServeSettings(BaseSettings):
     quantization: Literal["none", "fp8"] = "none"
     injection_mode: Literal["replace", "add"] = "replace"
     fve_baseline: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    model_name: Annotated[str, Field(min_length=1, max_length=128)] = Field(
-        default_factory=_model_name
-    )
+    model_name: Annotated[
+        str, Field(min_length=1, max_length=MAX_NAME_CHARACTERS), AfterValidator(_printable)
+    ] = Field(default_factory=_model_name)
     memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     max_step_tokens: Count | None = None
     batch_invariant: bool = False

@@ -64,6 +64,9 @@ def test_defaults_that_follow_other_settings(tmp_path: Path) -> None:
     assert (long.max_text_characters, long.max_queued_text_tokens) == (1_600_000, 1_600_000)
     assert settings.max_text_characters == settings.max_queued_text_tokens == 16 * 4096
     assert read_settings({"av": tmp_path, "model_name": "m"}).model_name == "m"
+    odd = tmp_path / f"\x1b[2J\n\u202e\udcff{'y' * 200}"
+    name = read_settings({"av": odd}).model_name
+    assert name.startswith("\\x1b[2J\\n\\u202e\\udcffyyy") and len(name) == 128
 
 
 def test_what_is_empty_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +93,7 @@ def test_what_is_empty_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
         ("graphs", "on", "'auto' or 'off'"),
         ("max_step_tokens", 0, "greater than or equal to 1"),
         ("model_name", "", "at least 1 character"),
+        ("model_name", "a\u202e", "characters that print"),
         ("max_request_bytes", 2**31, "less than 2147483648"),
         ("address", "localhost", "HOST:PORT or [IPV6]:PORT or unix:PATH"),
         ("metrics_address", "unix:/tmp/x", "HOST:PORT or [IPV6]:PORT"),

@@ -45,12 +45,12 @@ from gloss_server.settings import ServeSettings
 from gloss_server.terminal import visible
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GlossService"].full_name
+ADMIN_CONNECTIONS = 64
+"""On the admin port: probes are few, and whoever else reaches it takes no callers' descriptors."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _LIVENESS = "liveness"
 """What health knows the front by: serving as long as it answers, whatever the engine does."""
-_ADMIN_CONNECTIONS = 64
-"""On the admin port: probes are few, and whoever else reaches it takes no callers' descriptors."""
 _POLL_SECONDS = 0.02
 _CLOSE_SECONDS = 0.2
 _STDOUT = 1
@@ -191,7 +191,7 @@ class Server:
         await self._open(server, "address", address, self._security.credentials)
         if self._settings.admin_address is not None:
             # In the clear and for everybody: nothing but health is there.
-            admin = self._make_server(_ADMIN_CONNECTIONS)
+            admin = self._make_server(ADMIN_CONNECTIONS)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, admin)
             await self._open(admin, "admin", Address.parse(self._settings.admin_address))
 
@@ -229,7 +229,7 @@ class Server:
         """Have a file descriptor for each connection that may be open."""
         num_needed = self._settings.max_connections + descriptors.OWN
         if self._settings.admin_address is not None:
-            num_needed += _ADMIN_CONNECTIONS
+            num_needed += ADMIN_CONNECTIONS
         limit = descriptors.raise_limit(num_needed)
         if limit < num_needed:
             self._log.lifecycle(
