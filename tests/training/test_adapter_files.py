@@ -12,6 +12,9 @@ from gloss_training.adapter_files import adapter_tensors, load_adapter, save_ada
 from gloss_training.lora import LINEAR_LAYERS, Adapters
 from support.small_pairs import made, random_ids
 
+# peft asks transformers for it under its old name.
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+
 TEXT_PATHS = {"qwen3": "model", "gemma3_wrapped": "model.language_model"}
 
 
