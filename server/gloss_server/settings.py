@@ -224,6 +224,14 @@ class ServeSettings(BaseSettings):
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
 
     @property
+    def given(self) -> dict[str, str | int | float | bool | None]:
+        """What was not left at its default."""
+        values = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+        return {
+            name: str(value) if isinstance(value, Path) else value for name, value in values.items()
+        }
+
+    @property
     def reflects(self) -> bool:
         """Whether gRPC reflection answers."""
         return self.tokens is None if self.reflection is None else self.reflection

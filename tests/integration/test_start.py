@@ -66,7 +66,15 @@ def test_ready_comes_after_the_warm_up(
         reply = server.stub.Verbalize(verbalize_request(story_rows[:3]), timeout=30)
         assert len(reply.explanations) == 3
         events = [line["event"] for line in server.lines() if line["event"] != "call"]
-        assert events == ["engine_loading", "engine_warming_up", "engine_loaded", "ready"]
+        assert events == [
+            "starting",
+            "engine_loading",
+            "engine_warming_up",
+            "engine_loaded",
+            "ready",
+        ]
+        (starting,) = server.events("starting")
+        assert starting["pid"] == server.process.pid and starting["memory_fraction"] == 0.5
         (warming,), (loaded,) = server.events("engine_warming_up"), server.events("engine_loaded")
         # Real sizes ran: a CPU without a list has nothing to do, which takes microseconds.
         assert loaded["warm_up_seconds"] > 0.001 and warming["load_seconds"] > 0

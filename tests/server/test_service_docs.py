@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 from gloss_engine.memory_plan import MEMORY_FRACTION
+from gloss_server.front.call_log import EVENTS, CallRecord
 from gloss_server.front.metrics import Metrics
 from gloss_server.settings import ServeSettings
 
@@ -36,6 +38,20 @@ def test_numbers_are_the_defaults() -> None:
     assert (settings.result_memory_seconds, settings.result_memory_bytes) == (60, 64 << 20)
     assert settings.max_request_bytes == 32 << 20
     assert (settings.memory_fraction, rows["memory_fraction"]) == (None, str(MEMORY_FRACTION))
+
+
+def test_every_field_and_event_of_the_log_is_there() -> None:
+    section = PAGE.read_text().split("**The log** is", 1)[1]
+    fields, events = [], {}
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        names = re.findall(r"`([a-z_]+)`", cells[0]) if line.startswith("| `") else []
+        if len(cells) == 2:
+            fields += names
+        elif len(cells) == 3:
+            events |= dict.fromkeys(names, cells[1])
+    assert fields == [field.name for field in dataclasses.fields(CallRecord)]
+    assert events == EVENTS
 
 
 def test_every_metric_is_there_as_the_registry_has_it() -> None:

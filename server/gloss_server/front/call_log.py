@@ -24,7 +24,8 @@ _MAX_CHARS = 256
 _MAX_FACT_CHARS = 16_384
 _MAX_EXPLANATIONS = 64
 _MAX_EXPLANATION_CHARS = 4096
-_EVENTS = {
+EVENTS = {
+    "starting": "info",
     "engine_loading": "info",
     "engine_warming_up": "info",
     "engine_loaded": "info",
@@ -33,8 +34,8 @@ _EVENTS = {
     "engine_failed": "error",
     "engine_refused": "error",
     "defect": "error",
-    "restarting": "warning",
     "spans_lost": "warning",
+    "unread_call": "info",
     "draining": "info",
     "tls_reloaded": "info",
     "tls_refused": "error",
@@ -138,8 +139,8 @@ class CallLog:
         write("call", **facts)
 
     def lifecycle(self, event: str, **facts: Fact) -> None:
-        """Log an event of the server's life, one of `_EVENTS`, with what belongs to it."""
-        write = getattr(self._log, _EVENTS[event])
+        """Log an event of the server's life, one of `EVENTS`, with what belongs to it."""
+        write = getattr(self._log, EVENTS[event])
         write(event, **{name: _fact(value) for name, value in facts.items()})
 
     @property

@@ -252,6 +252,10 @@ class Dispatcher:
             "engine_loaded",
             model=self.model.model,
             fingerprint=info.fingerprint,
+            device=info.device,
+            dtype=info.dtype,
+            num_slots=info.num_slots,
+            num_pages=info.num_pages,
             warm_up_seconds=loaded.warm_up_seconds,
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from gloss_server.front.call_log import CallLog
 from gloss_server.front.request_parser import RequestParser
 from gloss_server.front.room import Room
 from gloss_server.front.telemetry import Telemetry
+from gloss_server.front.unread import request_came
 
 if TYPE_CHECKING:
     # Not there without OpenTelemetry.
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["GlossService"]
+_NO_METHOD = f"no such method here; those of {_SERVICE.full_name} are " + ", ".join(
+    method.name for method in _SERVICE.methods
+)
 _SMALL_BYTES = 4096
 """A request up to this size is not counted: who asks how a full server does is told."""
 _BYTES_RETRY_SECONDS = 0.5
@@ -85,6 +89,10 @@ class Handlers:
             handlers[name] = make(behaviour)
         return grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers)
 
+    def unknown(self) -> grpc.GenericRpcHandler:
+        """The handler of all methods that no other handler knows: it refuses them."""
+        return _Unknown(self.refuse)
+
     async def refuse(self, method: str, context: Context, failure: CallError) -> None:
         """End a call that is not even read; log and metrics hear of it as of any other."""
         call = Call(method, context, b"", self._max_seconds)
@@ -97,6 +105,7 @@ class Handlers:
         max_seconds = self._max_seconds_of.get(name, self._max_seconds)
 
         async def behaviour(content: bytes, context: Context) -> bytes | None:
+            request_came()
             call = Call(name, context, content, max_seconds)
             if self._spans is not None:
                 metadata = context.invocation_metadata() or ()
@@ -162,6 +171,22 @@ class Handlers:
         elif failure is not None and code in ("RESOURCE_EXHAUSTED", "UNAVAILABLE"):
             telemetry.rejected(failure.reason, None if call.runs else seconds)
         self._log.call(call.end(code, reason, seconds))
+
+
+class _Unknown(grpc.GenericRpcHandler):
+    """Ends calls to methods that are not there; one that streams requests is not waited for."""
+
+    def __init__(self, refuse: Callable[[str, Context, CallError], Awaitable[None]]) -> None:
+        self._refuse = refuse
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """See grpc.GenericRpcHandler."""
+        path = handler_call_details.method
+
+        async def refuse(requests: AsyncIterator[bytes], context: Context) -> None:
+            await self._refuse(path, context, CallError("UNKNOWN_METHOD", _NO_METHOD))
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 async def _answer(

@@ -140,6 +140,11 @@ class Metrics:
             "reason",
             labels.CALL_REASONS,
         )
+        self.unread = self._events(
+            "unread_calls_total",
+            "Calls that ended before their request had come: too large, or given up.",
+            *("method", labels.METHODS),
+        )
         self.rejected = self._events(
             "rejected_calls_total",
             "Calls refused for the server's sake, by reason.",

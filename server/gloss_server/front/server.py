@@ -21,6 +21,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gloss_api.v1 import gloss_pb2 as pb
+from gloss_server import __version__
 from gloss_server.address import Address
 from gloss_server.command_error import CommandError
 from gloss_server.front import descriptors
@@ -39,6 +40,7 @@ from gloss_server.front.spans import open_spans
 from gloss_server.front.stream_writer import StreamWriter
 from gloss_server.front.telemetry import Telemetry
 from gloss_server.front.text_service import TextService
+from gloss_server.front.unread import Unread
 from gloss_server.link.messages import Failed, Loaded, StepReport, WarmingUp
 from gloss_server.link.supervisor import WORKER, Supervisor
 from gloss_server.settings import ServeSettings
@@ -115,6 +117,8 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signals.set)
+        given = self._settings.given
+        self._log.lifecycle("starting", version=__version__, pid=os.getpid(), **given)
         metrics = None
         engine: asyncio.Task[None] | None = None
         try:
@@ -177,7 +181,8 @@ class Server:
         """Open the service's port, and the admin port if there is one."""
         clients = self._security.clients
         guards = () if clients is None else (Authentication(clients, self._handlers),)
-        server = self._make_server(self._settings.max_connections, guards)
+        unread = Unread(self._telemetry, self._log)
+        server = self._make_server(self._settings.max_connections, (*guards, unread))
         streams = StreamWriter(self._settings.max_unread_bytes)
         service = GlossService(self._settings, self._dispatcher, self._telemetry, streams)
         texts = TextService(self._settings, self._dispatcher, streams)
@@ -187,6 +192,8 @@ class Server:
         if self._settings.reflects:
             names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
+        # The first handler that knows a method takes it.
+        server.add_generic_rpc_handlers((self._handlers.unknown(),))
         address = Address.parse(self._settings.address, unix=True)
         await self._open(server, "address", address, self._security.credentials)
         if self._settings.admin_address is not None:

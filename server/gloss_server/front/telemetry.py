@@ -78,6 +78,10 @@ class Telemetry:
         if code != "OK":
             self.metrics.call_errors.count(reason or labels.OTHER)
 
+    def unread(self, method: str) -> None:
+        """A call ended before its request had come."""
+        self.metrics.unread.count(labels.method_name(method))
+
     def rejected(self, reason: str, after_seconds: float | None = None) -> None:
         """A call was refused for the server's sake, so long after its arrival; None: it had run."""
         self.metrics.rejected.count(reason)
