@@ -5,6 +5,7 @@ Flags, environment and file are brought together in `settings_sources.py`.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,10 +46,11 @@ def _printable(text: str) -> str:
 def _collector(url: str) -> str:
     # The path of a gRPC collector's URL means nothing, and what stands before @ would be logged.
     scheme, _, rest = url.partition("://")
-    if scheme not in ("http", "https"):
-        raise ValueError("http://HOST:PORT or https://HOST:PORT")
-    Address.parse(rest.removesuffix("/"))
-    return url
+    with suppress(ValueError):
+        Address.parse(rest.removesuffix("/"))
+        if scheme in ("http", "https"):
+            return url
+    raise ValueError("http://HOST:PORT or https://HOST:PORT")
 
 
 Count = Annotated[int, Field(ge=1)]

@@ -29,6 +29,8 @@ _MAX_SHOWN = 80
 _SERVICE_LINK = re.compile(
     r"GLOSS_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
 )
+# What stands before a URL's host may be a password, and a refusal ends up in logs.
+_CREDENTIALS = re.compile(r"://.*@", re.DOTALL)
 # How pydantic begins what we begin with "expected".
 _PHRASING = re.compile(r"^(Value error, |Input should be |String should have )")
 # A default that needs a setting which is wrong itself: that one is reported.
@@ -135,4 +137,5 @@ def _complaints(error: ValidationError, sources: list[_Source]) -> list[str]:
 
 def _shown(value: object) -> str:
     text = str(value) if isinstance(value, Path) else repr(value)
+    text = _CREDENTIALS.sub("://...@", text)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +20,9 @@ from support.server_process import ServerProcess
 from support.service_calls import verbalize_request
 from support.token_calls import ALICE, BOB, OURS, TOKENS, answer, bearer, write_tokens
 
+LOCUSTFILE = Path(__file__).parents[2] / "benchmarks" / "locustfile.py"
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+NO_HEALTH = "grpc.health.v1.Health/None"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 OK, EXHAUSTED, UNAUTHENTICATED = 0, 8, 16
 NO_MESSAGE = b"\xff\xff\xff"
@@ -78,7 +82,14 @@ def test_who_is_not_answered_learns_nothing(
     channel: grpc.Channel, metadata: list[tuple[str, str]], expected: tuple[str, str]
 ) -> None:
     """Fault 17: not what a method is, and not what is wrong with a request."""
-    for method in (f"{OURS}/GetModelInfo", f"{OURS}/Watch", f"{OURS}/None", "x/y", REFLECTION):
+    for method in (
+        f"{OURS}/GetModelInfo",
+        f"{OURS}/Watch",
+        f"{OURS}/None",
+        "x/y",
+        REFLECTION,
+        NO_HEALTH,
+    ):
         for content in (b"", NO_MESSAGE):
             assert answer(channel, method, metadata, content) == expected, method
 
@@ -90,8 +101,8 @@ def test_who_is_answered(channel: grpc.Channel) -> None:
     assert answer(channel, f"{OURS}/GetStats", bearer(BOB)) == ("OK", None)
     malformed = answer(channel, f"{OURS}/GetStats", bearer(BOB), NO_MESSAGE)
     assert malformed == ("INVALID_ARGUMENT", "MALFORMED_REQUEST")
-    assert answer(channel, f"{OURS}/None", bearer(ALICE))[0] == "UNIMPLEMENTED"
-    assert answer(channel, REFLECTION, bearer(ALICE))[0] == "UNIMPLEMENTED"
+    for method in (f"{OURS}/None", REFLECTION, NO_HEALTH):
+        assert answer(channel, method, bearer(ALICE)) == ("UNIMPLEMENTED", "UNKNOWN_METHOD")
 
 
 def test_health_is_for_everybody(secured: ServerProcess, channel: grpc.Channel) -> None:
@@ -220,6 +231,30 @@ def test_the_commands_through_tls_with_a_token(
         ended = gloss(*command, *address, *trusted)
         assert "UNAUTHENTICATED" in ended.error or "MISSING_TOKEN" in ended.error
         assert ended.error.endswith("Name the token's file with --token-file")
+
+
+def test_load_through_mutual_tls_with_a_token(certificates: Certificates, tmp_path: Path) -> None:
+    flags = {
+        "address": "localhost:0",
+        "tls-cert": certificates.server_cert,
+        "tls-key": certificates.server_key,
+        "tls-client-ca": certificates.ca,
+        "tokens": write_tokens(tmp_path / "tokens.toml"),
+    }
+    (tmp_path / "token").write_text(f"{ALICE}\n")
+    load = [
+        *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--users=1"),
+        *("--run-time=1s", "--stop-timeout=10", "--max-new-tokens=3"),
+        *(f"--ca-file={certificates.ca}", f"--cert-file={certificates.cert}"),
+        *(f"--key-file={certificates.key}", f"--token-file={tmp_path / 'token'}"),
+    ]
+    with ServerProcess(tmp_path / "log", flags) as server:
+        load.append(f"--host={server.wait_ready().address}")
+        done = subprocess.run(load, capture_output=True, text=True, timeout=60)
+        # Its status says whether any call failed.
+        assert done.returncode == 0, done.stdout + done.stderr
+        server.wait_for(lambda: "Verbalize" in methods_of(server, "alice"))
+        assert {line["code"] for line in server.events("call")} == {"OK"}
 
 
 def methods_of(server: ServerProcess, client: str) -> set[str]:

@@ -132,6 +132,36 @@ def test_all_mistakes_are_told_at_once_and_long_values_are_cut(
     assert "max-queued-tokens" not in message
 
 
+@pytest.mark.parametrize("credentials", ["user:s3cret@", "s3cret@", "u:s3/cret@x@", "@s3cret:x@"])
+@pytest.mark.parametrize("scheme", ["http", "https", "grpc"])
+def test_no_credentials_in_the_collectors_url(
+    monkeypatch: pytest.MonkeyPatch, toml: Path, scheme: str, credentials: str
+) -> None:
+    """Settings that were given are logged, and so are refusals, by whoever started the server."""
+    url = f"{scheme}://{credentials}host:4317"
+    toml.write_text(f"traces = '{url}'")
+    expected = "http://HOST:PORT or https://HOST:PORT"
+    messages = [refusal({"traces": url}), refusal({}, toml)]
+    monkeypatch.setenv("GLOSS_TRACES", url)
+    for message in [*messages, refusal({})]:
+        assert message.endswith(f": got '{scheme}://...@host:4317', expected {expected}")
+        assert "s3" not in message and "cret" not in message
+
+
+def test_given_settings_are_those_that_any_source_states(
+    monkeypatch: pytest.MonkeyPatch, toml: Path
+) -> None:
+    toml.write_text("tokens = 'tokens.toml'\nmax_items = 5")
+    monkeypatch.setenv("GLOSS_TRACES", "https://collector:4317/")
+    settings = read_settings({"metrics_address": ""}, toml)
+    assert settings.given == {
+        "max_items": 5,
+        "metrics_address": "",
+        "tokens": "tokens.toml",
+        "traces": "https://collector:4317/",
+    }
+
+
 def test_unknown_keys_are_refused_with_a_suggestion(
     monkeypatch: pytest.MonkeyPatch, toml: Path
 ) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
 
 HEADER, SCHEME = "authorization", "bearer "
-_OPEN = f"/{health.SERVICE_NAME}/"
+_OPEN = frozenset(f"/{health.SERVICE_NAME}/{method}" for method in ("Check", "Watch"))
 _HINT = "expected the metadata authorization: Bearer TOKEN"
 
 
@@ -47,7 +47,7 @@ class Authentication(grpc.aio.ServerInterceptor):
     ) -> Any:
         """See grpc.aio.ServerInterceptor."""
         path = handler_call_details.method
-        if path.startswith(_OPEN):
+        if path in _OPEN:
             return await continuation(handler_call_details)
         try:
             client = authenticate(self._clients(), handler_call_details.invocation_metadata)
