@@ -2,9 +2,8 @@
 
     s_j = q . k_j * scale,   out = sum_j exp(s_j) v_j / sum_j exp(s_j)   over seen positions j
 
-A softmax is summed over blocks of keys as (peak, total, acc): the largest score so far, the sum of
-exp(s - peak), and the same sum weighted by the values. Whoever holds the three can go on, so the
-work is cut up in one of two ways, by shape alone (`decode_cut`):
+Whoever holds a row's softmax as far as it has come, (peak, total, acc), can go on
+(`partial_softmax`), so the work is cut up in one of two ways, by shape alone (`decode_cut`):
 
 - Large batches. `_prefix_kernel`: a program packs the query heads of several sequences, 64 rows,
   against one head's prefix, which is so read once for all of them, and stores the three for every
@@ -34,6 +33,7 @@ from torch import Tensor
 
 from gloss_kernels.decode_cut import Cut, choose_cut
 from gloss_kernels.launch import next_power_of_2, num_multiprocessors, result_like
+from gloss_kernels.partial_softmax import absorb, partial_memory
 from gloss_kernels.reference.decode_plan import DecodePlan
 
 _LOG2_E = 1.4426950408889634
@@ -42,20 +42,6 @@ _UNBOUNDED = 1 << 30
 _TILE_ROWS = 64
 """Rows of a prefix program: the least that Hopper's matrix instructions take. Larger tiles would
 leave multiprocessors idle (256 sequences of Qwen2.5-7B make 116 programs of 64 rows)."""
-
-
-@triton.jit
-def _absorb(queries, keys, values, seen, peak, total, acc, log2_scale):
-    """Take a block of keys into (peak, total, acc); scores are kept in base 2."""
-    scores = tl.dot(queries, tl.trans(keys), input_precision="ieee") * log2_scale
-    scores = tl.where(seen, scores, float("-inf"))
-    largest = tl.maximum(peak, tl.max(scores, axis=1))
-    # A row that has seen nothing yet: -inf minus -inf would be NaN.
-    base = tl.where(largest == float("-inf"), 0.0, largest)
-    weights = tl.exp2(scores - base[:, None])
-    shrink = tl.exp2(peak - base)
-    acc = tl.dot(weights.to(values.dtype), values, acc * shrink[:, None], input_precision="ieee")
-    return largest, total * shrink + tl.sum(weights, axis=1), acc
 
 
 @triton.jit(do_not_specialize=["n", "prefix_len", "window"])
@@ -105,7 +91,7 @@ def _prefix_kernel(
         keys = tl.load(key_ptr + offsets, mask=mask_keys, other=0.0)
         values = tl.load(value_ptr + offsets, mask=mask_keys, other=0.0)
         seen = (at < prefix_len) & (at >= first[:, None])
-        peak, total, acc = _absorb(queries, keys, values, seen, peak, total, acc, log2_scale)
+        peak, total, acc = absorb(queries, keys, values, seen, peak, total, acc, log2_scale)
 
     out_row = sequence * (NUM_KV_HEADS * GROUP) + head
     tl.store(acc_ptr + out_row[:, None] * HEAD_DIM + index, acc, mask=mask)
@@ -195,7 +181,7 @@ def _private_kernel(
         mask_keys = seen[:, None] & inside
         keys = tl.load(at_keys, mask=mask_keys, other=0.0)
         values = tl.load(at_values, mask=mask_keys, other=0.0)
-        peak, total, acc = _absorb(queries, keys, values, seen, peak, total, acc, log2_scale)
+        peak, total, acc = absorb(queries, keys, values, seen, peak, total, acc, log2_scale)
 
     if SPLITS > 1:
         part = (split.to(tl.int64) * n * NUM_KV_HEADS * GROUP) + out_row
@@ -297,8 +283,8 @@ def attend_in_cut(
     numbers = (n, plan.prefix_len if prefix is not None else 0, window, scale * _LOG2_E)
     out = result_like(queries, out)
     shares = prefix is not None and cut.shares_prefix
-    begun = _partial(out, 1) if shares else (out, out)
-    parts = _partial(out, cut.splits) if cut.splits > 1 else (out, out)
+    begun = partial_memory(out, 1) if shares else (out, out)
+    parts = partial_memory(out, cut.splits) if cut.splits > 1 else (out, out)
     keys, values = (key_cache, value_cache) if prefix is None else prefix
     strides = queries.stride()[:2]
     if shares:
@@ -327,13 +313,6 @@ def attend_in_cut(
 def _width(queries: Tensor) -> int:
     """Features of a head as the kernels hold them; 16 at least, for the tensor cores."""
     return next_power_of_2(queries.shape[2], 16)
-
-
-def _partial(out: Tensor, parts: int) -> tuple[Tensor, Tensor]:
-    """Memory for acc, and for peak and total, of every row of a result."""
-    acc = torch.empty(parts, *out.shape, dtype=torch.float32, device=out.device)
-    stats = torch.empty(parts, *out.shape[:2], 2, dtype=torch.float32, device=out.device)
-    return acc, stats
 
 
 def _check(

@@ -20,6 +20,7 @@ from gloss_client.async_stream import AsyncEventStream, AsyncExplanationStream
 from gloss_client.async_unary import send_pieces
 from gloss_client.call import Answered, BatchCall, Cut
 from gloss_client.capture_call import CaptureCall, CaptureOptions
+from gloss_client.channel import open_async_channel
 from gloss_client.connection import Connection
 from gloss_client.credentials import TlsOptions
 from gloss_client.deadline import Deadline
@@ -184,7 +185,7 @@ class AsyncClient:
         """serving, not_serving or unknown. See `Client.health`."""
         request = health_pb2.HealthCheckRequest(service=service)
         deadline = self._connection.deadline(timeout)
-        async with self._open_channel(self._connection.health_options()) as channel:
+        async with open_async_channel(self._connection, for_health=True) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             reply = await self._one(stub.Check, request, deadline)
         return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status).lower()
@@ -214,19 +215,13 @@ class AsyncClient:
         """
         loop = asyncio.get_running_loop()
         if self._channel is None:
-            self._channel = self._open_channel(self._connection.options())
+            self._channel = open_async_channel(self._connection)
             self._loop = loop
         elif self._loop is not loop:
             raise RuntimeError(
                 "this client was first used on another event loop; make one for each loop"
             )
         return gloss_pb2_grpc.GlossServiceStub(self._channel)
-
-    def _open_channel(self, options: list[tuple[str, str | int]]) -> grpc.aio.Channel:
-        target, credentials = self._connection.address.target, self._connection.credentials()
-        if credentials is None:
-            return grpc.aio.insecure_channel(target, options)
-        return grpc.aio.secure_channel(target, credentials, options)
 
     async def _run(self, call: BatchCall[Result], timeout: float | None) -> Result:
         """Sends a batch, in pieces where it has to be."""

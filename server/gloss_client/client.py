@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +15,7 @@ from gloss_api.v1 import gloss_pb2 as pb
 from gloss_api.v1 import gloss_pb2_grpc
 from gloss_client.call import Answered, BatchCall, Cut
 from gloss_client.capture_call import CaptureCall, CaptureOptions
+from gloss_client.channel import open_channel
 from gloss_client.connection import Connection
 from gloss_client.credentials import TlsOptions
 from gloss_client.deadline import Deadline
@@ -102,7 +102,7 @@ class Client:
             timeout=timeout,
             max_in_flight=max_in_flight,
         )
-        self._channel = self._open_channel(self._connection.options())
+        self._channel = open_channel(self._connection)
         self._stub = gloss_pb2_grpc.GlossServiceStub(self._channel)
         self._limits, self._pauses = KnownLimits(), Pauses()
 
@@ -272,7 +272,7 @@ class Client:
         """
         request = health_pb2.HealthCheckRequest(service=service)
         deadline = self._connection.deadline(timeout)
-        with self._open_channel(self._connection.health_options()) as channel:
+        with open_channel(self._connection, for_health=True) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             reply = self._one(stub.Check, request, deadline)
         return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status).lower()
@@ -292,14 +292,6 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _open_channel(self, options: list[tuple[str, str | int]]) -> grpc.Channel:
-        target, credentials = self._connection.address.target, self._connection.credentials()
-        # As gRPC makes it: OpenTelemetry's instrumentation of it makes generators of streams, which
-        # nobody can cancel. Calls continue the caller's trace without it.
-        if credentials is None:
-            return inspect.unwrap(grpc.insecure_channel)(target, options)
-        return inspect.unwrap(grpc.secure_channel)(target, credentials, options)
 
     def _run(self, call: BatchCall[Result], timeout: float | None) -> Result:
         """Sends a batch, in pieces where it has to be."""
