@@ -35,7 +35,6 @@ from gloss_engine.text_request import (
 from gloss_engine.validation import check_capture, check_text, check_watch
 
 AddRows = Callable[[str, Sequence[OpenRow]], None]
-_OUT_OF_RANGE = ("POSITION_OUT_OF_RANGE", "LAYER_OUT_OF_RANGE")
 
 
 @dataclass(kw_only=True)
@@ -314,5 +313,5 @@ def _chosen(selection: Positions, length: int, most: int | None) -> tuple[int, .
 
 
 def _item_error(error: RequestError) -> ItemError:
-    code = "OUT_OF_RANGE" if error.reason in _OUT_OF_RANGE else "INVALID_ARGUMENT"
+    code = "OUT_OF_RANGE" if error.reason == "POSITION_OUT_OF_RANGE" else "INVALID_ARGUMENT"
     return ItemError(code=code, reason=error.reason, message=str(error))

@@ -15,6 +15,7 @@ from gloss_client import (
     Captured,
     Explanation,
     FailedPrecondition,
+    InvalidRequest,
     ItemError,
     ServerError,
     TextDelta,
@@ -89,6 +90,17 @@ def test_everything_is_sent(client: Any, server: EchoServer) -> None:
     assert not second.HasField("positions")
     assert second.request_id
     assert [name.name for name, _ in second.options.ListFields()] == ["seed"]
+
+
+@pytest.mark.parametrize("method", ["explain", "stream_explain"])
+@pytest.mark.parametrize("priority", ["high", "BATCH", ""])
+def test_a_wrong_priority_is_refused_here(
+    client: Any, server: EchoServer, method: str, priority: str
+) -> None:
+    said = f"priority: got '{priority}', expected interactive or batch"
+    with pytest.raises(InvalidRequest, match=said) as caught:
+        getattr(client, method)("ab", priority=priority)
+    assert caught.value.field == "priority" and server.service.received == []
 
 
 def test_a_bad_activation_fails_alone(client: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -101,6 +102,22 @@ def test_a_port_in_use(tmp_path: Path) -> None:
             with ServerProcess(tmp_path / name, {name: address}) as server:
                 assert server.process.wait(20) == 2
                 assert address in server.output() and "error:" in server.output()
+
+
+def test_traces_without_opentelemetry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra is not installed: one line says so, before anything is loaded."""
+    absent = tmp_path / "absent" / "opentelemetry.py"
+    absent.parent.mkdir()
+    absent.write_text("raise ModuleNotFoundError(\"No module named 'opentelemetry'\")")
+    paths = [str(absent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    url = "http://127.0.0.1:4317"
+    with ServerProcess(tmp_path / "log", settings={"traces": url}) as server:
+        assert server.process.wait(20) == 2
+        assert server.output().splitlines() == [
+            f"error: traces = {url}: OpenTelemetry is not installed (No module named "
+            "'opentelemetry'); pip install 'gloss-nla[traces]', or take the setting away"
+        ]
 
 
 def test_a_signal_while_it_loads(tmp_path: Path) -> None:

@@ -175,6 +175,19 @@ def test_one_text_in_every_form(
     assert asked[1].options.seed < 2**53
 
 
+def test_what_somebody_waits_for_goes_before_files_of_texts(
+    gloss: Command, echo: EchoServer, tmp_path: Path
+) -> None:
+    """Of a file nobody waits for a text; the one that is sent to try a run is like those of it."""
+    rows = write_rows(tmp_path / "texts.jsonl", [{"text": "ab"}, {"text": "cd"}])
+    for given, expected in ((["ab"], "INTERACTIVE"), (["-f", rows], "BATCH")):
+        echo.service.received.clear()
+        assert gloss("explain", *given, "--address", echo.address).status == 0
+        asked = [call.request for call in echo.service.received if call.method == "Explain"]
+        assert len(asked) >= 2
+        assert {pb.Priority.Name(one.priority) for one in asked} == {f"PRIORITY_{expected}"}
+
+
 def test_text_is_shown_not_obeyed(gloss: Command, echo: EchoServer, tmp_path: Path) -> None:
     ended = gloss("explain", HOSTILE, "--address", echo.address)
     assert "\x1b" not in ended.stdout and len(ended.stdout.splitlines()) == 2 + len(HOSTILE)

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from gloss_api.v1 import gloss_pb2 as pb
 from gloss_server.connection_options import ConnectionOptions
 from gloss_server.embedded import embedded_pair
 from gloss_server.service_explainer import ServiceExplainer
@@ -209,6 +210,14 @@ def test_several_requests_are_in_flight(
     ]
     # The probe's row and the file's.
     assert sorted(keys) == [0, *range(200)]
+
+
+def test_a_file_goes_behind_those_whom_somebody_waits_for(
+    gloss: Command, echo: EchoServer, rows_of_8: Path, tmp_path: Path
+) -> None:
+    assert ask(gloss, echo.address, rows_of_8, tmp_path / "out.jsonl").status == 0
+    asked = [call.request for call in echo.service.received if call.method == "Verbalize"]
+    assert len(asked) == 8 and {one.priority for one in asked} == {pb.PRIORITY_BATCH}
 
 
 def test_half_of_the_queue_is_left_to_others(
