@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         MemoryTooSmall,
         RequestError,
         TapError,
+        WeightsError,
     )
     from gloss_engine.info import CheckpointInfo, ModelInfo
     from gloss_engine.loading import load_engine
@@ -77,6 +78,7 @@ _HOMES = {
     "TokenPlace": "text_request",
     "VerbalizeRequest": "request",
     "WatchRequest": "text_request",
+    "WeightsError": "errors",
     "load_engine": "loading",
     "tap": "capture.tapping",
 }
@@ -108,6 +110,7 @@ __all__ = [
     "TokenPlace",
     "VerbalizeRequest",
     "WatchRequest",
+    "WeightsError",
     "load_engine",
     "tap",
 ]

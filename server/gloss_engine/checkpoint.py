@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from gloss_engine.weight_files import (
     read_tensor,
     weight_files,
 )
+from gloss_engine.weight_names import canonical_name, is_vision, some_names
 from gloss_kernels.fp8 import Fp8Rows
 
 VALUE_HEAD_NAME = "value_head.safetensors"
@@ -41,16 +42,6 @@ _FINGERPRINTED = (
     "tokenizer_config.json",
     "chat_template.jinja",
 )
-# Wrapped models, old layout first; then a bare base model saved without its head.
-_WRAPPERS = (
-    ("language_model.model.", "model."),
-    ("model.language_model.", "model."),
-    ("language_model.lm_head.", "lm_head."),
-    ("layers.", "model.layers."),
-    ("embed_tokens.", "model.embed_tokens."),
-    ("norm.", "model.norm."),
-)
-_VISION = re.compile(r"(model\.)?(vision_tower|vision_model|multi_modal_projector)\.")
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 # An AR or a truncated target needs neither; files carry them anyway, in any shape.
 _OPTIONAL = ("lm_head.weight", "model.norm.weight")
@@ -75,7 +66,7 @@ def stored_tensors(directory: Path) -> dict[str, tuple[Path, str]]:
     for path in weight_files(directory):
         with open_safetensors(path) as handle:
             names = list(handle.keys())
-        found.update({_canonical(n): (path, n) for n in names if not _VISION.match(n)})
+        found.update({canonical_name(n): (path, n) for n in names if not is_vision(n)})
     return found
 
 
@@ -109,7 +100,7 @@ def stream_weights(
         doubled = sorted({name for name in found if found.count(name) > 1})
         raise CheckpointError(
             str(directory),
-            got=f"two tensors for {_some(doubled)}",
+            got=f"two tensors for {some_names(doubled)}",
             expected="one each",
             fix="Remove stale files or the doubled tensors.",
         )
@@ -117,7 +108,7 @@ def stream_weights(
     if missing:
         raise CheckpointError(
             str(directory),
-            got=f"no tensor for {_some(missing)}",
+            got=f"no tensor for {some_names(missing)}",
             expected="all weights that config.json calls for",
             fix="config.json and the weights belong to different models, or files are missing.",
         )
@@ -251,13 +242,6 @@ def fingerprint(directory: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _canonical(name: str) -> str:
-    for prefix, replacement in _WRAPPERS:
-        if name.startswith(prefix):
-            return replacement + name[len(prefix) :]
-    return name
-
-
 def _wanted(
     path: Path, targets: Mapping[str, object], elsewhere: Container[str], depth: int
 ) -> dict[str, str]:
@@ -267,11 +251,11 @@ def _wanted(
     with open_safetensors(path) as handle:
         names = list(handle.keys())
     for name in names:
-        canonical = _canonical(name)
+        canonical = canonical_name(name)
         if canonical in targets:
             wanted[name] = canonical
         elif not (
-            _VISION.match(name)
+            is_vision(name)
             or canonical in _OPTIONAL
             or canonical in elsewhere
             or canonical.endswith(".rotary_emb.inv_freq")
@@ -281,7 +265,7 @@ def _wanted(
     if unexpected:
         raise CheckpointError(
             str(path),
-            got=f"unexpected tensors {_some(unexpected)}",
+            got=f"unexpected tensors {some_names(unexpected)}",
             expected="only weights that config.json calls for",
             fix="config.json and the weights belong to different models.",
         )
@@ -324,9 +308,3 @@ def _read_json(path: Path) -> dict[str, Any]:
             str(path), got=str(error), expected="a JSON object", fix="Correct the file."
         ) from error
     return loaded if isinstance(loaded, dict) else {}
-
-
-def _some(names: Iterable[str], shown: int = 3) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - shown} more" if len(listed) > shown else ""
-    return ", ".join(listed[:shown]) + more

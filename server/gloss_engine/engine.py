@@ -4,8 +4,7 @@
 request out at the next step. Where a target is loaded, texts go in too (`submit_explain`,
 `submit_watch`, `submit_capture`), and a step is the AV's or the target's, by their shares of time.
 With a lag of one, `step` launches a step and then reads the one before, so that the device never
-waits for the host. Nothing here is concurrent; a server gives it a
-process of its own.
+waits for the host. Nothing here is concurrent; a server gives it a process of its own.
 Knows nothing of transport, files or checkpoints (`loading.py` builds one from directories).
 """
 
@@ -15,12 +14,14 @@ import secrets
 import time
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 from gloss_engine.av.verbalizer import ExplanationReader
 from gloss_engine.device_memory import DeviceMemory, refusing
 from gloss_engine.errors import RequestError
 from gloss_engine.facts import ModelFacts
 from gloss_engine.info import ModelInfo
+from gloss_engine.live_weights import LiveWeights, NamedWeights
 from gloss_engine.open_requests import OpenRequest, OpenRequests, given_rows
 from gloss_engine.open_texts import OpenTexts
 from gloss_engine.request import (
@@ -58,6 +59,7 @@ class Engine:
         info: what is loaded, for those who ask; None for an engine without checkpoints.
         lag: steps that are launched before the oldest is read: 0 or 1.
         device_memory: what is told of it; None: nothing.
+        weights: the pair's, for training to replace; None: they stay as they are.
     """
 
     def __init__(
@@ -73,10 +75,11 @@ class Engine:
         target_share: float = 0.5,
         watch_max_pending: int = 64,
         device_memory: DeviceMemory | None = None,
+        weights: LiveWeights | None = None,
     ) -> None:
         self.runner, self.scheduler, self.reader = runner, scheduler, reader
         self.facts, self.scores, self.info, self.lag = facts, scores, info, lag
-        self.target, self._device_memory = target, device_memory
+        self.target, self.weights, self._device_memory = target, weights, device_memory
         self._steps = Steps(runner, scheduler, target, target_share, lag)
         self._requests = OpenRequests(reader, facts)
         self._texts = OpenTexts()
@@ -102,22 +105,18 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """A copy of the counters, with this moment's gauges."""
-        target = self.target
-        about_target = {} if target is None else target.stats()
+        told: dict[str, Any] = {}
+        for part in (self.target, self.scores, self._device_memory):
+            told |= {} if part is None else part.stats()
         return replace(
             self._stats,
-            **about_target,
             explanations=dict(self._stats.explanations),
             item_errors=dict(self._stats.item_errors),
-            scored=0 if self.scores is None else self.scores.num_scored,
-            ar_tokens=0 if self.scores is None else self.scores.num_tokens,
-            score_seconds=0.0 if self.scores is None else self.scores.seconds,
             num_running=len(self.scheduler.running),
             num_waiting=self.scheduler.num_waiting,
             num_waiting_batch=self.scheduler.num_waiting_batch,
-            num_to_score=0 if self.scores is None else len(self.scores),
             pages_used=self.scheduler.allocator.num_used,
-            **({} if self._device_memory is None else self._device_memory.stats()),
+            **told,
         )
 
     def submit(self, request: VerbalizeRequest, request_id: str | None = None) -> str:
@@ -141,6 +140,7 @@ class Engine:
             request=request,
             seed=secrets.randbits(64) if seed is None else seed,
             scored=self._scores(request),
+            token_logprobs=request.token_logprobs,
         )
         self._requests.add(request_id, opened)
         self._verbalizations.add(request_id, given_rows(request, activations))
@@ -212,6 +212,17 @@ class Engine:
             if self.scores is not None:
                 self.scores.warm_up()
         return time.perf_counter() - started
+
+    def update_weights(self, av: NamedWeights, ar: NamedWeights | None = None) -> float:
+        """Replace the pair's weights in place: see `LiveWeights.update`, which raises too when
+        anything is in flight. `info` and its fingerprint go on naming what was loaded."""
+        assert self.weights is not None
+        return self.weights.update(av, ar, is_idle=not self.has_work)
+
+    def weights_checksum(self) -> str:
+        """The checksum of the pair's weights: see `LiveWeights.checksum`."""
+        assert self.weights is not None
+        return self.weights.checksum()
 
     def cancel(self, request_id: str) -> None:
         """Take a request out at the next step; what it had generated comes back as cancelled.

@@ -4,6 +4,7 @@
     ├── CheckpointError   a checkpoint or sidecar that cannot be used (also a ValueError)
     ├── RequestError      a request that cannot be run, as a whole (also a ValueError)
     ├── TapError          a model, or a pass of it, that cannot be tapped (also a ValueError)
+    ├── WeightsError      weights that cannot take the place of a pair's (also a ValueError)
     ├── MemoryTooSmall    a device whose memory does not suffice to start
     └── ItemError         one item of a request that failed; never raised, carried in its result
 
@@ -50,6 +51,21 @@ class RequestError(GlossError, ValueError):
 
 class TapError(GlossError, ValueError):
     """A model, or a forward pass of it, whose activations cannot be captured.
+
+    Args:
+        what: the thing that is wrong, a short noun phrase.
+        got: what was found.
+        expected: what should have been there.
+        fix: what the user can do about it.
+    """
+
+    def __init__(self, what: str, *, got: object, expected: object, fix: str) -> None:
+        self.what, self.got, self.expected, self.fix = what, got, expected, fix
+        super().__init__(f"{what}: got {got}, expected {expected}. {fix}")
+
+
+class WeightsError(GlossError, ValueError):
+    """Weights that an engine cannot take in the place of those it has; nothing was changed.
 
     Args:
         what: the thing that is wrong, a short noun phrase.

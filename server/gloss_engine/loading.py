@@ -20,6 +20,7 @@ from gloss_engine.info import CheckpointInfo, ModelInfo
 from gloss_engine.kv.allocator import BlockAllocator
 from gloss_engine.kv.pool import allocate_pool
 from gloss_engine.kv.pool_size import num_pages
+from gloss_engine.live_weights import LiveWeights
 from gloss_engine.models.decoder import Decoder
 from gloss_engine.models.spec import ModelSpec
 from gloss_engine.prefill_buffer import PrefillBuffer
@@ -91,6 +92,13 @@ def _load(
         spec, template = reconstructor.decoder.spec, reconstructor.sidecar.ar_template
         ar = _checkpoint(Path(ar_directory), spec, template)
     info = _info(verbalizer, av, reconstructor, ar, config, scheduler)
+    weights = LiveWeights(
+        verbalizer.decoder,
+        verbalizer.program,
+        verbalizer.prompt.prefix_ids,
+        reconstructor,
+        None if explained is None else explained.target.decoder,
+    )
     if explained is not None:
         info = with_target(info, explained.target, config)
     return Engine(
@@ -105,6 +113,7 @@ def _load(
         target_share=config.target_share,
         watch_max_pending=config.watch_max_pending,
         device_memory=memory,
+        weights=weights,
     )
 
 

@@ -63,6 +63,7 @@ class OpenRequest:
         request: how to explain.
         seed: the caller's, or the one drawn.
         scored: whether explanations get evidence.
+        token_logprobs: whether they get the log-probability of each token.
         grows: whether more activations may come.
         rows: its activations; their place is the index of their explanations.
         num_unfinished: of them, those with samples to come.
@@ -72,6 +73,7 @@ class OpenRequest:
     request: Explaining
     seed: int
     scored: bool
+    token_logprobs: bool = False
     grows: bool = False
     rows: list[OpenRow] = field(default_factory=list)
     num_unfinished: int = 0
@@ -180,6 +182,7 @@ class OpenRequests:
             raw_text=raw_text,
             token_ids=tuple(sequence.token_ids),
             logprob=sequence.logprob,
+            token_logprobs=tuple(sequence.token_logprobs),
             finish_reason=reason,
             flags=(*text_flags(extracted), *self._flags(row)),
             place=row.place,

@@ -61,6 +61,7 @@ class VerbalizeRequest:
         score: ask for evidence; None: wherever an AR is loaded.
         stream: report every token as it comes.
         priority: one of PRIORITIES; interactive activations begin first, but for a share.
+        token_logprobs: ask for the log-probability of each token, beside their sum.
     """
 
     activations: torch.Tensor | np.ndarray
@@ -74,6 +75,7 @@ class VerbalizeRequest:
     score: bool | None = None
     stream: bool = False
     priority: str = "interactive"
+    token_logprobs: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,7 @@ class Explanation:
         token_ids: all generated ids, the one that completes the stop included.
         logprob: sum over `token_ids` of log-softmax(logits / T) after the repetition penalty and
             before truncation, nats; T = 0 counts as 1.
+        token_logprobs: the terms of that sum, where they were asked for; else empty.
         finish_reason: one of FINISH_REASONS.
         cosine, mse, fve: the AR's evidence; None where not scored (fve also without a baseline).
         flags: see `av.flags`.
@@ -107,6 +110,7 @@ class Explanation:
     raw_text: str = ""
     token_ids: tuple[int, ...] = ()
     logprob: float = 0.0
+    token_logprobs: tuple[float, ...] = ()
     finish_reason: str = "error"
     cosine: float | None = None
     mse: float | None = None

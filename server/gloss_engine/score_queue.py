@@ -124,6 +124,15 @@ class ScoreQueue:
         """Tokens the AR has run."""
         return self.scorer.reconstructor.num_tokens
 
+    def stats(self) -> dict[str, float]:
+        """Counters and gauges, by their names in EngineStats."""
+        return {
+            "scored": self.num_scored,
+            "ar_tokens": self.num_tokens,
+            "score_seconds": self.seconds,
+            "num_to_score": len(self),
+        }
+
     def add(self, explanation: Explanation, activation: Tensor, step: int) -> None:
         """Queue an explanation with its activation [d_model]; `step` is the engine's count."""
         self._entries.append(

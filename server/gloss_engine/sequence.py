@@ -55,6 +55,7 @@ class Sequence:
         num_launched: steps that were launched with it, each of which draws a token for it.
         token_ids: what it has generated, as far as the host has read it.
         logprob: sum of the tokens' log-probabilities, nats.
+        token_logprobs: each of them, where the request asks for them.
         ended: the host knows that it is over, or wants no more of it.
     """
 
@@ -65,4 +66,5 @@ class Sequence:
     num_launched: int = 0
     token_ids: list[int] = field(default_factory=list)
     logprob: float = 0.0
+    token_logprobs: list[float] = field(default_factory=list)
     ended: bool = False

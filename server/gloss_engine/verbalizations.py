@@ -79,10 +79,13 @@ class Verbalizations:
                 continue
             self._stats.decode_tokens += 1
             code = result.codes[slot]
-            request = self._requests[sequence.item.request_id].request
+            opened = self._requests[sequence.item.request_id]
+            request = opened.request
             reason = None if code == Finish.RUNNING else FINISH_NAMES[Finish(code)]
             sequence.token_ids.append(result.tokens[slot])
             sequence.logprob += result.logprobs[slot]
+            if opened.token_logprobs:
+                sequence.token_logprobs.append(result.logprobs[slot])
             if request.stream or request.sampling.stop:
                 reason = self._look(sequence, request, reason, out)
             if reason is not None and self._finish(sequence, reason):

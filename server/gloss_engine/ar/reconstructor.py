@@ -87,6 +87,11 @@ class Reconstructor:
         decoder.pack()
         return cls(decoder, template, load_value_head(directory, spec.d_model), sidecar)
 
+    def value_head(self) -> dict[str, Tensor]:
+        """The head's tensors by their names, float32."""
+        named = {"value_head.weight": self._weight, "value_head.bias": self._bias}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
     @torch.inference_mode()
     def refresh_prefix(self) -> None:
         """Compute the template's prefix again; needed after the weights changed."""

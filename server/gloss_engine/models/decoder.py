@@ -6,7 +6,8 @@ where keys and values live (kv), reading weights from disk (checkpoint).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -138,13 +139,31 @@ class Decoder:
         return named
 
     def pack(self) -> None:
-        """Lay the loaded weights out for the device; call once, after loading."""
+        """Lay the weights out for the device; call once they are filled."""
         for index, block in enumerate(self.blocks):
             if f"model.layers.{index}" not in self.shared:
                 for linear in block.linears:
                     linear.pack()
         if self.head is not None and _HEAD not in self.shared:
             self.head.pack(keep_weight=self.spec.tie_word_embeddings)
+
+    @contextmanager
+    def unpacked(self) -> Iterator[dict[str, Tensor]]:
+        """The weights of a decoder that owns all of them, to be read or filled in place.
+
+        On a CUDA device they never move; on a CPU what was packed is packed anew behind this.
+        """
+        assert not self._quantized and not self.shared
+        linears = [linear for block in self.blocks for linear in block.linears]
+        if self.head is not None:
+            linears.append(self.head)
+        for linear in linears:
+            assert isinstance(linear, Linear)
+            linear.unpack()
+        try:
+            yield {name: t for name, t in self.targets().items() if isinstance(t, Tensor)}
+        finally:
+            self.pack()
 
     def embed(
         self,

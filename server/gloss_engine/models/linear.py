@@ -22,7 +22,7 @@ class Linear:
     """y = x W^T + b.
 
     Attributes:
-        weight: [out_features, in_features] while loading; an empty tensor once it is packed.
+        weight: [out_features, in_features] while it is filled; an empty tensor once it is packed.
         bias: [out_features] or None.
     """
 
@@ -48,13 +48,20 @@ class Linear:
         return list(self.weight.split(sizes))
 
     def pack(self, *, keep_weight: bool = False) -> None:
-        """Lay the loaded weight out for the device; the plain weight is dropped unless kept."""
+        """Lay the weight out for the device; the plain weight is dropped unless kept."""
         weight = self.weight
         worth_it = weight.numel() >= _MIN_PACKED_ELEMENTS and weight.dtype == torch.float32
         if weight.device.type == "cpu" and worth_it and torch.backends.mkldnn.is_available():
             self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, _PACK_ROWS_HINT)
             if not keep_weight:
                 self.weight = weight.new_empty(0)
+
+    def unpack(self) -> None:
+        """Have the plain weight again, to be read or filled until `pack`; where it was never
+        dropped it stays where it is."""
+        if self._packed is not None and self.weight.numel() == 0:
+            self.weight = self._packed.to_dense()
+        self._packed = None
 
     def __call__(self, hidden_states: Tensor | Fp8Rows) -> Tensor:
         """[num_tokens, in_features] to [num_tokens, out_features]; never from quantised rows."""
