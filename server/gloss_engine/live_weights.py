@@ -17,7 +17,7 @@ from gloss_engine.ar.reconstructor import Reconstructor
 from gloss_engine.errors import WeightsError
 from gloss_engine.models.decoder import Decoder
 from gloss_engine.program import AvProgram
-from gloss_engine.weight_checksum import held_dtype, weights_checksum
+from gloss_engine.weight_checksum import weights_checksum
 from gloss_engine.weight_names import canonical_name, is_vision, some_names
 
 NamedWeights = Iterable[tuple[str, Tensor]]

@@ -3,8 +3,8 @@
     s = sum over chunks c of m_c * sum_i k_i b_ci  (mod 2^64)     of one weight
     S = sum over weights w of h_w * (s_w + 1)      (mod 2^64)
 
-b are the weight's bytes in the engine's type, eight a word, in chunks of 2^22 words; k_i and m_c are
-odd and differ by place, h_w is odd and hangs on the weight's name and shape. So one word that
+b are the weight's bytes in the engine's type, eight a word, in chunks of 2^22 words; k_i and m_c
+are odd and differ by place, h_w is odd and hangs on the weight's name and shape. So one word that
 differs always shows, words and weights that changed places nearly always, and the order in which
 weights come does not matter. It is taken where they are: the host waits once, for eight bytes.
 """
@@ -64,15 +64,21 @@ class _Sum:
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Take a weight in."""
-        device = tensor.device
-        if device not in self._totals:
-            self._totals[device] = torch.zeros((), dtype=torch.int64, device=device)
-            factors = torch.arange(_CHUNK_WORDS, device=device) * _SPREAD
-            self._factors[device] = (factors ^ (factors >> 29)) | 1
-        factors, total = self._factors[device], torch.ones_like(self._totals[device])
+        total = torch.ones((), dtype=torch.int64, device=tensor.device)
         for index, chunk in enumerate(_words(tensor).split(_CHUNK_WORDS)):
-            total += (chunk * factors[: chunk.shape[0]]).sum() * _odd(f"chunk {index}")
-        self._totals[device] += total * _odd(f"{name} {list(tensor.shape)}")
+            total += (chunk * self._places(chunk)).sum() * _odd(f"chunk {index}")
+        total *= _odd(f"{name} {list(tensor.shape)}")
+        before = self._totals.get(tensor.device)
+        self._totals[tensor.device] = total if before is None else total + before
+
+    def _places(self, chunk: Tensor) -> Tensor:
+        """What each place of a chunk multiplies its word by."""
+        device, count = chunk.device, chunk.shape[0]
+        factors = self._factors.get(device)
+        if factors is None or factors.shape[0] < count:
+            spread = torch.arange(count, device=device) * _SPREAD
+            factors = self._factors[device] = (spread ^ (spread >> 29)) | 1
+        return factors[:count]
 
     def digits(self) -> str:
         """The sum, in hex."""

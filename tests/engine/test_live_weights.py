@@ -4,6 +4,7 @@ the old addresses; what does not fit changes nothing; checksums tell copies apar
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,8 @@ def explained(engine: Engine) -> list[Explanation]:
     """What an engine says of a few activations."""
     width = engine.facts.d_model
     assert width is not None
-    asked = request(
-        activations(3, width), num_samples=2, seed=4, temperature=0.8, max_new_tokens=9
-    )
-    return engine.verbalize(asked)
+    asked = request(activations(3, width), num_samples=2, seed=4, temperature=0.8, max_new_tokens=9)
+    return [replace(explanation, request_id="") for explanation in engine.verbalize(asked)]
 
 
 def tokens(engine: Engine) -> list[tuple[int, ...]]:
@@ -80,19 +79,21 @@ def test_an_updated_engine_is_the_engine_of_those_weights(
     other = others[arch]
     engine = small_engine(pair.av, pair.ar, fve_baseline=0.9)
     fresh = small_engine(other.av, other.ar, fve_baseline=0.9)
-    before, where = tokens(engine), addresses(engine)
+    before, where = tokens(engine), [] if packed else addresses(engine)
     lost = engine.update_weights(av_weights(other.av).items(), ar_weights(other.ar).items())
     assert lost == 0.0
     expected = explained(fresh)
     assert explained(engine) == expected
     assert before != [explanation.token_ids for explanation in expected]
     assert all(explanation.mse is not None for explanation in expected)
-    assert packed or addresses(engine) == where
+    assert where == ([] if packed else addresses(engine))
     assert engine.weights_checksum() == fresh.weights_checksum()
     assert_idle(engine)
 
 
-def test_an_iterator_serves_and_the_ar_may_stay(pair: Pair, others: dict[str, Pair], arch: str) -> None:
+def test_an_iterator_serves_and_the_ar_may_stay(
+    pair: Pair, others: dict[str, Pair], arch: str
+) -> None:
     engine = small_engine(pair.av, pair.ar, fve_baseline=0.9)
     before = engine.weights_checksum()
     engine.update_weights(iter(av_weights(others[arch].av).items()))

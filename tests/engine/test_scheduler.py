@@ -269,3 +269,14 @@ def test_pages_are_freed_once() -> None:
     with pytest.raises(AssertionError, match="4 pages wanted, 3 free"):
         allocator.allocate(4)
     assert [allocator.pages_for(n) for n in (0, 1, 2, 3)] == [0, 1, 1, 2]
+
+
+def test_a_pool_at_rest_hands_out_pages_as_a_fresh_one() -> None:
+    allocator, fresh = BlockAllocator(9, 4), BlockAllocator(9, 4)
+    one, two = allocator.allocate(3), allocator.allocate(2)
+    allocator.free(one)
+    three = allocator.allocate(4)
+    assert three != [1, 2, 3, 6]
+    for held in (three[::2], two, three[1::2]):
+        allocator.free(held)
+    assert allocator.allocate(8) == fresh.allocate(8)

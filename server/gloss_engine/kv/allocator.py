@@ -50,8 +50,15 @@ class BlockAllocator:
         return pages
 
     def free(self, pages: list[int]) -> None:
-        """Give pages back; each must be held."""
+        """Give pages back; each must be held.
+
+        Once all are free they are in order again: on a CPU attention reads pages in a row as they
+        lie and gathers others, which rounds differently, so a pool that has come to rest gives the
+        same sums as a fresh one.
+        """
         for page in pages:
             assert page in self._used, f"page {page} is not held"
             self._used.remove(page)
             self._free.append(page)
+        if not self._used:
+            self._free.sort(reverse=True)
