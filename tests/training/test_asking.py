@@ -420,3 +420,15 @@ def test_an_estimate_without_prices_says_so(tmp_path: Path) -> None:
     assert not estimate.is_free
     assert "cost unknown" in "\n".join(estimate.lines())
     asyncio.run(teacher.close())
+
+
+def test_judging_is_estimated_too(tmp_path: Path) -> None:
+    settings = TeacherSettings(provider="openai", model="m", input_price=1.0, output_price=4.0)
+    teacher = teacher_of(Api(echo), tmp_path / "a.jsonl", settings)
+    estimate = asyncio.run(teacher.estimate_judging(passages(3), 1000))
+    assert estimate.num_to_ask == 1000
+    # The question itself, a short passage, and an explanation of 600 characters.
+    assert 300_000 < estimate.input_tokens < 600_000
+    assert estimate.output_tokens == 12_000
+    assert estimate.cost == pytest.approx(estimate.input_tokens * 1e-6 + 12_000 * 4e-6)
+    asyncio.run(teacher.close())

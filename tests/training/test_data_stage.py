@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,10 +26,11 @@ from gloss_training.dataset.statistics import RunningStatistics
 from gloss_training.documents.document import Document
 from gloss_training.documents.settings import DataSettings
 from gloss_training.documents.splits import SPLITS, SplitShares
-from gloss_training.errors import DatasetError, Declined, DiskError, TeacherError
+from gloss_training.errors import ConfigError, DatasetError, Declined, DiskError, TeacherError
 from gloss_training.passage import Passage
 from gloss_training.scoring import strict_baseline
 from gloss_training.settings import PromptSettings
+from gloss_training.teachers.judging import Judge
 from gloss_training.teachers.teacher import KEPT, UNANSWERED, Answer, Estimate
 from gloss_training.teachers.world_teacher import WorldTeacher
 from gloss_training.world_documents import world_documents
@@ -54,7 +54,8 @@ class CountingReader:
     def __init__(self, reader: EngineReader) -> None:
         self._reader = reader
         self.tokenizer, self.d_model = reader.tokenizer, reader.d_model
-        self.layer_index, self.identity = reader.layer_index, reader.identity
+        self.layer_index = reader.layer_index
+        self.fingerprint, self.how = reader.fingerprint, reader.how
         self.num_texts = 0
         self.spoil: Callable[[np.ndarray], None] = lambda norms: None
 
@@ -167,7 +168,18 @@ def test_files_have_the_released_columns_and_a_sidecar(made: tuple[Path, dict[st
         assert (first["explanation"] is None) == (split == "rl")
         meta = yaml.safe_load(sidecar_path(path).read_text("utf-8"))
         assert (meta["schema_version"], meta["kind"]) == (2, "nla_dataset")
-        assert meta["extraction"] == {"d_model": 128, "layer_index": LAYER, "min_position": 8}
+        assert meta["extraction"] == {
+            "d_model": 128,
+            "layer_index": LAYER,
+            "min_position": 8,
+            **{name: figures[name] for name in ("injection_scale", "fve_baseline", "norm_median")},
+        }
+        assert meta["tokens"] == {
+            "injection_char": "㈎",
+            "injection_token_id": 9,
+            "injection_left_neighbor_id": 5,
+            "injection_right_neighbor_id": 6,
+        }
         assert meta["dataset"]["num_rows"] == len(table)
         check_dataset(path, d_model=128, layer_index=LAYER, prompt=WORLD_PROMPT)
 
@@ -238,6 +250,14 @@ def test_nothing_happens_without_a_yes(reader: CountingReader, tmp_path: Path) -
     assert reader.num_texts == 0
     assert not list(tmp_path.iterdir())
     assert seen[0].num_questions > 0 and seen[0].is_free
+
+
+def test_a_marker_that_is_none_is_refused_before_anything_is_read(
+    reader: CountingReader, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="prompt.injection_char"):
+        run(tmp_path, reader, prompt=PromptSettings(injection_char="§"))
+    assert reader.num_texts == 0
 
 
 def test_activations_without_a_direction_are_left_out(
@@ -329,6 +349,7 @@ def test_a_full_disk_keeps_the_parts_before(
     [
         ({"d_model": 64}, r"d_model: got 128, expected 64"),
         ({"layer_index": 1}, r"layer_index: got 2, expected 1"),
+        ({"target_fingerprint": "ab"}, r"target_fingerprint: got '[0-9a-f]{16}', expected 'ab'"),
         ({"prompt": PromptSettings()}, r"prompt_templates.av: got 'One state"),
     ],
 )
@@ -376,7 +397,8 @@ def test_both_readers_read_the_same_activations(engine: EngineReader) -> None:
     np.testing.assert_allclose(one.activations, other.activations, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(one.norms, other.norms, rtol=1e-5)
     assert (tapped.d_model, tapped.layer_index) == (engine.d_model, engine.layer_index)
-    assert tapped.identity != engine.identity
+    assert tapped.fingerprint == engine.fingerprint
+    assert (tapped.how, engine.how) == ("transformers, cpu, float32", "engine, cpu, float32")
 
 
 def test_the_grammar_judges_truth() -> None:
@@ -391,8 +413,9 @@ def test_the_grammar_judges_truth() -> None:
         "The hero is Ben. Kite kite.": 0.5,
         "": 0.0,
     }
-    scores = asyncio.run(teacher.judge([(passage, text) for text in said]))
-    assert scores == list(said.values())
+    with Judge(teacher) as one:
+        assert one.scores([passage] * len(said), list(said)) == list(said.values())
+        assert one.estimate([passage], 500).is_free
 
 
 def test_stories_are_the_same_however_many_are_asked_for() -> None:

@@ -33,6 +33,7 @@ from gloss_training.documents.reading import Failure
 from gloss_training.documents.settings import DataSettings
 from gloss_training.errors import Declined, TeacherError
 from gloss_training.passage import Passage
+from gloss_training.prompts import marked_prompt
 from gloss_training.settings import PromptSettings
 from gloss_training.teachers.teacher import KEPT, UNANSWERED, Answer, Estimate, Teacher
 
@@ -73,12 +74,14 @@ class DataStage:
 
         Raises:
             Declined: it was not confirmed.
+            ConfigError: a marker that is not one token of the AV's prompt.
             DocumentError, DatasetError: documents that are none, or too few.
             TeacherError: the teacher cannot go on, or its answers are no use.
             DiskError: something could not be written; what was written before stays.
         """
         with asyncio.Runner() as runner:
             try:
+                facts = self._facts()
                 plan = plan_documents(documents, self.reader.tokenizer, self.settings, self.seed)
                 for line in plan.failure_lines():
                     self.console.print(f"left out: {line}", markup=False, soft_wrap=True)
@@ -90,21 +93,27 @@ class DataStage:
             finally:
                 runner.run(self.teacher.close())
         self._require_answers(answers)
-        facts = DatasetFacts(
-            d_model=self.reader.d_model,
-            layer_index=self.reader.layer_index,
-            target=self.reader.identity,
-            min_position=self.settings.min_position,
-            prompt=self.prompt,
-        )
-        explained = self.settings.explained
-        made = assemble(parts, answers, explained, facts, self.teacher.name, self.folder)
+        made = assemble(parts, answers, self.settings.explained, facts, self.folder)
         return {
             **plan.figures(),
             **_figures(made),
             "num_positions_left_out": parts.num_left_out(),
             **asdict(made.statistics),
         }
+
+    def _facts(self) -> DatasetFacts:
+        """What the files will say of themselves; a marker that is none is refused here."""
+        reader = self.reader
+        return DatasetFacts(
+            d_model=reader.d_model,
+            layer_index=reader.layer_index,
+            target_fingerprint=reader.fingerprint,
+            read_by=reader.how,
+            min_position=self.settings.min_position,
+            prompt=self.prompt,
+            marked=marked_prompt(reader.tokenizer, self.prompt),
+            teacher=self.teacher.name,
+        )
 
     def _planned(self, plan: Plan) -> Iterator[Passage]:
         """What the teacher will be asked about."""

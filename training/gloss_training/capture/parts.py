@@ -102,7 +102,8 @@ def _key(
     documents: Sequence[PlannedDocument], reader: ActivationReader, settings: DataSettings
 ) -> str:
     """16 hex digits of what decides a part's rows."""
-    hashed = hashlib.sha256(f"{reader.identity} {settings.max_passage_chars}".encode())
+    read = (reader.fingerprint, reader.how, reader.layer_index, settings.max_passage_chars)
+    hashed = hashlib.sha256(json.dumps(read).encode())
     for planned in documents:
         head = [planned.document.doc_id, planned.split, planned.encoded.text, planned.positions]
         hashed.update(json.dumps(head).encode())

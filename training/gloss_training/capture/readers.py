@@ -43,13 +43,15 @@ class ActivationReader(Protocol):
     Attributes:
         tokenizer: the target's.
         d_model, layer_index: of the activations.
-        identity: what decides the last bits of an activation: weights, device, type, reader.
+        fingerprint: of the target's weights and tokenizer.
+        how: what else decides the last bits of an activation: reader, device, type.
     """
 
     tokenizer: Any
     d_model: int
     layer_index: int
-    identity: str
+    fingerprint: str
+    how: str
 
     def read(self, texts: Sequence[TextToRead]) -> Captured:
         """The activations at every text's positions."""
@@ -82,8 +84,8 @@ class EngineReader:
         self._reader = TextReader(target, config.max_read_tokens)
         self.tokenizer, self.layer_index = target.tokenizer, layer_index
         self.d_model = target.spec.d_model
-        kind = f"{config.resolve_device().type} {config.resolve_dtype()}"
-        self.identity = f"engine {fingerprint(directory)} {layer_index} {kind}"
+        self.fingerprint = fingerprint(directory)
+        self.how = f"engine, {_kind(config.resolve_device(), config.resolve_dtype())}"
 
     def read(self, texts: Sequence[TextToRead]) -> Captured:
         """See `ActivationReader`."""
@@ -113,8 +115,8 @@ class TapReader:
         self._device = device
         self.tokenizer, self.layer_index = AutoTokenizer.from_pretrained(directory), layer_index
         self.d_model = model.config.get_text_config().hidden_size
-        kind = f"{device.type} {dtype}"
-        self.identity = f"transformers {fingerprint(directory)} {layer_index} {kind}"
+        self.fingerprint = fingerprint(directory)
+        self.how = f"transformers, {_kind(device, dtype)}"
 
     @torch.no_grad()
     def read(self, texts: Sequence[TextToRead]) -> Captured:
@@ -138,6 +140,10 @@ class TapReader:
         raw = torch.cat(parts)
         norms = torch.linalg.vector_norm(raw, dim=-1)
         return Captured(activations=raw.numpy(), norms=norms.numpy())
+
+
+def _kind(device: torch.device, dtype: torch.dtype) -> str:
+    return f"{device.type}, {str(dtype).removeprefix('torch.')}"
 
 
 def _wanted(rows: torch.Tensor, batch: Sequence[TextToRead]) -> torch.Tensor:

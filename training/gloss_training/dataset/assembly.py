@@ -49,7 +49,6 @@ def assemble(
     answers: Sequence[Answer],
     explained: Sequence[str],
     facts: DatasetFacts,
-    teacher: str,
     folder: Path,
 ) -> Assembled:
     """Writes every split.
@@ -59,7 +58,6 @@ def assemble(
         answers: one for each row of the explained splits, split by split.
         explained: these.
         facts: what the sidecars say.
-        teacher: who was asked.
         folder: where the files go.
 
     Raises:
@@ -87,9 +85,12 @@ def assemble(
         path = split_file(folder, split)
         num_rows[split] = write_parquet(path, _schema(facts.d_model), tables(), _KEPT_FILES)
         outcomes[split] = count
-        write_dataset_sidecar(path, facts.contents(split, num_rows[split], teacher))
     _require_rows(num_rows, outcomes)
-    return Assembled(num_rows=num_rows, outcomes=outcomes, statistics=running.result(facts.prompt))
+    statistics = running.result(facts.prompt)
+    for split, count_rows in num_rows.items():
+        contents = facts.contents(split, count_rows, statistics)
+        write_dataset_sidecar(split_file(folder, split), contents)
+    return Assembled(num_rows=num_rows, outcomes=outcomes, statistics=statistics)
 
 
 def _rows(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,9 @@ from gloss_engine.errors import CheckpointError
 from gloss_engine.section import load_section
 from gloss_engine.sidecar import SIDECAR_NAME, read_dataset_sidecar
 from gloss_training.dataset.parquet_file import write_whole
+from gloss_training.dataset.statistics import Statistics
 from gloss_training.errors import DatasetError
+from gloss_training.prompts import MarkedPrompt
 from gloss_training.settings import PromptSettings
 
 _FIX: Final = "Run gloss-train data with this model, or name the model that was captured from."
@@ -27,19 +29,23 @@ class DatasetFacts:
 
     Attributes:
         d_model, layer_index: of the activations.
-        target: names the weights and how they were run.
+        target_fingerprint, read_by: the weights, and how they were run.
         min_position: the first position that is read.
-        prompt: the templates and the marker of its prompts.
+        prompt, marked: templates and marker of its prompts, and the AV's as tokens.
+        teacher: who explained.
     """
 
     d_model: int
     layer_index: int
-    target: str
+    target_fingerprint: str
+    read_by: str
     min_position: int
     prompt: PromptSettings
+    marked: MarkedPrompt
+    teacher: str
 
-    def contents(self, split: str, num_rows: int, teacher: str) -> dict[str, Any]:
-        """The sidecar of one split."""
+    def contents(self, split: str, num_rows: int, statistics: Statistics) -> dict[str, Any]:
+        """The sidecar of one split; statistics are those of all training rows."""
         return {
             "schema_version": 2,
             "kind": "nla_dataset",
@@ -47,8 +53,14 @@ class DatasetFacts:
                 "d_model": self.d_model,
                 "layer_index": self.layer_index,
                 "min_position": self.min_position,
+                **asdict(statistics),
             },
-            "tokens": {"injection_char": self.prompt.injection_char},
+            "tokens": {
+                "injection_char": self.prompt.injection_char,
+                "injection_token_id": self.marked.marker_id,
+                "injection_left_neighbor_id": self.marked.left_id,
+                "injection_right_neighbor_id": self.marked.right_id,
+            },
             "prompt_templates": {
                 "av": self.prompt.av_template,
                 "ar": self.prompt.ar_template,
@@ -56,8 +68,9 @@ class DatasetFacts:
             "dataset": {
                 "split": split,
                 "num_rows": num_rows,
-                "target": self.target,
-                "teacher": teacher,
+                "target_fingerprint": self.target_fingerprint,
+                "read_by": self.read_by,
+                "teacher": self.teacher,
             },
         }
 
@@ -78,14 +91,20 @@ def write_dataset_sidecar(parquet: Path, contents: dict[str, Any]) -> None:
 
 
 def check_dataset(
-    parquet: Path, *, d_model: int, layer_index: int, prompt: PromptSettings | None = None
+    parquet: Path,
+    *,
+    d_model: int,
+    layer_index: int,
+    target_fingerprint: str | None = None,
+    prompt: PromptSettings | None = None,
 ) -> None:
     """Refuses a file of activations that does not go with the model that is to be trained.
 
     Args:
         parquet: the file; without a sidecar it is refused.
         d_model, layer_index: the model's.
-        prompt: templates and marker of the configuration; None: they do not matter.
+        target_fingerprint: of the target (`gloss_engine.checkpoint.fingerprint`); None: any.
+        prompt: templates and marker of the configuration; None: any.
 
     Raises:
         DatasetError: no sidecar, or one that says something else.
@@ -107,8 +126,11 @@ def check_dataset(
         ("d_model", stated.d_model, d_model),
         ("layer_index", stated.layer_index, layer_index),
     ]
+    root = load_section(sidecar_path(parquet))
+    if target_fingerprint is not None:
+        captured_from = root.section("dataset").text("target_fingerprint")
+        pairs.append(("dataset.target_fingerprint", captured_from, target_fingerprint))
     if prompt is not None:
-        root = load_section(sidecar_path(parquet))
         templates, tokens = root.section("prompt_templates"), root.section("tokens")
         pairs += [
             ("prompt_templates.av", templates.text("av"), prompt.av_template),

@@ -17,17 +17,20 @@ from gloss_training.teachers.attempts import Attempts
 from gloss_training.teachers.pace import Pace
 from gloss_training.teachers.recipe import (
     USUAL_ANSWER_TOKENS,
+    USUAL_SCORE_TOKENS,
     explain_prompt,
     judge_prompt,
     read_explanation,
     read_score,
 )
 from gloss_training.teachers.settings import TeacherSettings
-from gloss_training.teachers.survey import Survey
+from gloss_training.teachers.survey import Survey, estimate_of
 from gloss_training.teachers.teacher import KEPT, UNANSWERED, Answer, Estimate
 
 _LEAST_JUDGED: Final = 40
 """Answers after which a share of garbage means something."""
+_USUAL_EXPLANATION_CHARS: Final = 600
+_BY_LENGTH: Final = f"length, {CHARACTERS_PER_TOKEN} characters each"
 _REMINDER: Final = (
     "\n\nAnswer with nothing but one number from 0 to 1 between <score> and </score>."
 )
@@ -80,6 +83,20 @@ class ApiTeacher:
         attempts = Attempts(self.api, self.pace, self.settings)
         return [_answer(r) for r in await ask_all(prompts, attempts, self.answers, take)]
 
+    async def estimate_judging(self, passages: Sequence[Passage], num_pairs: int) -> Estimate:
+        """See `Teacher`."""
+        explanation = "x" * _USUAL_EXPLANATION_CHARS
+        chars = [len(judge_prompt(passage.text, explanation)) for passage in passages]
+        mean = sum(chars) / max(1, len(chars))
+        return estimate_of(
+            self.settings,
+            num_questions=num_pairs,
+            num_to_ask=num_pairs,
+            input_tokens=math.ceil(num_pairs * mean / CHARACTERS_PER_TOKEN),
+            counted_by=_BY_LENGTH,
+            usual_tokens=USUAL_SCORE_TOKENS,
+        )
+
     async def judge(self, pairs: Sequence[tuple[Passage, str]]) -> list[float]:
         """See `Teacher`. Garbage is asked about once more, then it is no score."""
         prompts = [judge_prompt(passage.text, explanation) for passage, explanation in pairs]
@@ -119,7 +136,7 @@ class ApiTeacher:
 
     async def _count(self, sample: list[str]) -> tuple[float, str]:
         """Tokens a character, and who has counted them."""
-        by_length = (1 / CHARACTERS_PER_TOKEN, f"length, {CHARACTERS_PER_TOKEN} characters each")
+        by_length = (1 / CHARACTERS_PER_TOKEN, _BY_LENGTH)
         counted = 0
         for prompt in sample:
             try:

@@ -56,6 +56,9 @@ OUTCOMES: Final = ("truncated", "refused", "empty", "no_tags", "no_prose", "few_
 USUAL_ANSWER_TOKENS: Final = 150
 """100 words and the tags, at about 1.35 tokens a word."""
 
+USUAL_SCORE_TOKENS: Final = 12
+"""A number and the tags."""
+
 _FEATURES: Final = re.compile(r"<features>(.*?)</features>", re.DOTALL)
 _SCORE: Final = re.compile(r"<score>\s*([01](?:\.\d+)?|\.\d+)\s*</score>")
 _LIST_MARK: Final = re.compile(r"^(?:[-*•+–—]|\(?\d{1,2}[.)]|\(?[a-zA-Z][.)]|#+)\s+")

@@ -49,38 +49,58 @@ class Survey:
         return [prompt for _, prompt in self._sample]
 
     def estimate(self, tokens_per_char: float, counted_by: str, usual_tokens: int) -> Estimate:
-        """What they will take.
-
-        Args:
-            tokens_per_char: of the sample.
-            counted_by: who has counted them.
-            usual_tokens: of an answer.
-        """
-        settings, num_to_ask = self._settings, len(self._to_ask)
-        num_in = math.ceil(self._num_chars * tokens_per_char)
-        num_out = num_to_ask * min(usual_tokens, settings.max_tokens)
-        most_out = num_to_ask * settings.max_tokens
-        minutes = [0.0]
-        if settings.requests_per_minute:
-            minutes.append(num_to_ask / settings.requests_per_minute)
-        if settings.tokens_per_minute:
-            minutes.append((num_in + num_out) / settings.tokens_per_minute)
-        return Estimate(
-            teacher=settings.name,
+        """What they will take; see `estimate_of`."""
+        return estimate_of(
+            self._settings,
             num_questions=self._num_questions,
-            num_answered=self._num_questions - num_to_ask,
-            input_tokens=num_in,
-            output_tokens=num_out,
-            most_output_tokens=most_out,
+            num_to_ask=len(self._to_ask),
+            input_tokens=math.ceil(self._num_chars * tokens_per_char),
             counted_by=counted_by,
-            cost=self._cost(num_in, num_out),
-            most_cost=self._cost(num_in, most_out),
-            currency=settings.currency,
-            minutes=max(minutes),
+            usual_tokens=usual_tokens,
         )
 
-    def _cost(self, num_in: int, num_out: int) -> float | None:
-        settings = self._settings
-        if not settings.input_price and not settings.output_price:
-            return None
-        return (num_in * settings.input_price + num_out * settings.output_price) / 1e6
+
+def estimate_of(
+    settings: TeacherSettings,
+    *,
+    num_questions: int,
+    num_to_ask: int,
+    input_tokens: int,
+    counted_by: str,
+    usual_tokens: int,
+) -> Estimate:
+    """What questions will take.
+
+    Args:
+        settings: who is asked, and what it costs.
+        num_questions, num_to_ask: all of them, and those that have no answer yet.
+        input_tokens: of those to ask.
+        counted_by: who has counted these.
+        usual_tokens: of an answer.
+    """
+    num_out = num_to_ask * min(usual_tokens, settings.max_tokens)
+    most_out = num_to_ask * settings.max_tokens
+    minutes = [0.0]
+    if settings.requests_per_minute:
+        minutes.append(num_to_ask / settings.requests_per_minute)
+    if settings.tokens_per_minute:
+        minutes.append((input_tokens + num_out) / settings.tokens_per_minute)
+    return Estimate(
+        teacher=settings.name,
+        num_questions=num_questions,
+        num_answered=num_questions - num_to_ask,
+        input_tokens=input_tokens,
+        output_tokens=num_out,
+        most_output_tokens=most_out,
+        counted_by=counted_by,
+        cost=_cost(settings, input_tokens, num_out),
+        most_cost=_cost(settings, input_tokens, most_out),
+        currency=settings.currency,
+        minutes=max(minutes),
+    )
+
+
+def _cost(settings: TeacherSettings, num_in: int, num_out: int) -> float | None:
+    if not settings.input_price and not settings.output_price:
+        return None
+    return (num_in * settings.input_price + num_out * settings.output_price) / 1e6

@@ -107,6 +107,14 @@ class Teacher(Protocol):
             DiskError: an answer could not be kept.
         """
 
+    async def estimate_judging(self, passages: Sequence[Passage], num_pairs: int) -> Estimate:
+        """What judging so many explanations will take; asks no question that costs.
+
+        Args:
+            passages: some of those that they are about.
+            num_pairs: how many explanations.
+        """
+
     async def judge(self, pairs: Sequence[tuple[Passage, str]]) -> list[float]:
         """How well each explanation fits the text before its position, 0 to 1; NaN: no score.
 

@@ -45,6 +45,10 @@ class WorldTeacher:
             on_answer(answers[-1])
         return answers
 
+    async def estimate_judging(self, passages: Sequence[Passage], num_pairs: int) -> Estimate:
+        """See `Teacher`."""
+        return Estimate(teacher=self.name, num_questions=num_pairs)
+
     async def judge(self, pairs: Sequence[tuple[Passage, str]]) -> list[float]:
         """See `Teacher`: the share of an explanation's statements that are true.
 
