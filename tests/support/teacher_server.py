@@ -200,7 +200,8 @@ def teacher_server(answer: Answers) -> Iterator[TeacherServer]:
 def _refusal(path: str, headers: Mapping[str, str], body: Any) -> Served | None:
     """What the real APIs say to a request that is wrong; None for one that is right."""
     if path.startswith("/v1/messages"):
-        if headers.get("x-api-key") != KEY:
+        # Clients before version 2 send the first, later ones the second; the API takes both.
+        if KEY not in (headers.get("x-api-key"), headers.get("authorization", "")[7:]):
             return message_error(401, "authentication_error", "invalid x-api-key")
         needed = {"model", "messages"} | ({"max_tokens"} if path == "/v1/messages" else set())
         if "anthropic-version" not in headers or not needed <= set(body):

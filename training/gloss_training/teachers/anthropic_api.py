@@ -14,8 +14,10 @@ from gloss_training.teachers.api import (
     Reply,
     Trouble,
     clean,
+    no_reply,
     retry_after,
     trouble_of,
+    whole,
 )
 from gloss_training.teachers.settings import TeacherSettings
 
@@ -44,23 +46,16 @@ class AnthropicApi:
     async def send(self, prompt: str) -> Reply:
         """See `ChatApi`."""
         settings = self._settings
-        more: dict[str, Any] = {}
-        if settings.temperature is not None:
-            more["temperature"] = settings.temperature
+        # Not an argument of every version of the library.
+        more = {} if settings.temperature is None else {"temperature": settings.temperature}
         with _told(self._key):
             message = await self._client.messages.create(
                 model=settings.model,
                 max_tokens=settings.max_tokens,
                 messages=[{"role": "user", "content": prompt}],
-                **more,
+                extra_body=more,
             )
-            return Reply(
-                text="".join(part.text for part in message.content if part.type == "text"),
-                is_cut_off=message.stop_reason == "max_tokens",
-                is_refused=message.stop_reason == "refusal",
-                input_tokens=message.usage.input_tokens,
-                output_tokens=message.usage.output_tokens,
-            )
+        return _reply(message)
 
     async def count_tokens(self, prompt: str) -> int | None:
         """See `ChatApi`."""
@@ -68,11 +63,27 @@ class AnthropicApi:
             counted = await self._client.messages.count_tokens(
                 model=self._settings.model, messages=[{"role": "user", "content": prompt}]
             )
-            return int(counted.input_tokens)
+        return whole(counted, "input_tokens")
 
     async def close(self) -> None:
         """See `ChatApi`."""
         await self._client.close()
+
+
+def _reply(message: Any) -> Reply:
+    """What a message says; the library hands on whatever came, so nothing of it is certain."""
+    parts, usage = getattr(message, "content", None), getattr(message, "usage", None)
+    if not isinstance(parts, list):
+        raise no_reply(message)
+    texts = [getattr(part, "text", None) for part in parts if getattr(part, "type", "") == "text"]
+    reason = getattr(message, "stop_reason", None)
+    return Reply(
+        text="".join(text for text in texts if isinstance(text, str)),
+        is_cut_off=reason in ("max_tokens", "model_context_window_exceeded"),
+        is_refused=reason == "refusal",
+        input_tokens=whole(usage, "input_tokens"),
+        output_tokens=whole(usage, "output_tokens"),
+    )
 
 
 @contextmanager
@@ -90,7 +101,5 @@ def _told(key: str) -> Iterator[None]:
     except anthropic.APIConnectionError as error:
         kind = type(error.__cause__ or error).__name__
         raise ApiError(Trouble.BUSY, f"it cannot be reached ({kind})") from None
-    except (anthropic.AnthropicError, json.JSONDecodeError, AttributeError, TypeError) as error:
-        # A reply that is no message: the page of a proxy, say.
-        kind = type(error).__name__
-        raise ApiError(Trouble.BUSY, f"it sent a reply that is no message ({kind})") from None
+    except (anthropic.APIError, json.JSONDecodeError) as error:
+        raise no_reply(error) from None

@@ -12,6 +12,9 @@ from typing import Final, Protocol
 
 from gloss_training.teachers.settings import TeacherSettings
 
+NO_KEY: Final = "NONE"
+"""In place of a key, for a server that needs none."""
+
 _MAX_SAID: Final = 300
 _SECRET: Final = re.compile(r"\b(?:sk|key|pk)-[\w*.-]{4,}", re.IGNORECASE)
 _CREDENTIALS: Final = re.compile(r"(?<=//)[^/@\s]+@")
@@ -102,10 +105,21 @@ def retry_after(headers: object) -> float | None:
     return None
 
 
+def no_reply(got: object) -> ApiError:
+    """What came is no reply: the page of a proxy, say."""
+    return ApiError(Trouble.BUSY, f"it sent a reply that is none ({type(got).__name__})")
+
+
+def whole(found: object, name: str) -> int:
+    """A count of a reply's usage; 0 where it states none."""
+    value = getattr(found, name, 0)
+    return value if isinstance(value, int) else 0
+
+
 def clean(said: str, key: str) -> str:
     """What a server said, on one line, without anything that looks like a key."""
     shown = " ".join(said.split())
-    if key:
+    if key != NO_KEY:
         shown = shown.replace(key, "***")
     return _CREDENTIALS.sub("***@", _SECRET.sub("***", shown))[:_MAX_SAID]
 

@@ -10,13 +10,12 @@ from typing import Any, Final
 
 from gloss_training.errors import ConfigError
 from gloss_training.teachers.answer_file import AnswerFile
-from gloss_training.teachers.api import ChatApi
+from gloss_training.teachers.api import NO_KEY, ChatApi
 from gloss_training.teachers.api_teacher import ApiTeacher
 from gloss_training.teachers.pace import Pace
 from gloss_training.teachers.settings import TeacherSettings
 from gloss_training.teachers.teacher import Teacher
 
-NO_KEY: Final = "NONE"
 _MODULES: Final = {"anthropic": "AnthropicApi", "openai": "OpenAiApi"}
 
 

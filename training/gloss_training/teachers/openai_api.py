@@ -14,8 +14,10 @@ from gloss_training.teachers.api import (
     Reply,
     Trouble,
     clean,
+    no_reply,
     retry_after,
     trouble_of,
+    whole,
 )
 from gloss_training.teachers.settings import TeacherSettings
 
@@ -51,16 +53,11 @@ class OpenAiApi:
             more["temperature"] = settings.temperature
         with _told(self._key):
             completion = await self._client.chat.completions.create(
-                model=settings.model, messages=[{"role": "user", "content": prompt}], **more
+                model=settings.model,
+                messages=[{"role": "user", "content": prompt}],
+                extra_body=more,
             )
-            choice, usage = completion.choices[0], completion.usage
-            return Reply(
-                text=choice.message.content or "",
-                is_cut_off=choice.finish_reason == "length",
-                is_refused=choice.finish_reason == "content_filter" or bool(choice.message.refusal),
-                input_tokens=0 if usage is None else usage.prompt_tokens,
-                output_tokens=0 if usage is None else usage.completion_tokens,
-            )
+        return _reply(completion)
 
     async def count_tokens(self, prompt: str) -> int | None:
         """See `ChatApi`: chat completions have no count."""
@@ -69,6 +66,22 @@ class OpenAiApi:
     async def close(self) -> None:
         """See `ChatApi`."""
         await self._client.close()
+
+
+def _reply(completion: Any) -> Reply:
+    """What a completion says; the library hands on whatever came, so nothing of it is certain."""
+    choices, usage = getattr(completion, "choices", None), getattr(completion, "usage", None)
+    said = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+    if not isinstance(choices, list) or said is None:
+        raise no_reply(completion)
+    text, reason = getattr(said, "content", None), getattr(choices[0], "finish_reason", None)
+    return Reply(
+        text=text if isinstance(text, str) else "",
+        is_cut_off=reason == "length",
+        is_refused=reason == "content_filter" or bool(getattr(said, "refusal", None)),
+        input_tokens=whole(usage, "prompt_tokens"),
+        output_tokens=whole(usage, "completion_tokens"),
+    )
 
 
 @contextmanager
@@ -86,10 +99,5 @@ def _told(key: str) -> Iterator[None]:
     except openai.APIConnectionError as error:
         kind = type(error.__cause__ or error).__name__
         raise ApiError(Trouble.BUSY, f"it cannot be reached ({kind})") from None
-    except (
-        *(openai.OpenAIError, json.JSONDecodeError),
-        *(AttributeError, TypeError, IndexError),
-    ) as error:
-        # A reply that is no completion: the page of a proxy, say.
-        kind = type(error).__name__
-        raise ApiError(Trouble.BUSY, f"it sent a reply that is no completion ({kind})") from None
+    except (openai.APIError, json.JSONDecodeError) as error:
+        raise no_reply(error) from None
