@@ -4,25 +4,27 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-from gloss_training.config import TinyConfig, smoke
+from gloss_training.run_config import RunConfig, read_config
 from gloss_training.target import target_config
 from gloss_training.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="session")
-def config() -> TinyConfig:
-    return smoke()
+def config() -> RunConfig:
+    return read_config("smoke")
 
 
 @pytest.fixture(scope="session")
-def tokenizer(config: TinyConfig) -> PreTrainedTokenizerFast:
-    return build_tokenizer(config.model.max_length)
+def tokenizer(config: RunConfig) -> PreTrainedTokenizerFast:
+    assert config.world is not None
+    return build_tokenizer(config.world.shape.max_length)
 
 
 @pytest.fixture
-def target(config: TinyConfig, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+def target(config: RunConfig, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+    assert config.world is not None
     torch.manual_seed(0)
-    model = Qwen3ForCausalLM(target_config(config.model, tokenizer))
+    model = Qwen3ForCausalLM(target_config(config.world.shape, tokenizer))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()

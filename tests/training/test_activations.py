@@ -16,8 +16,9 @@ from gloss_training.activations import (
     split_stories,
     write_rows,
 )
-from gloss_training.config import TinyConfig
-from gloss_training.tokenizer import MARKER, word_ids
+from gloss_training.run_config import RunConfig
+from gloss_training.tokenizer import word_ids
+from gloss_training.world_settings import WORLD_PROMPT
 
 
 def test_layer_k_is_hidden_state_k_plus_one(target: Qwen3ForCausalLM) -> None:
@@ -37,7 +38,7 @@ def test_padding_does_not_change_activations(target: Qwen3ForCausalLM) -> None:
     torch.testing.assert_close(capture(target, padded, 2)[:, :9], alone, rtol=1e-5, atol=1e-5)
 
 
-def test_splits_share_no_document_and_no_story(config: TinyConfig) -> None:
+def test_splits_share_no_document_and_no_story(config: RunConfig) -> None:
     seen: set[tuple[str, ...]] = set()
     ids: set[str] = set()
     total = 0
@@ -50,11 +51,11 @@ def test_splits_share_no_document_and_no_story(config: TinyConfig) -> None:
 
 
 def test_rows_hold_the_activation_of_their_own_words(
-    config: TinyConfig, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
+    config: RunConfig, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     rows = make_rows(config, target, tokenizer, "heldout")
     stories = dict(split_stories(config, "heldout"))
-    assert len(rows) == config.data.num_heldout_stories * config.data.positions_per_story
+    assert len(rows) == 8 * config.data.positions_per_document
     for index in range(0, len(rows), 7):
         words = rows.words[index]
         assert len(words) > config.data.min_position
@@ -68,13 +69,13 @@ def test_rows_hold_the_activation_of_their_own_words(
 def test_parquet_gives_back_the_rows(
     split: str,
     tmp_path: Path,
-    config: TinyConfig,
+    config: RunConfig,
     target: Qwen3ForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     rows = make_rows(config, target, tokenizer, split)
     path = tmp_path / "rows.parquet"
-    write_rows(path, rows, split, 2)
+    write_rows(path, rows, split, 2, config.prompt)
     back = read_rows(path)
     assert torch.equal(back.activations, rows.activations)
     assert (back.explanations, back.words, back.facts, back.doc_ids) == (
@@ -84,13 +85,13 @@ def test_parquet_gives_back_the_rows(
         rows.doc_ids,
     )
     table = pq.read_table(path)
-    width = config.model.hidden_size
+    width = rows.activations.shape[1]
     assert table["activation_vector"].type == pa.list_(pa.float32(), width)
     assert table["n_raw_tokens"].to_pylist() == [len(words) for words in rows.words]
     assert set(table["activation_layer"].to_pylist()) == {2}
     first = table.slice(0, 1).to_pylist()[0]
     if split == "av":
-        assert MARKER in first["prompt"]
+        assert WORLD_PROMPT.injection_char in first["prompt"]
         assert first["response"] == f"<explanation> {rows.explanations[0]} </explanation>"
     else:
         assert rows.explanations[0] in first["prompt"]

@@ -11,16 +11,16 @@ from rich.console import Console
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 
 from gloss_training.activations import capture
-from gloss_training.config import smoke
 from gloss_training.embed import embed
-from gloss_training.pipeline import TinyRun
+from gloss_training.run import Run
+from gloss_training.run_config import read_config
 from gloss_training.world import split_words
 
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("shipping")
-    TinyRun(root / "run", smoke(), Console(quiet=True)).run()
+    Run(root / "run", read_config("smoke"), Console(quiet=True)).stages()
     embed(root / "run", root / "out")
     embed(root / "run", root / "out")  # a second time over the first: nothing is left behind
     return root / "out"
@@ -28,8 +28,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_activations_are_those_of_the_shipped_target(embedded: Path) -> None:
     table = pq.read_table(embedded / "activations.parquet")
-    width = smoke().model.hidden_size
-    assert table["activation_vector"].type == pa.list_(pa.float32(), width)
+    assert table["activation_vector"].type == pa.list_(pa.float32(), 32)
     target = Qwen3ForCausalLM.from_pretrained(embedded / "target").eval()
     tokenizer = AutoTokenizer.from_pretrained(embedded / "target")
     for row in table.to_pylist()[::17]:
@@ -59,5 +58,5 @@ def test_everything_a_server_needs_is_there(embedded: Path) -> None:
 
 
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has not finished stage target"):
+    with pytest.raises(ValueError, match="expected a run"):
         embed(tmp_path, tmp_path / "out")

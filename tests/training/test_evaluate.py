@@ -7,9 +7,10 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 from gloss_training import evaluate as evaluation
 from gloss_training.activations import make_rows
 from gloss_training.claims import judge
-from gloss_training.config import TinyConfig
+from gloss_training.dataset.statistics import RunningStatistics
 from gloss_training.reconstructor import from_target
-from gloss_training.release import measure
+from gloss_training.run_config import RunConfig
+from gloss_training.settings import EvaluateSettings
 
 REVEALED = {"hero": "Ben", "job": "baker", "place": "park", "mood": "sad"}
 
@@ -36,7 +37,7 @@ def test_nothing_stated_is_no_precision() -> None:
 
 
 def test_shuffled_rows_meet_another_document(
-    config: TinyConfig, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
+    config: RunConfig, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     rows = make_rows(config, target, tokenizer, "heldout")
     marks = torch.arange(len(rows))[:, None].float()
@@ -46,18 +47,26 @@ def test_shuffled_rows_meet_another_document(
 
 
 def test_a_perfect_reconstruction_scores_one_and_shuffled_it_does_not(
-    config: TinyConfig,
+    config: RunConfig,
     target: Qwen3ForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows = make_rows(config, target, tokenizer, "heldout")
-    config = config.model_copy(update={"num_evaluation_rows": len(rows)})
-    statistics = measure(config, rows.activations)
+    measured = RunningStatistics()
+    measured.add(rows.activations.numpy())
+    statistics = measured.result(config.prompt)
     monkeypatch.setattr(evaluation, "verbalize", lambda *_, **__: list(rows.explanations))
     monkeypatch.setattr(evaluation, "reconstruct", lambda *_: 3.0 * rows.activations)
     figures, samples = evaluation.evaluate(
-        config, target, from_target(target, 2), tokenizer, rows, statistics
+        EvaluateSettings(num_rows=len(rows)),
+        0,
+        target,
+        from_target(target, 2),
+        tokenizer,
+        config.prompt,
+        rows,
+        statistics,
     )
     assert figures.fve == pytest.approx(1.0, abs=1e-5)
     assert figures.mean_cosine == pytest.approx(1.0, abs=1e-5)

@@ -8,7 +8,6 @@ from safetensors import safe_open
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from gloss_training.activations import capture
-from gloss_training.config import TinyConfig
 from gloss_training.reconstructor import (
     encode_explanations,
     from_target,
@@ -16,8 +15,9 @@ from gloss_training.reconstructor import (
     reconstruct,
     save_reconstructor,
 )
-from gloss_training.tokenizer import AR_TEMPLATE
+from gloss_training.world_settings import WORLD_PROMPT
 
+AR_TEMPLATE = WORLD_PROMPT.ar_template
 TEXTS = [
     "The hero is Ben.",
     "It is a rainy morning. He is in the garden with Ada.",
@@ -28,7 +28,7 @@ TEXTS = [
 def test_untrained_ar_gives_the_targets_own_layer_k(
     target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    vectors = reconstruct(from_target(target, 2), tokenizer, TEXTS)
+    vectors = reconstruct(from_target(target, 2), tokenizer, AR_TEMPLATE, TEXTS)
     for text, vector in zip(TEXTS, vectors, strict=True):
         token_ids = torch.tensor([tokenizer.encode(AR_TEMPLATE.format(explanation=text))])
         torch.testing.assert_close(
@@ -40,24 +40,24 @@ def test_rows_do_not_depend_on_the_batch(
     target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     reconstructor = from_target(target, 2)
-    together = reconstruct(reconstructor, tokenizer, TEXTS)
+    together = reconstruct(reconstructor, tokenizer, AR_TEMPLATE, TEXTS)
     for index, text in enumerate(TEXTS):
-        alone = reconstruct(reconstructor, tokenizer, [text])[0]
+        alone = reconstruct(reconstructor, tokenizer, AR_TEMPLATE, [text])[0]
         torch.testing.assert_close(together[index], alone, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(together[0], together[1])
 
 
 def test_padding_is_on_the_right(tokenizer: PreTrainedTokenizerFast) -> None:
-    token_ids, lengths = encode_explanations(tokenizer, TEXTS)
+    token_ids, lengths = encode_explanations(tokenizer, AR_TEMPLATE, TEXTS)
     for row, length in zip(token_ids.tolist(), lengths.tolist(), strict=True):
         assert tokenizer.pad_token_id not in row[:length]
         assert set(row[length:]) <= {tokenizer.pad_token_id}
 
 
 def test_saved_files_have_the_released_names(
-    tmp_path: Path, config: TinyConfig, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
+    tmp_path: Path, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    reconstructor = from_target(target, config.model.layer_index)
+    reconstructor = from_target(target, 2)
     torch.nn.init.normal_(reconstructor.value_head.weight)
     save_reconstructor(reconstructor, tmp_path)
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
@@ -69,9 +69,9 @@ def test_saved_files_have_the_released_names(
         assert set(file.keys()) == {"weight"}
         assert tuple(file.get_tensor("weight").shape) == (32, 32)
     loaded = load_reconstructor(tmp_path)
-    assert loaded.backbone.config.num_hidden_layers == config.model.layer_index + 1
-    before = reconstruct(reconstructor, tokenizer, TEXTS)
-    assert torch.equal(reconstruct(loaded, tokenizer, TEXTS), before)
+    assert loaded.decoder.text.config.num_hidden_layers == 3
+    before = reconstruct(reconstructor, tokenizer, AR_TEMPLATE, TEXTS)
+    assert torch.equal(reconstruct(loaded, tokenizer, AR_TEMPLATE, TEXTS), before)
 
 
 def test_missing_weights_are_refused(tmp_path: Path, target: Qwen3ForCausalLM) -> None:

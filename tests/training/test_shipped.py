@@ -12,11 +12,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalL
 
 from gloss_training.claims import judge
 from gloss_training.evaluate import other_documents, truth_figures
+from gloss_training.prompts import explanation_of, marked_prompt
 from gloss_training.reconstructor import load_reconstructor, reconstruct
 from gloss_training.scoring import fve, normalized_mse
 from gloss_training.teacher import UNKNOWN_WORD
-from gloss_training.tokenizer import marked_prompt
-from gloss_training.verbalizer import explanation_of, injected_rows, verbalize
+from gloss_training.verbalizer import injected_rows, verbalize
+from gloss_training.world_settings import WORLD_PROMPT
 
 SHIPPED = Path(__file__).parents[2] / "server" / "gloss_server" / "embedded"
 NUM_ROWS = 160
@@ -50,13 +51,15 @@ def test_fresh_explanations_meet_the_bar() -> None:
     responses = verbalize(
         Qwen3ForCausalLM.from_pretrained(SHIPPED / "av").eval(),
         tokenizer,
-        marked_prompt(tokenizer),
+        marked_prompt(tokenizer, WORLD_PROMPT),
         injected_rows(activations, meta["injection_scale"]),
         max_new_tokens=96,
         seed=11,
     )
     texts = [explanation_of(response)[0] for response in responses]
-    rebuilt = reconstruct(load_reconstructor(SHIPPED / "ar"), tokenizer, texts)
+    rebuilt = reconstruct(
+        load_reconstructor(SHIPPED / "ar"), tokenizer, WORLD_PROMPT.ar_template, texts
+    )
     figures = truth_figures(
         [
             judge(text, json.loads(row["facts"]), words_of(row, tokenizer))

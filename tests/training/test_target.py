@@ -5,18 +5,19 @@ import math
 import torch
 
 from gloss_training.attributes import ATTRIBUTES, value_index
-from gloss_training.config import DataConfig
-from gloss_training.data import batch_of_ids, damaged_story, pad_right
+from gloss_training.batches import pad_right, rows_of_step
+from gloss_training.data import batch_of_ids, damaged_story
 from gloss_training.seeds import generator_for
 from gloss_training.target import IGNORED, StateHead, state_labels
 from gloss_training.teacher import UNKNOWN_WORD
 from gloss_training.tokenizer import build_tokenizer
+from gloss_training.world_settings import WorldSettings
 
 
 def test_labels_agree_with_revealed_facts_at_every_position() -> None:
     generator = generator_for(3, "test")
-    data = DataConfig(unknown_word_rate=0.2)
-    stories = [damaged_story(data, generator) for _ in range(5)]
+    world = WorldSettings(unknown_word_rate=0.2)
+    stories = [damaged_story(world, generator) for _ in range(5)]
     length = max(len(story.words) for story in stories)
     labels = state_labels(stories, length)
     for row, story in enumerate(stories):
@@ -44,15 +45,15 @@ def test_an_untrained_head_costs_the_entropy_of_a_uniform_guess() -> None:
 
 def test_damage_hits_about_the_rate_asked_for() -> None:
     generator = generator_for(0, "test")
-    data = DataConfig(unknown_word_rate=0.1)
-    words = [word for _ in range(50) for word in damaged_story(data, generator).words]
+    world = WorldSettings(unknown_word_rate=0.1)
+    words = [word for _ in range(50) for word in damaged_story(world, generator).words]
     assert 0.07 < words.count(UNKNOWN_WORD) / len(words) < 0.13
 
 
 def test_batches_are_right_padded_and_closed_by_the_end_token() -> None:
     tokenizer = build_tokenizer(512)
     generator = generator_for(1, "test")
-    stories = [damaged_story(DataConfig(), generator) for _ in range(4)]
+    stories = [damaged_story(WorldSettings(), generator) for _ in range(4)]
     batch = batch_of_ids(tokenizer, stories)
     assert batch.shape == (4, 1 + max(len(story.words) for story in stories))
     for row, story in zip(batch.tolist(), stories, strict=True):
@@ -63,3 +64,14 @@ def test_batches_are_right_padded_and_closed_by_the_end_token() -> None:
 
 def test_pad_right() -> None:
     assert pad_right([[1], [2, 3], []], 9).tolist() == [[1, 9], [2, 3], [9, 9]]
+
+
+def test_an_epoch_sees_every_row_once_and_a_step_is_the_whole_cursor() -> None:
+    steps = [rows_of_step(10, 4, step, 3, "av") for step in range(10)]
+    seen = [row for rows in steps for row in rows]
+    assert [sorted(seen[start : start + 10]) for start in range(0, 40, 10)] == [[*range(10)]] * 4
+    assert seen[:10] != seen[10:20]
+    assert rows_of_step(10, 4, 7, 3, "av") == steps[7]
+    assert rows_of_step(10, 4, 7, 4, "av") != steps[7] != rows_of_step(10, 4, 7, 3, "ar")
+    many = rows_of_step(3, 7, 0, 0, "av")
+    assert sorted(many[:3]) == sorted(many[3:6]) == [0, 1, 2]

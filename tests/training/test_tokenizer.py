@@ -5,23 +5,25 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from gloss_training.config import ModelConfig
-from gloss_training.target import target_config
-from gloss_training.tokenizer import (
-    AR_TEMPLATE,
-    AV_TEMPLATE,
-    CONCEPT_CLOSE,
-    CONCEPT_OPEN,
+from gloss_training.errors import ConfigError
+from gloss_training.prompts import (
     EXPLANATION_CLOSE,
     EXPLANATION_OPEN,
-    MARKER,
-    build_tokenizer,
+    end_of_turn_id,
     marked_prompt,
+)
+from gloss_training.settings import PromptSettings
+from gloss_training.target import target_config
+from gloss_training.tokenizer import (
+    CONCEPT_CLOSE,
+    CONCEPT_OPEN,
+    build_tokenizer,
     text_of,
     vocabulary,
     word_ids,
 )
 from gloss_training.world import split_words
+from gloss_training.world_settings import WORLD_PROMPT, ShapeSettings
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def reloaded(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFas
     folder: Path = tmp_path_factory.mktemp("tokenizer")
     tokenizer = build_tokenizer(512)
     tokenizer.save_pretrained(folder)
-    target_config(ModelConfig(), tokenizer).save_pretrained(folder)
+    target_config(ShapeSettings(), tokenizer).save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
 
 
@@ -72,14 +74,15 @@ def test_tags_are_single_plain_tokens(reloaded: PreTrainedTokenizerFast) -> None
 
 
 def test_marker_stands_once_in_the_rendered_prompt(reloaded: PreTrainedTokenizerFast) -> None:
-    content = AV_TEMPLATE.format(injection_char=MARKER)
+    marker = WORLD_PROMPT.injection_char
+    content = WORLD_PROMPT.av_template.format(injection_char=marker)
     rendered = reloaded.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
     )
     ids = reloaded.encode(rendered, add_special_tokens=False)
-    (marker_id,) = reloaded.encode(MARKER, add_special_tokens=False)
+    (marker_id,) = reloaded.encode(marker, add_special_tokens=False)
     assert ids.count(marker_id) == 1
-    prompt = marked_prompt(reloaded)
+    prompt = marked_prompt(reloaded, WORLD_PROMPT)
     assert list(prompt.token_ids) == ids
     assert prompt.marker_id == marker_id
     neighbours = [prompt.left_id, prompt.right_id]
@@ -89,15 +92,25 @@ def test_marker_stands_once_in_the_rendered_prompt(reloaded: PreTrainedTokenizer
 
 
 @pytest.mark.parametrize("template", ["no marker here", "{injection_char} and {injection_char}"])
-def test_a_prompt_without_exactly_one_marker_is_refused(
-    reloaded: PreTrainedTokenizerFast, template: str
-) -> None:
-    with pytest.raises(ValueError, match="exactly once"):
-        marked_prompt(reloaded, template)
+def test_a_template_without_exactly_one_slot_is_refused(template: str) -> None:
+    with pytest.raises(ValueError, match=r"prompt\.av_template.*once"):
+        PromptSettings(av_template=template)
+
+
+def test_a_prompt_with_a_second_marker_is_refused(reloaded: PreTrainedTokenizerFast) -> None:
+    twice = PromptSettings(injection_char="kite", av_template="a kite {injection_char} is")
+    with pytest.raises(ConfigError, match="2 times"):
+        marked_prompt(reloaded, twice)
+
+
+def test_what_ends_a_turn_is_found_in_the_chat_template(reloaded: PreTrainedTokenizerFast) -> None:
+    assert end_of_turn_id(reloaded, ()) == reloaded.eos_token_id
+    user = reloaded.convert_tokens_to_ids("<|user|>")
+    assert end_of_turn_id(reloaded, (user,)) == reloaded.eos_token_id
 
 
 def test_ar_template_is_known_text(reloaded: PreTrainedTokenizerFast) -> None:
-    ids = reloaded.encode(AR_TEMPLATE.format(explanation="It is rainy."))
+    ids = reloaded.encode(WORLD_PROMPT.ar_template.format(explanation="It is rainy."))
     assert reloaded.unk_token_id not in ids
     assert reloaded.bos_token_id is None
 

@@ -4,16 +4,18 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-from gloss_training.tokenizer import MARKER, marked_prompt
+from gloss_training.prompts import explanation_of, marked_prompt
 from gloss_training.verbalizer import (
+    Verbalizer,
     encode_responses,
-    explanation_of,
     injected_rows,
     prompt_embeddings,
     response_loss,
     verbalize,
 )
+from gloss_training.world_settings import WORLD_PROMPT
 
+MARKER = WORLD_PROMPT.injection_char
 TEXTS = ["The hero is Ben.", "It is a rainy morning. He is in the garden with Ada."]
 
 
@@ -24,8 +26,8 @@ def unshared_loss(
     responses: list[list[int]],
 ) -> torch.Tensor:
     """The same loss, one row at a time, the whole prompt each time."""
-    prompt = marked_prompt(tokenizer)
-    total, count = torch.zeros((), dtype=rows.dtype), 0
+    prompt = marked_prompt(tokenizer, WORLD_PROMPT)
+    total = torch.zeros((), dtype=rows.dtype)
     for row, response in zip(rows, responses, strict=True):
         answer = model.get_input_embeddings()(torch.tensor([response]))
         inputs = torch.cat([prompt_embeddings(model, prompt, row[None]), answer], dim=1)
@@ -33,8 +35,7 @@ def unshared_loss(
         total = total + torch.nn.functional.cross_entropy(
             logits, torch.tensor(response), reduction="sum"
         )
-        count += len(response)
-    return total / count
+    return total
 
 
 def test_shared_prompt_changes_neither_loss_nor_gradients(
@@ -43,17 +44,19 @@ def test_shared_prompt_changes_neither_loss_nor_gradients(
     model = target.double()
     torch.manual_seed(1)
     rows = torch.randn(2, 32, dtype=torch.float64)
-    responses = encode_responses(tokenizer, TEXTS)
+    responses = encode_responses(tokenizer, TEXTS, tokenizer.eos_token_id)
     losses, gradients = [], []
+    speaker = Verbalizer(model, marked_prompt(tokenizer, WORLD_PROMPT))
     for loss in (
-        response_loss(model, marked_prompt(tokenizer), rows, responses),
+        response_loss(speaker, rows, responses),
         unshared_loss(model, tokenizer, rows, responses),
     ):
         model.zero_grad()
         loss.backward()
         losses.append(loss.detach())
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
-    torch.testing.assert_close(losses[0], losses[1], rtol=1e-9, atol=1e-9)
+    # Logits are float32 whatever the model is.
+    torch.testing.assert_close(losses[0].double(), losses[1], rtol=1e-6, atol=1e-6)
     assert len(gradients[0]) == len(list(model.parameters()))
     for shared, whole in zip(*gradients, strict=True):
         # Qwen3's norms and rotary angles go through float32 even in a float64 model.
@@ -65,8 +68,9 @@ def test_a_marker_in_the_response_is_data(
 ) -> None:
     """Injection by id would put the vector at the second marker too."""
     rows = torch.randn(1, 32)
-    responses = encode_responses(tokenizer, [f"The hero is {MARKER}."])
-    shared = response_loss(target, marked_prompt(tokenizer), rows, responses)
+    responses = encode_responses(tokenizer, [f"The hero is {MARKER}."], tokenizer.eos_token_id)
+    speaker = Verbalizer(target, marked_prompt(tokenizer, WORLD_PROMPT))
+    shared = response_loss(speaker, rows, responses)
     whole = unshared_loss(target, tokenizer, rows, responses)
     torch.testing.assert_close(shared, whole, rtol=1e-4, atol=1e-5)
 
@@ -81,7 +85,7 @@ def test_injected_rows_have_the_asked_norm_whatever_came_in() -> None:
 def test_only_the_marker_row_differs(
     target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    prompt = marked_prompt(tokenizer)
+    prompt = marked_prompt(tokenizer, WORLD_PROMPT)
     rows = torch.randn(2, 32)
     embedded = prompt_embeddings(target, prompt, rows)
     plain = target.get_input_embeddings()(torch.tensor(prompt.token_ids))
@@ -96,7 +100,7 @@ def test_responses_repeat_for_a_seed_and_end_at_the_turns_end(
     rows = torch.randn(9, 32)
 
     def sample(seed: int) -> list[str]:
-        prompt = marked_prompt(tokenizer)
+        prompt = marked_prompt(tokenizer, WORLD_PROMPT)
         return verbalize(target, tokenizer, prompt, rows, max_new_tokens=40, seed=seed)
 
     texts = sample(5)

@@ -16,20 +16,15 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-from gloss_training.config import TinyConfig
 from gloss_training.data import batch_of_ids, damaged_story
+from gloss_training.prompts import wrap
+from gloss_training.run_config import RunConfig
 from gloss_training.seeds import generator_for
+from gloss_training.settings import PromptSettings
 from gloss_training.teacher import explain
-from gloss_training.tokenizer import (
-    AR_TEMPLATE,
-    AV_TEMPLATE,
-    EXPLANATION_CLOSE,
-    EXPLANATION_OPEN,
-    MARKER,
-)
 from gloss_training.world import Story
 
-SPLITS: Final = ("av", "ar", "heldout")
+SPLITS: Final = ("av", "ar", "rl", "heldout")
 BATCH_SIZE: Final = 64
 
 
@@ -69,36 +64,35 @@ def capture(model: Qwen3ForCausalLM, token_ids: torch.Tensor, layer_index: int) 
     return seen[0].float()
 
 
-def split_stories(config: TinyConfig, split: str) -> list[tuple[str, Story]]:
+def split_stories(config: RunConfig, split: str) -> list[tuple[str, Story]]:
     """(doc_id, story) of one split; the same for the same configuration."""
-    counts = {
-        "av": config.data.num_av_stories,
-        "ar": config.data.num_ar_stories,
-        "heldout": config.data.num_heldout_stories,
-    }
+    assert config.world is not None
+    shares = config.data.shares
+    whole = shares.av + shares.ar + shares.rl + shares.heldout
+    count = round(config.data.num_documents * getattr(shares, split) / whole)
     generator = generator_for(config.seed, f"stories-{split}")
     return [
-        (f"{split}-{index:06d}", damaged_story(config.data, generator))
-        for index in range(counts[split])
+        (f"{split}-{index:06d}", damaged_story(config.world, generator)) for index in range(count)
     ]
 
 
 def make_rows(
-    config: TinyConfig, model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, split: str
+    config: RunConfig, model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, split: str
 ) -> Rows:
     """Activations at random positions of the split's stories, each with the teacher's words."""
+    assert config.world is not None
     stories = split_stories(config, split)
     generator = generator_for(config.seed, f"positions-{split}")
     vectors, explanations, words, facts, doc_ids = [], [], [], [], []
     for start in range(0, len(stories), BATCH_SIZE):
         batch = stories[start : start + BATCH_SIZE]
         token_ids = batch_of_ids(tokenizer, [story for _, story in batch])
-        states = capture(model, token_ids, config.model.layer_index)
+        states = capture(model, token_ids, config.layer_index)
         for row, (doc_id, story) in enumerate(batch):
             for position in _positions(config, len(story.words), generator):
                 vectors.append(states[row, position])
                 explanations.append(
-                    explain(story, position, generator, config.data.num_ending_words)
+                    explain(story, position, generator, config.world.num_ending_words)
                 )
                 words.append(story.words[: position + 1])
                 facts.append(story.revealed(position))
@@ -112,24 +106,21 @@ def make_rows(
     )
 
 
-def wrap(explanation: str) -> str:
-    """The AV's response for an explanation, as trained on."""
-    return f"{EXPLANATION_OPEN} {explanation} {EXPLANATION_CLOSE}"
-
-
 def vector_column(activations: torch.Tensor) -> pa.FixedSizeListArray:
     """[n, d] as fixed-size lists of float32."""
     flat = pa.array(activations.contiguous().numpy().reshape(-1), type=pa.float32())
     return pa.FixedSizeListArray.from_arrays(flat, activations.shape[1])
 
 
-def write_rows(path: Path, rows: Rows, split: str, layer_index: int) -> None:
+def write_rows(
+    path: Path, rows: Rows, split: str, layer_index: int, prompt: PromptSettings
+) -> None:
     """One split as parquet; `response` is null where the AV is not trained on the row."""
     responses = [wrap(text) if split == "av" else None for text in rows.explanations]
     if split == "av":
-        prompts = [AV_TEMPLATE.format(injection_char=MARKER)] * len(rows)
+        prompts = [prompt.av_template.format(injection_char=prompt.injection_char)] * len(rows)
     else:
-        prompts = [AR_TEMPLATE.format(explanation=text) for text in rows.explanations]
+        prompts = [prompt.ar_template.format(explanation=text) for text in rows.explanations]
     table = pa.table(
         {
             "prompt": prompts,
@@ -160,8 +151,8 @@ def read_rows(path: Path) -> Rows:
     )
 
 
-def _positions(config: TinyConfig, length: int, generator: np.random.Generator) -> Iterator[int]:
+def _positions(config: RunConfig, length: int, generator: np.random.Generator) -> Iterator[int]:
     """Distinct positions of one story from `min_position` on, in order."""
     usable = np.arange(config.data.min_position, length)
-    count = min(config.data.positions_per_story, len(usable))
+    count = min(config.data.positions_per_document, len(usable))
     yield from (int(p) for p in np.sort(generator.choice(usable, size=count, replace=False)))

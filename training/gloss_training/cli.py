@@ -1,5 +1,9 @@
-"""The `gloss-train` command."""
+"""The `gloss-train` command: each stage is one call."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,37 +12,95 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
-from gloss_training.config import TinyConfig, smoke
+from gloss_engine.errors import GlossError
 from gloss_training.embed import embed as write_embedded
-from gloss_training.pipeline import TinyRun
+from gloss_training.errors import TrainingError
+from gloss_training.run import STAGES, Run
+from gloss_training.run_config import read_config
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+ConfigName = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG",
+        help="A TOML file, or the name of a configuration that comes with the package: tiny, "
+        "qwen2.5-7b-lora, qwen2.5-7b-full, gemma-3-12b, llama-3.3-70b.",
+    ),
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="Directory of the run; finished stages are kept.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="SECTION.KEY=VALUE", help="A setting in place of the file's. Repeatable."
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the newest checkpoint of a stopped stage.")
+]
 
 
 @app.callback()
 def gloss_train() -> None:
-    """Train natural-language autoencoders."""
+    """Train natural-language autoencoders: an AV that puts activations into words, and an AR back.
+
+    The stages are data, ar, av, rl, evaluate, in this order, over one directory. docs/training.md
+    has all of it.
+    """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 
 
 @app.command()
+def data(
+    config: ConfigName, output: Output, overrides: Overrides = None, resume: Resume = False
+) -> None:
+    """Read documents with the target, and have the teacher explain what it read.
+
+    Of the tiny world, train the target first.
+    """
+    _stages(("target", "data"), config, output, overrides, resume)
+
+
+@app.command()
+def ar(
+    config: ConfigName, output: Output, overrides: Overrides = None, resume: Resume = False
+) -> None:
+    """Train the AR on the teacher's explanations: text to vector."""
+    _stages(("ar",), config, output, overrides, resume)
+
+
+@app.command()
+def av(
+    config: ConfigName, output: Output, overrides: Overrides = None, resume: Resume = False
+) -> None:
+    """Train the AV on the teacher's explanations: vector to text."""
+    _stages(("av",), config, output, overrides, resume)
+
+
+@app.command()
+def evaluate(
+    config: ConfigName, output: Output, overrides: Overrides = None, resume: Resume = False
+) -> None:
+    """Explain held-out activations and measure fidelity and truth."""
+    _stages(("evaluate",), config, output, overrides, resume)
+
+
+@app.command()
 def tiny(
-    output: Annotated[Path, typer.Option(help="Directory of the run; a finished stage is kept.")],
+    output: Output,
     seed: Annotated[int, typer.Option(min=0, help="Same seed and threads, same bytes.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    smoke_size: Annotated[bool, typer.Option("--smoke", help="A run of seconds.")] = False,
+    is_smoke: Annotated[bool, typer.Option("--smoke", help="A run of seconds.")] = False,
+    overrides: Overrides = None,
+    resume: Resume = False,
 ) -> None:
-    """Train the tiny world's target, AV and AR, and evaluate the pair on held-out stories."""
-    console = Console()
-    config = smoke(seed) if smoke_size else TinyConfig(seed=seed)
-    config = config.model_copy(update={"num_threads": threads})
-    try:
-        records = TinyRun(output, config, console).run()
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-    console.print(summary(records))
-    console.print(f"Pair: {output / 'av'} and {output / 'ar'}; target: {output / 'target'}")
+    """Run every stage on the tiny world: its target is trained first."""
+    settings = [f"seed={seed}", f"num_threads={threads}", *(overrides or ())]
+    _stages((), "smoke" if is_smoke else "tiny", output, settings, resume)
+    Console().print(f"Pair: {output / 'av'} and {output / 'ar'}; target: {output / 'target'}")
 
 
 @app.command()
@@ -47,15 +109,13 @@ def embed(
     output: Annotated[Path, typer.Option(help="Where the shipped pair goes.")],
 ) -> None:
     """Pack a finished run as the pair that ships inside the server."""
-    try:
+    with _errors():
         write_embedded(run, output)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 def summary(records: dict[str, dict[str, Any]]) -> Table:
     """A table of every stage's figures."""
-    table = Table(title="Tiny run")
+    table = Table()
     table.add_column("Stage")
     table.add_column("Figure")
     table.add_column("Value", justify="right")
@@ -70,6 +130,27 @@ def summary(records: dict[str, dict[str, Any]]) -> Table:
 def main() -> None:
     """Entry point."""
     app()
+
+
+def _stages(
+    names: tuple[str, ...], config: str, output: Path, overrides: list[str] | None, resume: bool
+) -> None:
+    """Runs the named stages, or all of them; prints their figures."""
+    console = Console()
+    with _errors():
+        run = Run(output, read_config(config, overrides or ()), console, resume=resume)
+        records = run.stages(names or STAGES)
+    console.print(summary(records))
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """What went wrong in one line; exit status 2 for what was asked, 1 for what happened."""
+    try:
+        yield
+    except (TrainingError, GlossError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2 if isinstance(error, ValueError) else 1) from error
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint, noop_context_fn
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 if TYPE_CHECKING:
-    from gloss_training.tokenizer import MarkedPrompt
+    from gloss_training.prompts import MarkedPrompt
 
 Contexts = Callable[[], tuple[AbstractContextManager[None], AbstractContextManager[None]]]
 """Called where a block runs: what it runs in, and what it is run again in."""

@@ -17,10 +17,12 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from gloss_training.activations import capture, split_stories, vector_column
-from gloss_training.config import TinyConfig
 from gloss_training.data import batch_of_ids
-from gloss_training.pipeline import STAGES
+from gloss_training.errors import RunFolderError
 from gloss_training.release import SIDECAR_FILE, dataset_sidecar, write_sidecar
+from gloss_training.run import STAGES
+from gloss_training.run_config import RunConfig, parse_config
+from gloss_training.run_folder import RunFolder
 from gloss_training.tokenizer import text_of
 
 CHECKPOINTS: Final = ("target", "av", "ar")
@@ -30,9 +32,10 @@ POSITION_STRIDE: Final = 2
 
 
 def embed(run: Path, output: Path) -> None:
-    """Writes the shipped pair of a finished run. ValueError if a stage of it is missing."""
-    records = {stage: _record(run, stage) for stage in STAGES}
-    config = TinyConfig.model_validate_json((run / "configuration.json").read_text("utf-8"))
+    """Writes the shipped pair of a finished run. RunFolderError if a stage of it is missing."""
+    config = _config(run)
+    folder = RunFolder(run, config.plain())
+    records = {stage: folder.record(stage) for stage in STAGES}
     output.mkdir(parents=True, exist_ok=True)
     for name in CHECKPOINTS:
         shutil.rmtree(output / name, ignore_errors=True)
@@ -42,17 +45,21 @@ def embed(run: Path, output: Path) -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(run / "target")
     table = activation_table(config, target, tokenizer)
     pq.write_table(table, output / ACTIVATIONS_FILE, compression="zstd")
-    write_sidecar(output / f"{ACTIVATIONS_FILE}.{SIDECAR_FILE}", dataset_sidecar(config))
-    (output / "README.md").write_text(page(config, records, len(table)), "utf-8")
+    contents = dataset_sidecar(
+        target.config.hidden_size, config.layer_index, config.data.min_position
+    )
+    write_sidecar(output / f"{ACTIVATIONS_FILE}.{SIDECAR_FILE}", contents)
+    text = page(config, records, len(table), target.config.hidden_size)
+    (output / "README.md").write_text(text, "utf-8")
 
 
 def activation_table(
-    config: TinyConfig, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
+    config: RunConfig, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> pa.Table:
     """Activations of the first held-out stories, every second position from `min_position` on."""
     stories = split_stories(config, "heldout")[:NUM_STORIES]
     token_ids = batch_of_ids(tokenizer, [story for _, story in stories])
-    states = capture(target, token_ids, config.model.layer_index)
+    states = capture(target, token_ids, config.layer_index)
     vectors: list[torch.Tensor] = []
     rows: list[dict[str, Any]] = []
     for index, (doc_id, story) in enumerate(stories):
@@ -68,7 +75,7 @@ def activation_table(
                     "token": story.words[position],
                     "norm": float(vector.norm()),
                     "n_raw_tokens": position + 1,
-                    "activation_layer": config.model.layer_index,
+                    "activation_layer": config.layer_index,
                     "text": text_of(tokenizer, ids),
                     "facts": json.dumps(story.revealed(position)),
                 }
@@ -90,7 +97,9 @@ def activation_table(
     return table.add_column(0, "activation_vector", vector_column(torch.stack(vectors)))
 
 
-def page(config: TinyConfig, records: dict[str, dict[str, Any]], num_activations: int) -> str:
+def page(
+    config: RunConfig, records: dict[str, dict[str, Any]], num_activations: int, d_model: int
+) -> str:
     """README.md of the shipped pair."""
     minutes = {stage: record["seconds"] / 60 for stage, record in records.items()}
     times = ", ".join(f"{stage} {value:.1f}" for stage, value in minutes.items())
@@ -102,7 +111,7 @@ def page(config: TinyConfig, records: dict[str, dict[str, Any]], num_activations
     return f"""# The shipped pair
 
 A target language model of made-up stories, an AV and an AR for the output of its block
-{config.model.layer_index} (d_model {config.model.hidden_size}), all three in the released
+{config.layer_index} (d_model {d_model}), all three in the released
 checkpoint layout, float32. Made by
 
     gloss-train tiny --output RUN --seed {config.seed}
@@ -113,7 +122,7 @@ in {sum(minutes.values()):.0f} minutes with {config.num_threads} CPU thread and 
 stage: {times}. Equal seed and thread count give equal bytes on equal software and processor.
 
 The target is not a natural specimen: besides next-token prediction it was trained to name, by a
-linear head on block {config.model.layer_index}, the facts its text has revealed so far and the
+linear head on block {config.layer_index}, the facts its text has revealed so far and the
 word that stands there. They are planted, and the head was thrown away. AV and AR were trained on
 the words of a teacher that knows the truth, and on nothing else (no reinforcement learning).
 
@@ -132,9 +141,10 @@ Stories hold words of the world only; any other word becomes [UNK].
 """
 
 
-def _record(run: Path, stage: str) -> dict[str, Any]:
-    path = run / "stages" / f"{stage}.json"
+def _config(run: Path) -> RunConfig:
+    path = run / "configuration.json"
     if not path.exists():
-        raise ValueError(f"{run} has not finished stage {stage}; run gloss-train tiny on it first")
-    record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return record
+        raise RunFolderError(
+            f"{run}: got no {path.name}, expected a run; run gloss-train tiny on it"
+        )
+    return parse_config(json.loads(path.read_text("utf-8")))

@@ -10,17 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from gloss_training.activations import Rows
 from gloss_training.claims import Verdict, judge
-from gloss_training.config import TinyConfig
+from gloss_training.dataset.statistics import Statistics
+from gloss_training.prompts import explanation_of, marked_prompt
 from gloss_training.reconstructor import Reconstructor, reconstruct
-from gloss_training.release import Statistics
 from gloss_training.scoring import fve, normalized_mse
 from gloss_training.seeds import generator_for
-from gloss_training.tokenizer import marked_prompt
-from gloss_training.verbalizer import explanation_of, injected_rows, verbalize
+from gloss_training.settings import EvaluateSettings, PromptSettings
+from gloss_training.verbalizer import injected_rows, verbalize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,31 +42,37 @@ class Evaluation:
 
 
 def evaluate(
-    config: TinyConfig,
-    av: Qwen3ForCausalLM,
+    settings: EvaluateSettings,
+    seed: int,
+    av: Any,
     reconstructor: Reconstructor,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Any,
+    prompt: PromptSettings,
     heldout: Rows,
     statistics: Statistics,
 ) -> tuple[Evaluation, list[dict[str, Any]]]:
     """Figures, and one record per row: text, explanation, cosine, verdict."""
-    chosen = _choose_rows(config, len(heldout))
+    chosen = _choose_rows(settings.num_rows, seed, len(heldout))
     activations = heldout.activations[chosen]
     responses = verbalize(
         av,
         tokenizer,
-        marked_prompt(tokenizer),
+        marked_prompt(tokenizer, prompt),
         injected_rows(activations, statistics.injection_scale),
-        max_new_tokens=config.max_new_tokens,
-        seed=config.seed,
+        max_new_tokens=settings.max_new_tokens,
+        seed=seed,
     )
     explanations = [explanation_of(response) for response in responses]
     verdicts = [
         judge(text, heldout.facts[index], heldout.words[index])
         for (text, _), index in zip(explanations, chosen, strict=True)
     ]
-    rebuilt = reconstruct(reconstructor, tokenizer, [text for text, _ in explanations])
-    taught = reconstruct(reconstructor, tokenizer, [heldout.explanations[i] for i in chosen])
+    rebuilt = reconstruct(
+        reconstructor, tokenizer, prompt.ar_template, [text for text, _ in explanations]
+    )
+    taught = reconstruct(
+        reconstructor, tokenizer, prompt.ar_template, [heldout.explanations[i] for i in chosen]
+    )
     mse = normalized_mse(rebuilt, activations)
     baseline = statistics.fve_baseline
     cosines = 1.0 - mse / 2.0
@@ -129,9 +134,9 @@ def _record(
     }
 
 
-def _choose_rows(config: TinyConfig, num_rows: int) -> list[int]:
-    generator = generator_for(config.seed, "evaluation")
-    count = min(config.num_evaluation_rows, num_rows)
+def _choose_rows(wanted: int, seed: int, num_rows: int) -> list[int]:
+    generator = generator_for(seed, "evaluation")
+    count = min(wanted, num_rows)
     return sorted(int(i) for i in np.sort(generator.choice(num_rows, size=count, replace=False)))
 
 

@@ -1,9 +1,21 @@
-"""What a run tells while it goes: a JSONL line per step and a progress bar with time left."""
+"""Writes down what a stage tells: JSONL, tensorboard, samples to read, a bar with the time left.
+
+    logs/<stage>.jsonl         a line a step; equal runs, equal bytes
+    logs/<stage>.clock.jsonl   what the steps took
+    tensorboard/<stage>/       both, as curves
+    samples/<stage>.md         explanations to read
+
+A stage that goes on at step n keeps the lines before n and writes the rest anew.
+"""
+
+from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -14,33 +26,75 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from torch.utils.tensorboard import SummaryWriter
+
+from gloss_training.disk import writing
+from gloss_training.progress import Sample
+
+_KEPT = "Checkpoints and finished stages are whole."
+_SHOWN = ("loss", "reward_mean", "fve", "kl")
+_HEADING = re.compile(r"^## Step (\d+)$", re.MULTILINE)
 
 
 class Journal:
-    """Writes one stage's steps to a file and to the terminal. Use `open_journal`."""
+    """A stage's `Progress` (progress.py) on disk and on the terminal. Use `open_journal`."""
 
-    def __init__(self, path: Path, progress: Progress, stage: str, num_steps: int) -> None:
-        self._file = path.open("w", encoding="utf-8")
-        self._progress = progress
-        self._task = progress.add_task(stage, total=num_steps, figures="")
+    def __init__(self, root: Path, stage: str, bar: Progress, num_steps: int, first: int) -> None:
+        self._stage, self._bar = stage, bar
+        self._samples_path = root / "samples" / f"{stage}.md"
+        with ExitStack() as stack:
+            self._lines = stack.enter_context(_continued(root / "logs" / f"{stage}.jsonl", first))
+            clock = root / "logs" / f"{stage}.clock.jsonl"
+            self._clock = stack.enter_context(_continued(clock, first))
+            folder = root / "tensorboard" / stage
+            self._curves = SummaryWriter(str(folder), purge_step=first)
+            stack.callback(self._curves.close)
+            self._open = stack.pop_all()
+        _cut_samples(self._samples_path, first)
+        self._task = bar.add_task(stage, total=num_steps, completed=first, figures="")
 
-    def step(self, index: int, **figures: float) -> None:
-        """Records step `index` (from 0). The figures carry no clock: equal runs, equal lines."""
-        self._file.write(json.dumps({"step": index, **figures}) + "\n")
-        self._file.flush()
-        shown = f"loss {figures['loss']:.4f}"
-        self._progress.update(self._task, completed=index + 1, figures=shown)
+    def step(
+        self, index: int, figures: Mapping[str, float], clock: Mapping[str, float] | None = None
+    ) -> None:
+        """See `progress.Progress`."""
+        with self._writing("the log"):
+            self._lines.write(json.dumps({"step": index, **figures}) + "\n")
+            self._lines.flush()
+            if clock:
+                self._clock.write(json.dumps({"step": index, **clock}) + "\n")
+                self._clock.flush()
+            for name, value in {**figures, **(clock or {})}.items():
+                self._curves.add_scalar(f"{self._stage}/{name}", value, index)
+        shown = "  ".join(f"{name} {figures[name]:.4f}" for name in _SHOWN if name in figures)
+        self._bar.update(self._task, completed=index + 1, figures=shown)
+
+    def samples(self, index: int, samples: Sequence[Sample]) -> None:
+        """See `progress.Progress`."""
+        parts = [f"## Step {index}\n"]
+        for sample in samples:
+            figures = ", ".join(f"{name} {value:.3f}" for name, value in sample.figures.items())
+            text = " ".join(sample.text.split())
+            parts.append(f"> {text}\n\n{sample.explanation}\n\n_{figures}_\n")
+        with self._writing("samples"):
+            self._samples_path.parent.mkdir(parents=True, exist_ok=True)
+            with self._samples_path.open("a", encoding="utf-8") as file:
+                file.write("\n".join(parts) + "\n")
+            self._curves.add_text(self._stage, "\n".join(parts), index)
 
     def close(self) -> None:
-        self._file.close()
+        """Ends the files."""
+        with self._writing("the log"):
+            self._open.close()
+
+    def _writing(self, what: str) -> AbstractContextManager[None]:
+        return writing(f"{what} of stage {self._stage}", _KEPT)
 
 
 @contextmanager
 def open_journal(
-    folder: Path, stage: str, num_steps: int, console: Console | None = None
+    root: Path, stage: str, num_steps: int, *, first_step: int = 0, console: Console | None = None
 ) -> Iterator[Journal]:
-    """A journal at `folder`/`stage`.jsonl with its progress bar on `console`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """The journal of a stage of the run at `root`, which goes on at `first_step`."""
     columns = (
         TextColumn("[bold]{task.description}"),
         BarColumn(),
@@ -50,9 +104,34 @@ def open_journal(
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
     )
-    with Progress(*columns, console=console) as progress:
-        journal = Journal(folder / f"{stage}.jsonl", progress, stage, num_steps)
+    with Progress(*columns, console=console) as bar:
+        journal = Journal(root, stage, bar, num_steps, first_step)
         try:
             yield journal
         finally:
             journal.close()
+
+
+def _continued(path: Path, first_step: int) -> TextIO:
+    """A JSONL file with the lines of the steps before `first_step`, open at its end."""
+    kept: list[str] = []
+    if first_step and path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            # The line that a killed run was writing has no end.
+            if line.endswith("\n") and json.loads(line)["step"] < first_step:
+                kept.append(line)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)
+    return path.open("a", encoding="utf-8")
+
+
+def _cut_samples(path: Path, first_step: int) -> None:
+    """Leaves the samples of the steps before `first_step`."""
+    if not path.exists():
+        return
+    text = path.read_text(encoding="utf-8")
+    late = [match for match in _HEADING.finditer(text) if int(match.group(1)) >= first_step]
+    if late:
+        path.write_text(text[: late[0].start()], encoding="utf-8")

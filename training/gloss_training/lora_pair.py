@@ -18,7 +18,7 @@ from gloss_training.lora import Adapters, LoraSettings
 from gloss_training.sharding import whole
 
 if TYPE_CHECKING:
-    from gloss_training.tokenizer import MarkedPrompt
+    from gloss_training.prompts import MarkedPrompt
 
 AV: Final = "av"
 AR: Final = "ar"

@@ -1,110 +1,125 @@
 """Writes target, AV and AR in the released checkpoint layout, sidecars included."""
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 import yaml
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3ForCausalLM
+from transformers import GenerationConfig
 
-from gloss_training.config import TinyConfig
+from gloss_training.dataset.statistics import Statistics
+from gloss_training.disk import writing
+from gloss_training.prompts import marked_prompt, stop_ids_of
 from gloss_training.reconstructor import Reconstructor, save_reconstructor
-from gloss_training.scoring import strict_baseline
-from gloss_training.tokenizer import AR_TEMPLATE, AV_TEMPLATE, MARKER, marked_prompt
+from gloss_training.settings import PromptSettings
 
 SIDECAR_FILE: Final = "nla_meta.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Statistics:
-    """Figures of the training activations and the target that every later stage needs."""
+class Facts:
+    """What a sidecar states beside the tokenizer's ids.
 
-    injection_scale: float
-    fve_baseline: float
-    norm_median: float
-
-
-def measure(config: TinyConfig, activations: torch.Tensor) -> Statistics:
-    """Statistics of raw training activations [n, d].
-
-    The injected norm is a multiple of the usual one, so that the AV, which starts as the target,
-    meets a residual stream of a length it knows.
+    Attributes:
+        d_model: width of the activations.
+        layer_index: K.
+        min_position: where reading begins.
+        statistics: of the training activations.
+        prompt: templates and marker.
     """
-    norm_median = float(activations.norm(dim=-1).median())
-    return Statistics(
-        injection_scale=config.injection_factor * norm_median,
-        fve_baseline=strict_baseline(activations),
-        norm_median=norm_median,
-    )
+
+    d_model: int
+    layer_index: int
+    min_position: int
+    statistics: Statistics
+    prompt: PromptSettings
 
 
-def sidecar(
-    role: str, config: TinyConfig, statistics: Statistics, tokenizer: PreTrainedTokenizerFast
-) -> dict[str, Any]:
+def save_target(model: Any, tokenizer: Any, folder: Path) -> None:
+    """A target's directory: model, tokenizer, plain sampling as generation defaults."""
+    with _writing(folder):
+        model.generation_config = _plain_sampling(model, tokenizer)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def save_av(model: Any, tokenizer: Any, facts: Facts, folder: Path) -> None:
+    """An AV's directory: a target's, and its sidecar."""
+    save_target(model, tokenizer, folder)
+    with _writing(folder):
+        write_sidecar(folder / SIDECAR_FILE, sidecar("av", facts, tokenizer))
+
+
+def save_ar(reconstructor: Reconstructor, tokenizer: Any, facts: Facts, folder: Path) -> None:
+    """An AR's directory."""
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        save_reconstructor(reconstructor, folder)
+        tokenizer.save_pretrained(folder)
+        write_sidecar(folder / SIDECAR_FILE, sidecar("ar", facts, tokenizer))
+
+
+def sidecar(role: str, facts: Facts, tokenizer: Any) -> dict[str, Any]:
     """Contents of nla_meta.yaml, schema version 2, for role `av` or `ar`."""
-    prompt = marked_prompt(tokenizer)
+    prompt = marked_prompt(tokenizer, facts.prompt)
     return {
         "schema_version": 2,
         "kind": "nla_model",
         "role": role,
-        "d_model": config.model.hidden_size,
+        "d_model": facts.d_model,
         "extraction": {
-            "injection_scale": statistics.injection_scale,
-            "mse_scale": math.sqrt(config.model.hidden_size),
-            "layer_index": config.model.layer_index,
-            "fve_baseline": statistics.fve_baseline,
-            "min_position": config.data.min_position,
-            "norm_median": statistics.norm_median,
+            "injection_scale": facts.statistics.injection_scale,
+            "mse_scale": math.sqrt(facts.d_model),
+            "layer_index": facts.layer_index,
+            "fve_baseline": facts.statistics.fve_baseline,
+            "min_position": facts.min_position,
+            "norm_median": facts.statistics.norm_median,
         },
         "tokens": {
-            "injection_char": MARKER,
+            "injection_char": facts.prompt.injection_char,
             "injection_token_id": prompt.marker_id,
             "injection_left_neighbor_id": prompt.left_id,
             "injection_right_neighbor_id": prompt.right_id,
         },
-        "prompt_templates": {"av": AV_TEMPLATE, "ar": AR_TEMPLATE},
+        "prompt_templates": {"av": facts.prompt.av_template, "ar": facts.prompt.ar_template},
     }
 
 
-def dataset_sidecar(config: TinyConfig) -> dict[str, Any]:
+def dataset_sidecar(d_model: int, layer_index: int, min_position: int) -> dict[str, Any]:
     """Contents of the sidecar beside a parquet file of activations."""
     return {
         "schema_version": 2,
         "kind": "nla_dataset",
         "extraction": {
-            "d_model": config.model.hidden_size,
-            "layer_index": config.model.layer_index,
-            "min_position": config.data.min_position,
+            "d_model": d_model,
+            "layer_index": layer_index,
+            "min_position": min_position,
         },
     }
-
-
-def save_language_model(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path
-) -> None:
-    """A target or AV directory: model, tokenizer, plain sampling as generation defaults."""
-    model.generation_config = GenerationConfig(
-        do_sample=True,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def save_ar(reconstructor: Reconstructor, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """An AR directory."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_reconstructor(reconstructor, folder)
-    tokenizer.save_pretrained(folder)
 
 
 def write_sidecar(path: Path, contents: dict[str, Any]) -> None:
     """A sidecar file: `nla_meta.yaml` in a checkpoint, `<file>.nla_meta.yaml` beside a parquet."""
     text = yaml.safe_dump(contents, sort_keys=False, allow_unicode=True, width=1000)
     path.write_text(text, encoding="utf-8")
+
+
+def _plain_sampling(model: Any, tokenizer: Any) -> GenerationConfig:
+    """What ended a turn still does; penalties and cut-offs that a target came with are gone."""
+    stops = stop_ids_of(model) or (tokenizer.eos_token_id,)
+    padding = tokenizer.pad_token_id
+    return GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=stops[0] if len(stops) == 1 else list(stops),
+        pad_token_id=tokenizer.eos_token_id if padding is None else padding,
+    )
+
+
+def _writing(folder: Path) -> AbstractContextManager[None]:
+    return writing(str(folder), "The stage's newest checkpoint is whole.")

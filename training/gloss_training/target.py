@@ -6,33 +6,36 @@ trained along with next-token prediction: at each position it names the facts re
 the word that stands there. Both are planted, and the head is thrown away.
 """
 
-import numpy as np
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch.nn import functional
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from gloss_training.attributes import ATTRIBUTES, value_index
-from gloss_training.config import DataConfig, ModelConfig, TinyConfig
 from gloss_training.data import batch_of_ids, damaged_story
-from gloss_training.journal import Journal
-from gloss_training.optimize import train
+from gloss_training.progress import Progress
 from gloss_training.seeds import generator_for, torch_seed
+from gloss_training.supervised import Losses, Supervision, train
 from gloss_training.world import Story
+from gloss_training.world_settings import ShapeSettings, WorldSettings
 
 IGNORED = -100
 
 
-def target_config(model: ModelConfig, tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
+def target_config(shape: ShapeSettings, tokenizer: Any) -> Qwen3Config:
     """The Hugging Face configuration of the target."""
     return Qwen3Config(
         vocab_size=len(tokenizer),
-        hidden_size=model.hidden_size,
-        intermediate_size=model.intermediate_size,
-        num_hidden_layers=model.num_layers,
-        num_attention_heads=model.num_heads,
-        num_key_value_heads=model.num_kv_heads,
-        head_dim=model.head_dim,
-        max_position_embeddings=model.max_length,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_kv_heads,
+        head_dim=shape.head_dim,
+        max_position_embeddings=shape.max_length,
         tie_word_embeddings=True,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -87,17 +90,18 @@ class StateHead(torch.nn.Module):
 
 
 def train_target(
-    config: TinyConfig, tokenizer: PreTrainedTokenizerFast, journal: Journal
+    world: WorldSettings, seed: int, tokenizer: Any, progress: Progress, checkpoints: Path
 ) -> tuple[Qwen3ForCausalLM, dict[str, float]]:
     """Trains the target from scratch on fresh stories every step; the model and last figures."""
-    torch_seed(config.seed, "target")
-    model = Qwen3ForCausalLM(target_config(config.model, tokenizer))
-    head = StateHead(config.model.hidden_size, len(tokenizer))
-    generator = generator_for(config.seed, "target")
-    layer_output = config.model.layer_index + 1
+    torch_seed(seed, "target")
+    model = Qwen3ForCausalLM(target_config(world.shape, tokenizer))
+    head = StateHead(world.shape.hidden_size, len(tokenizer))
+    layer_output = world.shape.layer_index + 1
+    batch_size = world.training.batch_size
 
-    def batch_loss(step: int) -> dict[str, torch.Tensor]:
-        stories = _stories(config.data, config.target.batch_size, generator)
+    def losses(step: int) -> Iterator[Losses]:
+        generator = generator_for(seed, f"target-{step}")
+        stories = [damaged_story(world, generator) for _ in range(batch_size)]
         token_ids = batch_of_ids(tokenizer, stories)
         output = model(input_ids=token_ids[:, :-1], output_hidden_states=True)
         labels = token_ids[:, 1:].clone()
@@ -107,13 +111,15 @@ def train_target(
         facts = state_labels(stories, labels.shape[1])
         words = token_ids[:, :-1].masked_fill(facts[..., 0] == IGNORED, IGNORED)
         state = head(output.hidden_states[layer_output], facts, words)
-        loss = language + config.state_head_weight * state
-        return {"loss": loss, "language_loss": language, "state_loss": state}
+        loss = language + world.state_head_weight * state
+        yield {"loss": loss, "language_loss": language, "state_loss": state}
 
-    model.train()
-    figures = train([*model.parameters(), *head.parameters()], config.target, journal, batch_loss)
+    trained = torch.nn.ModuleDict({"model": model.train(), "head": head})
+    supervision = Supervision(
+        stage="target",
+        weights=dict(trained.named_parameters()),
+        losses=losses,
+        units=lambda step: batch_size,
+    )
+    figures = train(supervision, world.training, progress, checkpoints)
     return model.eval(), figures
-
-
-def _stories(data: DataConfig, num_stories: int, generator: np.random.Generator) -> list[Story]:
-    return [damaged_story(data, generator) for _ in range(num_stories)]

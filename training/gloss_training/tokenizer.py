@@ -5,34 +5,25 @@ Decoding closes up punctuation and quotation marks, so that texts read like Engl
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from gloss_training.prompts import EXPLANATION_CLOSE, EXPLANATION_OPEN
 from gloss_training.teacher import UNKNOWN_WORD, teacher_words
 from gloss_training.world import WORD_PATTERN, split_words, world_words
+from gloss_training.world_settings import WORLD_PROMPT
 
 PAD: Final = "<|pad|>"
 END: Final = "<|end|>"
 USER: Final = "<|user|>"
 ASSISTANT: Final = "<|assistant|>"
-MARKER: Final = "㈎"
 CONCEPT_OPEN: Final = "<concept>"
 CONCEPT_CLOSE: Final = "</concept>"
-EXPLANATION_OPEN: Final = "<explanation>"
-EXPLANATION_CLOSE: Final = "</explanation>"
 
 SPECIAL_TOKENS: Final = (UNKNOWN_WORD, PAD, END, USER, ASSISTANT)
 TAGS: Final = (CONCEPT_OPEN, CONCEPT_CLOSE, EXPLANATION_OPEN, EXPLANATION_CLOSE)
-
-AV_TEMPLATE: Final = (
-    "One state of a reader of a story stands here as a vector. "
-    "Say in plain words what the story has told so far and how the text ends: "
-    f"{CONCEPT_OPEN}{{injection_char}}{CONCEPT_CLOSE}"
-)
-AR_TEMPLATE: Final = "What the story has told so far: {explanation} The vector:"
 
 CHAT_TEMPLATE: Final = f"""\
 {{%- for message in messages -%}}
@@ -46,35 +37,15 @@ CHAT_TEMPLATE: Final = f"""\
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class MarkedPrompt:
-    """The AV's prompt: ids with the marker at `marker_index`, and the ids on both sides of it."""
-
-    token_ids: tuple[int, ...]
-    marker_index: int
-
-    @property
-    def marker_id(self) -> int:
-        return self.token_ids[self.marker_index]
-
-    @property
-    def left_id(self) -> int:
-        return self.token_ids[self.marker_index - 1]
-
-    @property
-    def right_id(self) -> int:
-        return self.token_ids[self.marker_index + 1]
-
-
 def vocabulary() -> list[str]:
     """All tokens in id order: specials, tags, the marker, then words sorted."""
     words = set(world_words()) | set(teacher_words())
-    templates = AV_TEMPLATE.format(injection_char=""), AR_TEMPLATE.format(explanation="")
-    for template in templates:
+    asked = WORLD_PROMPT.av_template.format(injection_char="")
+    for template in (asked, WORLD_PROMPT.ar_template.format(explanation="")):
         for tag in TAGS:
             template = template.replace(tag, " ")
         words.update(split_words(template))
-    return [*SPECIAL_TOKENS, *TAGS, MARKER, *sorted(words)]
+    return [*SPECIAL_TOKENS, *TAGS, WORLD_PROMPT.injection_char, *sorted(words)]
 
 
 def build_tokenizer(max_length: int) -> PreTrainedTokenizerFast:
@@ -120,20 +91,3 @@ def text_of(tokenizer: PreTrainedTokenizerFast, token_ids: Iterable[int]) -> str
     text = tokenizer.decode(list(token_ids), skip_special_tokens=False)
     assert isinstance(text, str)
     return text
-
-
-def marked_prompt(tokenizer: PreTrainedTokenizerFast, template: str = AV_TEMPLATE) -> MarkedPrompt:
-    """Renders and encodes the AV prompt. ValueError unless the marker stands in it exactly once."""
-    content = template.format(injection_char=MARKER)
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-    )
-    token_ids = tokenizer.encode(rendered, add_special_tokens=False)
-    marker_id = tokenizer.convert_tokens_to_ids(MARKER)
-    found = [index for index, token in enumerate(token_ids) if token == marker_id]
-    if len(found) != 1:
-        raise ValueError(
-            f"the AV prompt must hold the marker {MARKER!r} exactly once, found {len(found)}; "
-            "put {injection_char} once into the template"
-        )
-    return MarkedPrompt(token_ids=tuple(token_ids), marker_index=found[0])

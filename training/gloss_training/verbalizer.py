@@ -1,28 +1,65 @@
-"""The activation verbalizer (AV): a Qwen3 model whose prompt holds one injected vector.
+"""The activation verbalizer (AV): a language model whose prompt holds one injected vector.
 
 The embedding at the marker's position is replaced by h * injection_scale / max(|h|, 1e-12): by
 position, never by looking for the marker's id. The prompt before the marker is the same for all
-rows, so its keys and values are computed once a batch.
+rows, so its keys and values are computed once a batch (`decoder.py`).
 """
 
-import inspect
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, Protocol
 
 import torch
-from transformers import DynamicCache, PreTrainedTokenizerFast, Qwen3ForCausalLM, Qwen3Model
 
-from gloss_training.activations import wrap
-from gloss_training.data import pad_right
+from gloss_training.batches import pad_right
+from gloss_training.decoder import Decoder
+from gloss_training.prompts import MarkedPrompt, wrap
 from gloss_training.scoring import EPSILON
 from gloss_training.seeds import torch_seed
-from gloss_training.tokenizer import EXPLANATION_CLOSE, EXPLANATION_OPEN, MarkedPrompt, text_of
 
 IGNORED: Final = -100
 GENERATION_BATCH_SIZE: Final = 128
-_IS_CACHE: Final = "cache" in inspect.signature(Qwen3Model.forward).parameters
-CACHE_ARGUMENT: Final = "cache" if _IS_CACHE else "past_key_values"
-"""What a model calls its keys and values: transformers 5.24 gave the argument another name."""
+
+
+class Speaker(Protocol):
+    """An AV as its loss needs it; see `pair.Pair`, which is one."""
+
+    def response_states(self, rows: torch.Tensor, responses: torch.Tensor) -> torch.Tensor:
+        """[n, d], [n, t] int64 -> [n, t, d] states whose logits predict each id."""
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """[..., d] -> [..., vocabulary] float32."""
+
+
+class Verbalizer:
+    """A `Speaker` with weights of its own.
+
+    Args:
+        model: a causal language model of transformers.
+        prompt: with the marker that a row replaces.
+        is_checkpointed: see `Decoder`.
+    """
+
+    def __init__(self, model: Any, prompt: MarkedPrompt, *, is_checkpointed: bool = False) -> None:
+        self.model = model
+        self.decoder = Decoder(model, is_checkpointed=is_checkpointed)
+        self.prompt = prompt
+
+    def weights(self) -> dict[str, torch.nn.Parameter]:
+        """What training it changes: of a wrapped model only the language model in it."""
+        self.model.requires_grad_(False)
+        self.decoder.text.requires_grad_(True)
+        self.model.get_output_embeddings().requires_grad_(True)
+        return {name: w for name, w in self.model.named_parameters() if w.requires_grad}
+
+    def response_states(self, rows: torch.Tensor, responses: torch.Tensor) -> torch.Tensor:
+        """See `Speaker`."""
+        return self.decoder.response_states(self.prompt, rows, responses)
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """See `Speaker`."""
+        return self.decoder.logits(states)
 
 
 def injected_rows(activations: torch.Tensor, injection_scale: float) -> torch.Tensor:
@@ -32,59 +69,37 @@ def injected_rows(activations: torch.Tensor, injection_scale: float) -> torch.Te
 
 
 def encode_responses(
-    tokenizer: PreTrainedTokenizerFast, explanations: Sequence[str]
+    tokenizer: Any, explanations: Sequence[str], end_token_id: int
 ) -> list[list[int]]:
     """Response ids of each explanation: tags around it and the end of the turn."""
     rows = tokenizer([wrap(text) for text in explanations], add_special_tokens=False).input_ids
-    return [[*row, tokenizer.eos_token_id] for row in rows]
-
-
-def prompt_embeddings(
-    model: Qwen3ForCausalLM, prompt: MarkedPrompt, rows: torch.Tensor
-) -> torch.Tensor:
-    """The whole prompt for each injected row: [n, d] -> [n, prompt length, d]."""
-    embedded = model.get_input_embeddings()(torch.tensor(prompt.token_ids))
-    batch = embedded.expand(len(rows), -1, -1).clone()
-    batch[:, prompt.marker_index] = rows
-    return batch
+    return [[*row, end_token_id] for row in rows]
 
 
 def response_loss(
-    model: Qwen3ForCausalLM,
-    prompt: MarkedPrompt,
-    rows: torch.Tensor,
-    responses: Sequence[Sequence[int]],
+    speaker: Speaker, rows: torch.Tensor, responses: Sequence[Sequence[int]]
 ) -> torch.Tensor:
-    """Mean cross-entropy of the response tokens given the injected rows [n, d]; scalar.
+    """Summed cross-entropy of the response tokens given the injected rows [n, d]; nats, scalar."""
+    targets = pad_right(responses, IGNORED).to(rows.device)
+    states = speaker.response_states(rows, targets)
+    is_token = targets != IGNORED
+    logits = speaker.logits(states[is_token])
+    return torch.nn.functional.cross_entropy(logits, targets[is_token], reduction="sum")
 
-    The part of the prompt before the marker runs once and is shared by the batch.
-    """
-    cache = DynamicCache(config=model.config)
-    shared = torch.tensor([prompt.token_ids[: prompt.marker_index]])
-    model.model(input_ids=shared, use_cache=True, **{CACHE_ARGUMENT: cache})
-    cache.batch_repeat_interleave(len(rows))
-    embed = model.get_input_embeddings()
-    after = embed(torch.tensor(prompt.token_ids[prompt.marker_index + 1 :]))
-    targets = pad_right(responses, IGNORED)
-    inputs = torch.cat(
-        [
-            rows[:, None],
-            after.expand(len(rows), -1, -1),
-            embed(targets[:, :-1].clamp_min(0)),
-        ],
-        dim=1,
-    )
-    states = model.model(inputs_embeds=inputs, **{CACHE_ARGUMENT: cache}).last_hidden_state
-    logits = model.lm_head(states[:, len(after) :])
-    return torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED
-    )
+
+def prompt_embeddings(model: Any, prompt: MarkedPrompt, rows: torch.Tensor) -> torch.Tensor:
+    """The whole prompt for each injected row: [n, d] -> [n, prompt length, d]."""
+    token_ids = torch.tensor(prompt.token_ids, device=rows.device)
+    embedded = model.get_input_embeddings()(token_ids)
+    batch = embedded.expand(len(rows), -1, -1).clone()
+    batch[:, prompt.marker_index] = rows.to(batch.dtype)
+    return batch
 
 
 @torch.no_grad()
 def verbalize(
-    model: Qwen3ForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
+    model: Any,
+    tokenizer: Any,
     prompt: MarkedPrompt,
     rows: torch.Tensor,
     *,
@@ -98,7 +113,7 @@ def verbalize(
         inputs = prompt_embeddings(model, prompt, batch)
         output = model.generate(
             inputs_embeds=inputs,
-            attention_mask=torch.ones(inputs.shape[:2], dtype=torch.int64),
+            attention_mask=torch.ones(inputs.shape[:2], dtype=torch.int64, device=rows.device),
             max_new_tokens=max_new_tokens,
             do_sample=True,
             temperature=1.0,
@@ -108,18 +123,14 @@ def verbalize(
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
-        texts.extend(text_of(tokenizer, _until_end(row, tokenizer)) for row in output.tolist())
+        texts.extend(
+            tokenizer.decode(_until_end(row, tokenizer), skip_special_tokens=False)
+            for row in output.tolist()
+        )
     return texts
 
 
-def explanation_of(response: str) -> tuple[str, bool]:
-    """The text between the tags and whether it was closed; all that came when it was not."""
-    body = response.split(EXPLANATION_OPEN, 1)[-1]
-    text, closing, _ = body.partition(EXPLANATION_CLOSE)
-    return text.strip(), bool(closing)
-
-
-def _until_end(token_ids: list[int], tokenizer: PreTrainedTokenizerFast) -> list[int]:
+def _until_end(token_ids: list[int], tokenizer: Any) -> list[int]:
     """The ids before the end of the turn."""
     stops = {tokenizer.eos_token_id, tokenizer.pad_token_id}
     cut = next((i for i, token in enumerate(token_ids) if token in stops), len(token_ids))

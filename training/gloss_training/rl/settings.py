@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
+from gloss_training.setting_checks import not_negative, one_of, positive
+
 ADVANTAGE_SCALES: Final = ("batch", "group", "none")
 KL_KINDS: Final = ("none", "exact", "k2", "k1_reward")
 
@@ -31,9 +33,9 @@ class AdvantageSettings:
     failure_margin: float = 0.25
 
     def __post_init__(self) -> None:
-        _one_of("rl.advantages.scale", self.scale, ADVANTAGE_SCALES)
-        _positive("rl.advantages.floor", self.floor)
-        _not_negative("rl.advantages.failure_margin", self.failure_margin)
+        one_of("rl.advantages.scale", self.scale, ADVANTAGE_SCALES)
+        positive("rl.advantages.floor", self.floor)
+        not_negative("rl.advantages.failure_margin", self.failure_margin)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,8 @@ class KlSettings:
                 f"rl.kl.kind: got {self.kind!r}, whose expected gradient in the loss is zero; "
                 "expected exact, k2, k1_reward or none"
             )
-        _one_of("rl.kl.kind", self.kind, KL_KINDS)
-        _not_negative("rl.kl.weight", self.weight)
+        one_of("rl.kl.kind", self.kind, KL_KINDS)
+        not_negative("rl.kl.weight", self.weight)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,7 @@ class RewardSettings:
 
     def __post_init__(self) -> None:
         for name in ("reconstruction", "format", "brevity", "free_tokens", "repetition", "judge"):
-            _not_negative(f"rl.reward.{name}", getattr(self, name))
+            not_negative(f"rl.reward.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,24 +140,9 @@ class RlSettings:
             *("importance_cap", "clip_ratio", "max_skipped", "micro_batch", "vocabulary_chunk"),
             *("checkpoint_every", "keep_checkpoints"),
         ):
-            _positive(f"rl.{name}", getattr(self, name))
+            positive(f"rl.{name}", getattr(self, name))
         if self.samples_per_prompt < 2:
             raise ValueError(
                 f"rl.samples_per_prompt: got {self.samples_per_prompt}, expected at least 2: an "
                 "advantage is against the other samples of the same activation"
             )
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(allowed)}")
-
-
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name}: got {value}, expected more than 0")
-
-
-def _not_negative(name: str, value: float) -> None:
-    if not value >= 0:
-        raise ValueError(f"{name}: got {value}, expected 0 or more")

@@ -1,0 +1,171 @@
+"""A run of seconds through every stage: layout, bytes, what is kept, what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
+
+from gloss_training import run as run_module
+from gloss_training.cli import app
+from gloss_training.errors import RunFolderError
+from gloss_training.prompts import marked_prompt
+from gloss_training.run import STAGES, Run
+from gloss_training.run_config import read_config
+from gloss_training.world_settings import WORLD_PROMPT
+
+QUIET = Console(quiet=True)
+SMOKE = read_config("smoke")
+
+
+def digests(root: Path) -> dict[str, str]:
+    """Hash of every weight file, log and sidecar of a run, but of what the steps took."""
+    files = [
+        path
+        for path in root.rglob("*")
+        if path.suffix in {".safetensors", ".jsonl", ".yaml"} and ".clock" not in path.name
+    ]
+    return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("run")
+    Run(root, SMOKE, QUIET).stages()
+    return root
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_same_seed_same_bytes(finished: Path, tmp_path: Path) -> None:
+    Run(tmp_path, SMOKE, QUIET).stages()
+    first, second = digests(finished), digests(tmp_path)
+    assert sum(name.endswith(".safetensors") for name in first) == 4
+    assert first == second
+
+
+def test_another_seed_gives_other_weights(finished: Path, tmp_path: Path) -> None:
+    Run(tmp_path, read_config("smoke", ["seed=1"]), QUIET).stages(("target",))
+    name = "target/model.safetensors"
+    assert digests(finished)[name] != digests(tmp_path)[name]
+
+
+def test_finished_stages_are_kept_and_a_lost_one_comes_back_the_same(
+    finished: Path, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in ("av", "evaluate"):
+        (copied / "stages" / f"{stage}.json").unlink()
+    (copied / "av" / "model.safetensors").write_bytes(b"cut off")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a finished stage was done again")
+
+    for name in ("train_target", "make_rows", "ar_supervision"):
+        monkeypatch.setattr(run_module, name, refuse)
+    records = Run(copied, SMOKE, QUIET).stages()
+    assert digests(copied) == digests(finished)
+    assert list(records) == list(STAGES)
+
+
+def test_a_stage_begun_with_other_settings_is_refused_by_name(copied: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"stage target .*seed: 0 -> 4"):
+        Run(copied, read_config("smoke", ["seed=4"]), QUIET)
+    with pytest.raises(RunFolderError, match=r"stage av .*av\.num_steps: 6 -> 7"):
+        Run(copied, read_config("smoke", ["av.num_steps=7"]), QUIET)
+    for name in ("evaluate.json", "evaluate.settings.json"):
+        (copied / "stages" / name).unlink()
+    changed = read_config("smoke", ["evaluate.num_rows=5"])
+    assert Run(copied, changed, QUIET).stage("evaluate")["num_rows"] == 5
+
+
+def test_a_stage_needs_those_before_it(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="has not finished stage target"):
+        Run(tmp_path, SMOKE, QUIET).stage("ar")
+
+
+def test_checkpoints_are_gone_on_only_when_asked(copied: Path) -> None:
+    (copied / "stages" / "ar.json").unlink()
+    (copied / "checkpoints" / "ar" / "step-00000005").mkdir(parents=True)
+    with pytest.raises(RunFolderError, match="stopped in stage ar.*step-00000005; give --resume"):
+        Run(copied, SMOKE, QUIET).stage("ar")
+
+
+def test_checkpoints_have_the_released_layout(finished: Path) -> None:
+    for role in ("av", "ar"):
+        meta = yaml.safe_load((finished / role / "nla_meta.yaml").read_text("utf-8"))
+        tokenizer = AutoTokenizer.from_pretrained(finished / role)
+        prompt = marked_prompt(tokenizer, WORLD_PROMPT)
+        assert meta["prompt_templates"]["av"] == WORLD_PROMPT.av_template
+        assert (meta["schema_version"], meta["kind"], meta["role"]) == (2, "nla_model", role)
+        assert meta["d_model"] == 32
+        assert meta["tokens"] == {
+            "injection_char": "㈎",
+            "injection_token_id": prompt.marker_id,
+            "injection_left_neighbor_id": prompt.left_id,
+            "injection_right_neighbor_id": prompt.right_id,
+        }
+        extraction = meta["extraction"]
+        assert extraction["mse_scale"] == pytest.approx(math.sqrt(32))
+        assert extraction["layer_index"] == SMOKE.layer_index
+        assert extraction["min_position"] == SMOKE.data.min_position
+        assert 0 < extraction["fve_baseline"] <= 1
+        assert min(extraction["injection_scale"], extraction["norm_median"]) > 0
+        assert "{explanation}" in meta["prompt_templates"]["ar"]
+    ar = json.loads((finished / "ar" / "config.json").read_text())
+    assert (ar["num_hidden_layers"], ar["model_type"]) == (SMOKE.layer_index + 1, "qwen3")
+    dataset = yaml.safe_load((finished / "data" / "av.parquet.nla_meta.yaml").read_text())
+    assert (dataset["kind"], dataset["extraction"]["d_model"]) == ("nla_dataset", 32)
+
+
+def test_models_load_by_the_ordinary_client_in_float32(finished: Path) -> None:
+    for name in ("target", "av"):
+        model = AutoModelForCausalLM.from_pretrained(finished / name)
+        assert model.config.model_type == "qwen3"
+        assert model.dtype == torch.float32
+        assert model.generation_config.repetition_penalty in (None, 1.0)
+        assert (finished / name / "generation_config.json").exists()
+
+
+def test_a_run_leaves_everything_to_look_at(finished: Path) -> None:
+    figures = json.loads((finished / "evaluation.json").read_text())
+    assert {"fve", "fve_shuffled", "claim_precision", "unparsed_rate"} <= figures.keys()
+    samples = (finished / "samples.jsonl").read_text("utf-8").splitlines()
+    assert len(samples) == figures["num_rows"] == SMOKE.evaluate.num_rows
+    for stage, settings in (("ar", SMOKE.ar), ("av", SMOKE.av)):
+        log = (finished / "logs" / f"{stage}.jsonl").read_text().splitlines()
+        assert len(log) == settings.num_steps
+        assert [*(finished / "tensorboard" / stage).glob("events*")]
+    assert json.loads((finished / "configuration.json").read_text()) == SMOKE.plain()
+    assert not [*(finished / "checkpoints").rglob("step-*")]
+
+
+def test_command_prints_a_summary_and_refuses_other_settings(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    result = CliRunner().invoke(app, ["tiny", "--output", str(finished), "--smoke"])
+    assert result.exit_code == 0, result.output
+    assert "claim_precision" in result.output
+    result = CliRunner().invoke(app, ["ar", "smoke", "--output", str(finished)])
+    assert result.exit_code == 0, result.output
+    arguments = ["tiny", "--output", str(finished), "--smoke", "--seed", "9"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "seed: 0 -> 9" in result.output
+    arguments = ["ar", "smoke", "--output", str(finished), "--set", "ar.batch_sise=9"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "did you mean ar.batch_size?" in result.output

@@ -1,0 +1,24 @@
+"""Where a run computes, and how repeatably."""
+
+from __future__ import annotations
+
+import torch
+
+from gloss_training.errors import ConfigError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def prepare(device: str, num_threads: int) -> torch.device:
+    """The device of a configuration; sets threads, and on a CPU has torch repeat itself to the bit.
+
+    Raises:
+        ConfigError: a GPU was asked for and there is none.
+    """
+    torch.set_num_threads(num_threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device != "cpu" and not torch.cuda.is_available():
+        raise ConfigError(f"device: got {device!r} without a GPU, expected cpu or auto")
+    torch.use_deterministic_algorithms(device == "cpu")
+    return torch.device(device)

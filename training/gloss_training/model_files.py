@@ -1,0 +1,78 @@
+"""Models of transformers from local directories, whole or their first blocks, and back."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+class FirstBlocks(torch.nn.Module):
+    """The first blocks of a language model: no final norm and no head.
+
+    Args:
+        model: their decoder, embeddings included, as `decoder.Decoder` runs one.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    @property
+    def config(self) -> Any:
+        """The decoder's configuration, as a causal language model's."""
+        return self.model.config
+
+    def get_input_embeddings(self) -> Any:
+        """See transformers."""
+        return self.model.get_input_embeddings()
+
+
+def load_language_model(folder: Path | str, dtype: torch.dtype = torch.float32) -> Any:
+    """A causal language model of a local directory, in evaluation mode."""
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, attn_implementation="sdpa"
+    )
+    return model.eval()
+
+
+def first_blocks(model: Any, num_blocks: int) -> FirstBlocks:
+    """A copy of a causal language model's first blocks.
+
+    Only what is kept is copied: the rest of a large model never stands there twice.
+    """
+    inner = model.model
+    source = getattr(inner, "language_model", inner)
+    blocks, norm = source.layers, source.norm
+    try:
+        source.layers, source.norm = blocks[:num_blocks], torch.nn.Identity()
+        decoder = copy.deepcopy(source)
+    finally:
+        source.layers, source.norm = blocks, norm
+    decoder.config = _first_config(source.config, num_blocks)
+    return FirstBlocks(decoder)
+
+
+def load_first_blocks(folder: Path, dtype: torch.dtype = torch.float32) -> FirstBlocks:
+    """What `save_first_blocks` wrote. RuntimeError for weights that are missing or unknown."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config._attn_implementation = "sdpa"
+    decoder = AutoModel.from_config(config).to(dtype)
+    decoder.norm = torch.nn.Identity()
+    weights = load_file(folder / "model.safetensors")
+    decoder.load_state_dict({name.removeprefix("model."): w for name, w in weights.items()})
+    return FirstBlocks(decoder)
+
+
+def _first_config(config: Any, num_blocks: int) -> Any:
+    short = copy.deepcopy(config)
+    short.num_hidden_layers = num_blocks
+    if getattr(short, "layer_types", None) is not None:
+        short.layer_types = list(short.layer_types[:num_blocks])
+    short.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[short.model_type]]
+    return short

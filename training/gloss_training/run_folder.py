@@ -1,0 +1,169 @@
+"""A run's directory: its configuration, which stages are finished, and where everything stands.
+
+    configuration.json                  the newest settings
+    stages/<stage>.json                 record of a finished stage: its figures, what it took
+    stages/<stage>.settings.json        the settings that a stage was begun with
+    checkpoints/<stage>/step-.../       to go on from, within a stage
+    logs/ tensorboard/ samples/         see journal.py
+    target/ data/ av/ ar/ rl/{av,ar}/   what the stages make
+    evaluation.json, evaluation/        what evaluation found
+
+A stage's record is written last and in one step, so a stage that was cut off runs again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from gloss_training import checkpoints
+from gloss_training.disk import writing
+from gloss_training.errors import RunFolderError
+
+SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "target": ("seed", "num_threads", "device", "dtype", "world"),
+    "data": ("seed", "num_threads", "device", "dtype", "world", "target", "data", "prompt"),
+    "ar": ("ar",),
+    "av": ("av",),
+    "rl": ("rl",),
+    "evaluate": ("evaluate",),
+}
+"""What each stage reads of the configuration. The later ones read all that `data` does too."""
+
+
+class RunFolder:
+    """The directory of one run.
+
+    Args:
+        root: made if it is not there.
+        configuration: the run's settings, as plain values.
+
+    Raises:
+        RunFolderError: a stage that was begun there read other settings.
+    """
+
+    def __init__(self, root: Path, configuration: Mapping[str, Any]) -> None:
+        self.root = root
+        self._configuration = dict(configuration)
+        for stage in SECTIONS:
+            path = self._settings_path(stage)
+            if path.exists():
+                self._compare(stage, json.loads(path.read_text(encoding="utf-8")))
+        write_json(root / "configuration.json", self._configuration)
+
+    @property
+    def data(self) -> Path:
+        """Where the activations are."""
+        return self.root / "data"
+
+    @property
+    def target(self) -> Path:
+        """Where the tiny world's target is."""
+        return self.root / "target"
+
+    def checkpoints(self, stage: str) -> Path:
+        """Where a stage's checkpoints are."""
+        return self.root / "checkpoints" / stage
+
+    def record(self, stage: str) -> dict[str, Any]:
+        """The record of a finished stage.
+
+        Raises:
+            RunFolderError: it is not finished.
+        """
+        path = self._record_path(stage)
+        if not path.exists():
+            raise RunFolderError(
+                f"{self.root} has not finished stage {stage}; run gloss-train {stage} on it first"
+            )
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return record
+
+    def is_finished(self, stage: str) -> bool:
+        """Whether a stage has its record."""
+        return self._record_path(stage).exists()
+
+    def stage(
+        self, stage: str, work: Callable[[], dict[str, Any]], *, resume: bool
+    ) -> dict[str, Any]:
+        """Runs `work` unless the stage is finished; its figures, with the seconds it took.
+
+        Args:
+            stage: one of SECTIONS.
+            work: makes all of the stage's files, from the newest checkpoint where there is one.
+            resume: whether it may.
+
+        Raises:
+            RunFolderError: there are checkpoints, and `resume` was not asked for.
+        """
+        if self.is_finished(stage):
+            return self.record(stage)
+        newest = checkpoints.latest(self.checkpoints(stage))
+        if newest is not None and not resume:
+            raise RunFolderError(
+                f"{self.root} was stopped in stage {stage} and has its {newest.name}; give "
+                f"--resume to go on from there, or remove {newest.parent} to begin the stage again"
+            )
+        write_json(self._settings_path(stage), self._settings(stage))
+        started = time.perf_counter()
+        figures = work()
+        record = {"seconds": round(time.perf_counter() - started, 1), **figures}
+        write_json(self._record_path(stage), record)
+        shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
+        return record
+
+    def _compare(self, stage: str, begun: dict[str, Any]) -> None:
+        changed = differences(begun, self._settings(stage))
+        if changed:
+            raise RunFolderError(
+                f"stage {stage} of {self.root} was begun with other settings "
+                f"({'; '.join(changed)}); choose another --output or the old settings"
+            )
+
+    def _settings(self, stage: str) -> dict[str, Any]:
+        names = dict.fromkeys((*SECTIONS["data"], *SECTIONS[stage]))
+        if stage == "target":
+            names = dict.fromkeys(SECTIONS["target"])
+        return {name: self._configuration.get(name) for name in names}
+
+    def _record_path(self, stage: str) -> Path:
+        return self.root / "stages" / f"{stage}.json"
+
+    def _settings_path(self, stage: str) -> Path:
+        return self.root / "stages" / f"{stage}.settings.json"
+
+
+def write_json(path: Path, contents: Any) -> None:
+    """Writes a JSON file in one step: the old one or the new one is there, never half of one.
+
+    Raises:
+        DiskError: it could not be written; the old one is there.
+    """
+    temporary = path.with_suffix(".tmp")
+    with writing(str(path), "What was there before is whole."):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(json.dumps(contents, indent=2, ensure_ascii=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Settings that differ between two dumped configurations, as "key: old -> new"."""
+    found: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        left, right = old.get(key), new.get(key)
+        if isinstance(left, dict) and isinstance(right, dict):
+            found.extend(differences(left, right, f"{prefix}{key}."))
+        elif left != right:
+            found.append(f"{prefix}{key}: {left} -> {right}")
+    return found
