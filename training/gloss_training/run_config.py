@@ -18,8 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from gloss_training.documents.settings import DataSettings
 from gloss_training.errors import ConfigError
+from gloss_training.lora import LoraSettings
 from gloss_training.rl.settings import RlSettings
 from gloss_training.settings import EvaluateSettings, PromptSettings, SftSettings, TargetSettings
+from gloss_training.sharding import ShardingSettings
+from gloss_training.teachers.settings import TeacherSettings
 from gloss_training.world_settings import WORLD_PROMPT, WorldSettings
 
 SHIPPED: Final = Path(__file__).parent / "configs"
@@ -39,6 +42,9 @@ class RunConfig(BaseModel):
         prompt: how activations and explanations are put to AV and AR; by default the world's own,
             where there is one.
         data, ar, av, rl, evaluate: the stages.
+        teacher: who explains, and who judges.
+        lora: adapters over one frozen base in place of all weights.
+        sharding: of several processes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,9 +57,12 @@ class RunConfig(BaseModel):
     world: WorldSettings | None = None
     prompt: PromptSettings = PromptSettings()
     data: DataSettings = DataSettings()
+    teacher: TeacherSettings = TeacherSettings()
     ar: SftSettings = SftSettings()
     av: SftSettings = SftSettings()
     rl: RlSettings = RlSettings()
+    lora: LoraSettings = LoraSettings()
+    sharding: ShardingSettings = ShardingSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
 
     @model_validator(mode="before")

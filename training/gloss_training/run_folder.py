@@ -27,10 +27,13 @@ from gloss_training.errors import RunFolderError
 
 SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "target": ("seed", "num_threads", "device", "dtype", "world"),
-    "data": ("seed", "num_threads", "device", "dtype", "world", "target", "data", "prompt"),
-    "ar": ("ar",),
-    "av": ("av",),
-    "rl": ("rl",),
+    "data": (
+        *("seed", "num_threads", "device", "dtype", "world", "target"),
+        *("data", "teacher", "prompt"),
+    ),
+    "ar": ("ar", "lora", "sharding"),
+    "av": ("av", "lora", "sharding"),
+    "rl": ("rl", "lora", "sharding"),
     "evaluate": ("evaluate",),
 }
 """What each stage reads of the configuration. The later ones read all that `data` does too."""
