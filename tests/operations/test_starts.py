@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,9 +14,11 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_api.v1 import gloss_pb2_grpc
+from gloss_server.embedded import embedded_pair
 from support.checkpoints import Pair
 from support.edits import edit_sidecar
 from support.invariants import CheckedServer
@@ -43,35 +47,90 @@ def test_an_engine_that_does_not_fit(tmp_path: Path) -> None:
         assert not server.events("engine_died")
 
 
-def _truncate(av: Path) -> str:
-    path = next(av.glob("*.safetensors"))
+def _cut_off(pair: Pair) -> str:
+    path = pair.av / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     return path.name
 
 
-def _other_marker(av: Path) -> str:
-    edit_sidecar(av, lambda meta: meta["tokens"].update(injection_token_id=5))
+def _without_a_shard(pair: Pair) -> str:
+    whole = pair.av / "model.safetensors"
+    with safe_open(whole, framework="pt") as handle:
+        names = list(handle.keys())
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    whole.rename(pair.av / shards[0])
+    index = {"weight_map": {name: shards[number % 2] for number, name in enumerate(names)}}
+    (pair.av / f"{whole.name}.index.json").write_text(json.dumps(index))
+    return shards[1]
+
+
+def _other_marker(pair: Pair) -> str:
+    edit_sidecar(pair.av, lambda meta: meta["tokens"].update(injection_token_id=5))
     return "injection"
 
 
-def _gone(av: Path) -> str:
-    (av / "config.json").unlink()
+def _marker_of_several_tokens(pair: Pair) -> str:
+    edit_sidecar(pair.av, lambda meta: meta["tokens"].update(injection_char="two words"))
+    return "injection"
+
+
+def _other_neighbour(pair: Pair) -> str:
+    edit_sidecar(pair.av, lambda meta: meta["tokens"].update(injection_left_neighbor_id=7))
+    return "neighbour"
+
+
+def _other_width(pair: Pair) -> str:
+    edit_sidecar(pair.av, lambda meta: meta.update(d_model=64))
+    return "d_model"
+
+
+def _other_layer(pair: Pair) -> str:
+    edit_sidecar(pair.ar, lambda meta: meta["extraction"].update(layer_index=1))
+    return "layer"
+
+
+def _other_suffix(pair: Pair) -> str:
+    edit_sidecar(pair.ar, lambda meta: meta["tokens"].update(critic_suffix_ids=[5, 6]))
+    return "suffix"
+
+
+def _no_json(pair: Pair) -> str:
+    path = pair.ar / "config.json"
+    path.write_text(path.read_text()[:-20])
+    return path.name
+
+
+def _no_tokenizer(pair: Pair) -> str:
+    (pair.av / "tokenizer.json").write_text('{"version": "1.0", "model": {}}')
+    return "tokenizer"
+
+
+def _no_config(pair: Pair) -> str:
+    (pair.av / "config.json").unlink()
     return "config.json"
 
 
-@pytest.mark.parametrize("break_it", [_truncate, _other_marker, _gone])
+DAMAGES = (
+    *(_cut_off, _without_a_shard, _other_marker, _marker_of_several_tokens, _other_neighbour),
+    *(_other_width, _other_layer, _other_suffix, _no_json, _no_tokenizer, _no_config),
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_a_checkpoint_that_cannot_be_served(
-    tmp_path: Path,
-    pairs: dict[str, Pair],
-    copy_of: Callable[[Path], Path],
-    break_it: Callable[[Path], str],
+    tmp_path: Path, copy_of: Callable[[Path], Path], damage: Callable[[Pair], str]
 ) -> None:
-    av = copy_of(pairs["qwen2"].av)
-    named = break_it(av)
-    with ServerProcess(tmp_path / "log", {"av": av}) as server:
-        assert server.process.wait(30) != 0
-        (line,) = [line for line in server.output().splitlines() if line.startswith("error:")]
-        assert named in line and "expected" in line and "Traceback" not in server.output()
+    """One line that says what was got and expected and what to do; JSON lines beside it."""
+    whole = embedded_pair()
+    pair = Pair(av=copy_of(whole.av), ar=copy_of(whole.ar))
+    named = damage(pair)
+    with ServerProcess(tmp_path / "log", {"av": pair.av, "ar": pair.ar}) as server:
+        assert server.process.wait(120) == 1
+        (line,) = [line for line in server.output().splitlines() if not line.startswith("{")]
+        said = re.fullmatch(r"error: (.+): got (.+), expected (.+?)\. (\S.+\.)", line)
+        assert said is not None and named in line, line
+        events = [line["event"] for line in server.lines()]
+        assert events == ["engine_loading", "stopped"]
 
 
 def test_a_socket_in_use(tmp_path: Path, story_rows: np.ndarray) -> None:

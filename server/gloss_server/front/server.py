@@ -138,11 +138,13 @@ class Server:
             if not engine.done():
                 await self._drain()
         finally:
-            await self._close(engine)
-            if metrics is not None:
-                metrics.close()
-            self._log.lifecycle("stopped")
-            self._log.close()
+            try:
+                await self._close(engine)
+            finally:
+                if metrics is not None:
+                    metrics.close()
+                self._log.lifecycle("stopped")
+                self._log.close()
         return 0
 
     def engine_warming_up(self, warming_up: WarmingUp) -> None:
