@@ -341,6 +341,9 @@ def test_health_and_reflection(embedded: ServerProcess) -> None:
             for name in ("", SERVICE):
                 reply = health.Check(health_pb2.HealthCheckRequest(service=name))
                 assert reply.status == health_pb2.HealthCheckResponse.SERVING
+            statuses = health.List(health_pb2.HealthListRequest()).statuses
+            assert {"", SERVICE} < statuses.keys()
+            assert {s.status for s in statuses.values()} == {reply.status}
             with pytest.raises(grpc.RpcError) as caught:
                 health.Check(health_pb2.HealthCheckRequest(service="nobody"))
             assert caught.value.code() == grpc.StatusCode.NOT_FOUND

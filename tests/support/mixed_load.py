@@ -97,8 +97,9 @@ class MixedLoad:
         """A call that fills the queue, and its client's bucket, and is given up."""
         with self._given_up(stream_request(self._rows[:800], seed=3)) as stream:
             next(stream)
-            expect("QUEUE_FULL", lambda: self._verbalize(self._rows[:250]))
-            expect("RATE_LIMITED", lambda: self._verbalize(self._rows[:1]))
+            # With time for all of them: it is not for want of it that they are refused.
+            expect("QUEUE_FULL", lambda: self._verbalize(self._rows[:250], 600))
+            expect("RATE_LIMITED", lambda: self._verbalize(self._rows[:1], 600))
             look()
 
     @contextmanager

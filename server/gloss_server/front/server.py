@@ -31,6 +31,7 @@ from gloss_server.front.call_log import CallLog
 from gloss_server.front.dispatcher import Dispatcher
 from gloss_server.front.engine_order import engine_order, supervisor_policy
 from gloss_server.front.handlers import Handlers
+from gloss_server.front.health import Health
 from gloss_server.front.metrics_server import MetricsServer
 from gloss_server.front.ports import check_free, grpc_options
 from gloss_server.front.safe_parsing import SafeParsing
@@ -105,7 +106,7 @@ class Server:
         metrics = self._telemetry.metrics
         metrics.read_lines_lost(lambda: self._log.num_lost)
         metrics.read_engine_process(lambda: self._supervisor.pid)
-        self._health = health.aio.HealthServicer()
+        self._health = Health()
         self._servers: list[grpc.aio.Server] = []
         self._bound: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
