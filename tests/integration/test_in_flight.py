@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_api.v1 import gloss_pb2_grpc
-from support.invariants import check
+from support.invariants import checked
 from support.server_process import ServerProcess
 from support.service_calls import (
     fault,
@@ -48,9 +48,8 @@ def _last_code(server: ServerProcess) -> str:
 @pytest.fixture(autouse=True)
 def idle_before_and_after(endless: ServerProcess) -> Iterator[None]:
     """Every test finds and leaves the server idle."""
-    endless.wait_idle()
-    yield
-    check(endless)
+    with checked(endless):
+        yield
 
 
 @pytest.mark.parametrize("kind", ["unary", "stream"])
@@ -159,6 +158,7 @@ def test_a_client_is_killed_mid_stream(endless: ServerProcess) -> None:
     assert client.pid is not None
     os.kill(client.pid, signal.SIGKILL)
     client.join()
+    endless.calls.add("StreamVerbalize")
     endless.wait_idle(2)
 
 
@@ -208,7 +208,7 @@ def test_a_storm_of_calls_that_give_up(endless: ServerProcess) -> None:
     def storm(seed: int) -> int:
         random = np.random.default_rng(seed)
         ended = 0
-        with grpc.insecure_channel(endless.address) as channel:
+        with endless.open_channel() as channel:
             stub = gloss_pb2_grpc.GlossServiceStub(channel)
             while time.monotonic() < stop:
                 rows = _rows(int(random.integers(1, 4)))

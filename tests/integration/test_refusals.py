@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -11,11 +11,18 @@ import pytest
 
 from gloss_api.v1 import gloss_pb2 as pb
 from support.checkpoints import Pair
+from support.invariants import checked
 from support.server_process import ServerProcess
 from support.service_calls import fault, stream_request, tensor, verbalize_request
 
 ROW = np.ones((1, 128), np.float32)
 Edit = Callable[[pb.VerbalizeRequest], None]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(embedded: ServerProcess) -> Iterator[None]:
+    with checked(embedded):
+        yield
 
 
 def _shape(*shape: int) -> Edit:
@@ -290,7 +297,7 @@ def test_bytes_that_are_no_message(embedded: ServerProcess, method: str, content
 
 def test_oversized_messages_and_metadata(embedded: ServerProcess) -> None:
     """The library's own answer; the connection lives."""
-    with grpc.insecure_channel(embedded.address) as channel:
+    with embedded.open_channel() as channel:
         call = channel.unary_unary("/gloss_api.v1.GlossService/Verbalize")
         stats = channel.unary_unary("/gloss_api.v1.GlossService/GetStats")
         assert stats(b"", timeout=10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.request import urlopen
@@ -26,6 +27,7 @@ from gloss_engine import (
     load_engine,
 )
 from gloss_server.embedded import embedded_pair
+from support.invariants import checked
 from support.server_process import ServerProcess
 from support.service_calls import (
     fault,
@@ -37,6 +39,12 @@ from support.service_calls import (
 
 SERVICE = "gloss_api.v1.GlossService"
 WORK_GAUGES = ("gloss_running", "gloss_waiting", "gloss_kv_pages_used")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(embedded: ServerProcess) -> Iterator[None]:
+    with checked(embedded):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import pytest
 
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_api.v1 import gloss_pb2_grpc
+from support.invariants import checked
 from support.server_process import ServerProcess
 from support.service_calls import fault, pushback_ms, retry_seconds, verbalize_request
 from support.text_calls import (
@@ -87,11 +88,12 @@ def _last(server: ServerProcess, method: str) -> tuple[str, str]:
 @pytest.fixture(autouse=True)
 def idle_before_and_after(talkative: ServerProcess) -> Iterator[None]:
     """Every test finds and leaves the server idle, with all its room."""
-    talkative.wait_idle()
-    yield
-    talkative.wait_idle()
-    told = Told.by(talkative.stub.Explain(_explain(num_samples=4, max_new_tokens=1), timeout=10))
-    assert len(told.explanations) == 8
+    with checked(talkative):
+        yield
+        talkative.wait_idle()
+        all_there_is = _explain(num_samples=4, max_new_tokens=1)
+        told = Told.by(talkative.stub.Explain(all_there_is, timeout=10))
+        assert len(told.explanations) == 8
 
 
 @pytest.mark.parametrize(("method", "sign"), PHASES)
@@ -116,15 +118,18 @@ def test_a_capture_is_cancelled(talkative: ServerProcess, after: int) -> None:
     assert len(Captured.by(talkative.stub.Capture(capture_request(TEXT)), width=72).rows) == 20
 
 
-def _capture_unread(address: str) -> tuple[grpc.Channel, Any]:
-    """A call nothing is read of, and its channel, which shares its connection with no other."""
-    channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
-    return channel, gloss_pb2_grpc.GlossServiceStub(channel).Capture(_capture(200), timeout=60)
+_OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
+
+
+def _capture_unread(channel: grpc.Channel) -> Any:
+    """A call nothing is read of."""
+    return gloss_pb2_grpc.GlossServiceStub(channel).Capture(_capture(200), timeout=60)
 
 
 def _capture_unread_for_ever(address: str) -> None:
-    _kept = _capture_unread(address)
-    time.sleep(60)
+    with grpc.insecure_channel(address) as channel:
+        _kept = _capture_unread(channel)
+        time.sleep(60)
 
 
 @pytest.mark.parametrize("way", ["cancel", "close", "kill"])
@@ -136,7 +141,8 @@ def test_a_capture_is_left_unread(talkative: ServerProcess, way: str) -> None:
     if way == "kill":
         client.start()
     else:
-        channel, call = _capture_unread(talkative.address)
+        channel = talkative.open_channel(_OWN_CONNECTION)
+        call = _capture_unread(channel)
     # Until the server reads no further ahead.
     found = [before]
     while found[-1] == before or found[-1] != found[-2]:
@@ -147,6 +153,7 @@ def test_a_capture_is_left_unread(talkative: ServerProcess, way: str) -> None:
         assert client.pid is not None
         os.kill(client.pid, signal.SIGKILL)
         client.join()
+        talkative.calls.add("Capture")
     else:
         if way == "cancel":
             call.cancel()
@@ -213,10 +220,11 @@ def test_clients_are_killed(talkative: ServerProcess) -> None:
     for client in clients:
         client.start()
     talkative.wait_for(lambda: talkative.stats().watching == 1 and talkative.stats().running >= 3)
-    for client in clients:
+    for client, method in zip(clients, ("Explain", "Watch"), strict=True):
         assert client.pid is not None
         os.kill(client.pid, signal.SIGKILL)
         client.join()
+        talkative.calls.add(method)
     talkative.wait_idle(2)
 
 
@@ -300,7 +308,7 @@ def test_a_storm_of_calls_that_give_up(talkative: ServerProcess) -> None:
     def storm(seed: int) -> int:
         random = np.random.default_rng(seed)
         ended = 0
-        with grpc.insecure_channel(talkative.address) as channel:
+        with talkative.open_channel() as channel:
             stub = gloss_pb2_grpc.GlossServiceStub(channel)
             calls = [
                 lambda **how: stub.Explain(_explain(), **how),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from google.rpc import code_pb2
 
 from gloss_api.v1 import gloss_pb2 as pb
+from support.invariants import CheckedServer, checked
 from support.server_process import ServerProcess
 from support.service_calls import fault, reason_of
 from support.text_calls import (
@@ -139,6 +141,12 @@ CAPTURES: dict[str, Refusal] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left(embedded: ServerProcess) -> Iterator[None]:
+    with checked(embedded):
+        yield
+
+
 def _assert_refused(
     server: ServerProcess, method: str, request: Any, code: str, reason: str, field: str
 ) -> None:
@@ -212,7 +220,7 @@ def test_what_is_refused_leaves_no_defect(embedded: ServerProcess) -> None:
 
 def test_more_positions_than_a_call_may_have(tmp_path: Path) -> None:
     settings: dict[str, object] = {"max_items": 20, "target_generates": False}
-    with ServerProcess(tmp_path / "log", settings=settings).wait_ready() as server:
+    with CheckedServer(tmp_path / "log", settings=settings).wait_ready() as server:
         with pytest.raises(grpc.RpcError) as caught:
             list(server.stub.Explain(explain_request(), timeout=10))
         assert fault(caught.value) == (INVALID, "BATCH_TOO_LARGE", "positions")

@@ -17,7 +17,6 @@ from gloss_api.v1.gloss_pb2_grpc import GlossServiceStub
 from gloss_server.front import descriptors
 from gloss_server.front.server import ADMIN_CONNECTIONS
 from support.invariants import CheckedServer
-from support.server_process import ServerProcess
 from support.service_calls import SERVING, health, verbalize_request
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
@@ -60,7 +59,7 @@ def _resident_bytes(pid: int) -> int:
 def test_ten_thousand_idle_connections_are_served(tmp_path: Path, sockets: ExitStack) -> None:
     count = 10_000
     assert descriptors.raise_limit(count + descriptors.OWN) >= count + descriptors.OWN
-    with ServerProcess(tmp_path / "server.log") as server:
+    with CheckedServer(tmp_path / "server.log") as server:
         server.wait_ready()
         request = verbalize_request(np.ones((1, 128), np.float32), max_new_tokens=3, seed=1)
         before = server.stub.Verbalize(request, timeout=_SECONDS).explanations
@@ -70,7 +69,7 @@ def test_ten_thousand_idle_connections_are_served(tmp_path: Path, sockets: ExitS
         assert all(map(_is_served, opened))
         each = (_resident_bytes(server.process.pid) - resident) / len(opened)
         assert each < _BYTES_EACH, f"{each:.0f} bytes"
-        with grpc.insecure_channel(server.address, options=_OWN) as channel:
+        with server.open_channel(_OWN) as channel:
             stub = GlossServiceStub(channel)
             beside = stub.Verbalize(request, timeout=_SECONDS, wait_for_ready=True).explanations
             assert beside[0].token_ids == before[0].token_ids
@@ -79,7 +78,7 @@ def test_ten_thousand_idle_connections_are_served(tmp_path: Path, sockets: ExitS
             assert not _is_served(more)
             assert server.stats().calls_in_flight == 1
         sockets.close()
-        with grpc.insecure_channel(server.address, options=_OWN) as channel:
+        with server.open_channel(_OWN) as channel:
             stub = GlossServiceStub(channel)
             stats = stub.GetStats(pb.GetStatsRequest(), timeout=_SECONDS, wait_for_ready=True)
             assert stats.calls_in_flight == 1
@@ -95,7 +94,7 @@ def test_one_that_leaves_makes_room_for_one(tmp_path: Path, sockets: ExitStack) 
         assert server.stats().calls_in_flight == 1
         opened = _open(server.address, 3, sockets)
         assert all(map(_is_served, opened))
-        with grpc.insecure_channel(server.address, options=_OWN) as channel:
+        with server.open_channel(_OWN) as channel:
             stub = GlossServiceStub(channel)
             with pytest.raises(grpc.RpcError) as caught:
                 stub.GetStats(pb.GetStatsRequest(), timeout=_SECONDS)
@@ -120,7 +119,7 @@ def test_one_that_leaves_makes_room_for_one(tmp_path: Path, sockets: ExitStack) 
 def test_too_few_descriptors_are_said(tmp_path: Path) -> None:
     flags: dict[str, object] = {"admin-address": "127.0.0.1:0"}
     settings = {"max_connections": 2**31 - 2}
-    with ServerProcess(tmp_path / "server.log", flags, settings) as server:
+    with CheckedServer(tmp_path / "server.log", flags, settings) as server:
         server.wait_ready()
         (said,) = server.events("few_file_descriptors")
         assert said["level"] == "warning" and said["expected"] > said["got"] > 0

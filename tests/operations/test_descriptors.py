@@ -45,7 +45,7 @@ def test_descriptors_run_out(server: ServerProcess) -> None:
     num_open = len(os.listdir(f"/proc/{pid}/fd"))
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (num_open, limits[1]))
     try:
-        with grpc.insecure_channel(server.address, options=_OWN) as channel:
+        with server.open_channel(_OWN) as channel:
             stub = gloss_pb2_grpc.GlossServiceStub(channel)
             with pytest.raises(grpc.RpcError) as caught:
                 stub.GetStats(pb.GetStatsRequest(), timeout=2)

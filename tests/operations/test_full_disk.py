@@ -71,7 +71,7 @@ def _fill(path: Path) -> None:
 def test_it_fills_up_and_recovers(server: ServerOnADisk) -> None:
     request = verbalize_request(np.ones((1, 128), np.float32), max_new_tokens=3, seed=1)
     (before,) = server.stub.Verbalize(request, timeout=30).explanations
-    server.wait_for(lambda: counted(server) == logged(server))
+    server.wait_for(lambda: counted(samples(server)) == logged(server))
     assert server.num_lost() == 0
     filler = server.disk / "filler"
     _fill(filler)
@@ -84,7 +84,9 @@ def test_it_fills_up_and_recovers(server: ServerOnADisk) -> None:
     filler.unlink()
     server.stub.Verbalize(request, timeout=30)
     server.wait_for(lambda: bool(server.events("log_lines_lost")))
-    server.wait_for(lambda: counted(server).total() == logged(server).total() + server.num_lost())
+    server.wait_for(
+        lambda: counted(samples(server)).total() == logged(server).total() + server.num_lost()
+    )
     # Once, before anything else, and nothing was lost since.
     (told,) = server.events("log_lines_lost")
     assert told["level"] == "warning" and told["count"] == server.num_lost()

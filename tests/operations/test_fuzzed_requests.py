@@ -10,20 +10,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 from grpc_status import rpc_status
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gloss_api.v1 import gloss_pb2 as pb
 from support.invariants import check
 from support.server_process import ServerProcess
-from support.service_calls import reason_of, stream_request, tensor, verbalize_request
-from support.text_calls import capture_request, explain_request, watch_request
+from support.service_calls import reason_of
+from support.short_requests import REQUESTS, STREAMS
 
 CORPUS = sorted((Path(__file__).parent / "corpus" / "requests").glob("*/*"))
 EXAMPLES = int(os.environ.get("GLOSS_FUZZ_EXAMPLES", "0"))
@@ -34,23 +31,9 @@ FUZZED = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-ROWS = np.random.default_rng(0).normal(size=(2, 128)).astype(np.float32)
-SHORT = {"max_new_tokens": 3, "seed": 1}
-VALID: dict[str, Any] = {
-    "Verbalize": verbalize_request(ROWS, "", **SHORT),
-    "StreamVerbalize": stream_request(ROWS, "", **SHORT),
-    "Explain": explain_request("Leo is a tailor.", **SHORT),
-    "Watch": watch_request("Leo is a tailor.", target_options=SHORT, options=SHORT),
-    "Capture": capture_request("Leo is a tailor."),
-    "Reconstruct": pb.ReconstructRequest(texts=["a tailor"]),
-    "Score": pb.ScoreRequest(texts=["a tailor", "a fish"], activations=tensor(ROWS)),
-    "GetModelInfo": pb.GetModelInfoRequest(),
-    "GetStats": pb.GetStatsRequest(),
-}
-STREAMS = {"StreamVerbalize", "Explain", "Watch", "Capture"}
 CODES = {
     "OK",
-    "INVALID_ARGUMENT",
+    "INREQUESTS_ARGUMENT",
     "NOT_FOUND",
     "OUT_OF_RANGE",
     "FAILED_PRECONDITION",
@@ -94,9 +77,9 @@ def judge(server: ServerProcess, method: str, content: bytes) -> str:
     return "OK"
 
 
-@pytest.mark.parametrize("method", VALID)
+@pytest.mark.parametrize("method", REQUESTS)
 def test_what_is_changed_was_valid(server: ServerProcess, method: str) -> None:
-    assert judge(server, method, VALID[method].SerializeToString()) == "OK"
+    assert judge(server, method, REQUESTS[method].SerializeToString()) == "OK"
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: f"{path.parent.name}-{path.name}")
@@ -105,10 +88,10 @@ def test_corpus(server: ServerProcess, path: Path) -> None:
 
 
 def test_the_corpus_has_every_method() -> None:
-    assert {path.parent.name for path in CORPUS} == set(VALID)
+    assert {path.parent.name for path in CORPUS} == set(REQUESTS)
 
 
-@pytest.mark.parametrize("method", VALID)
+@pytest.mark.parametrize("method", REQUESTS)
 def test_any_bytes(server: ServerProcess, method: str) -> None:
     @FUZZED
     @given(content=st.binary(max_size=200))
@@ -118,9 +101,9 @@ def test_any_bytes(server: ServerProcess, method: str) -> None:
     fuzz()
 
 
-@pytest.mark.parametrize("method", sorted(set(VALID) - {"GetModelInfo", "GetStats"}))
+@pytest.mark.parametrize("method", sorted(set(REQUESTS) - {"GetModelInfo", "GetStats"}))
 def test_a_request_with_other_bytes(server: ServerProcess, method: str) -> None:
-    valid = VALID[method].SerializeToString()
+    valid = REQUESTS[method].SerializeToString()
     # The tail holds the fields; the activations at the front are all alike to a parser.
     places = st.integers(0, 40) | st.integers(max(len(valid) - 60, 0), len(valid))
 

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from gloss_api.v1 import gloss_pb2 as pb
+from support.invariants import CheckedServer, check
 from support.server_process import ServerProcess
 from support.service_calls import fault, pushback_ms, reason_of, stream_request, verbalize_request
 from support.text_calls import (
@@ -40,13 +41,19 @@ BAD = 2
 
 
 @pytest.fixture(scope="module", params=["auto", "off"])
-def server(
+def running(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
     """As on a GPU, and as on a CPU."""
     log = tmp_path_factory.mktemp("tight") / "log"
-    with ServerProcess(log, settings={"graphs": request.param}, command=COMMAND) as server:
+    with CheckedServer(log, settings={"graphs": request.param}, command=COMMAND) as server:
         yield server.wait_ready()
+
+
+@pytest.fixture
+def server(running: ServerProcess) -> Iterator[ServerProcess]:
+    yield running
+    check(running)
 
 
 def _rows(marked: bool) -> np.ndarray:

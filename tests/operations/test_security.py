@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from support.certificates import Certificates
 from support.command_runs import Command, read_rows
+from support.invariants import CheckedServer, check, others
 from support.raw_http2 import Header, RawConnection
 from support.server_process import ServerProcess
 from support.service_calls import verbalize_request
@@ -40,7 +41,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture(scope="module")
-def secured(
+def running(
     certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
     """TLS and tokens."""
@@ -52,13 +53,22 @@ def secured(
         "tls-key": certificates.server_key,
         "tokens": write_tokens(folder / "tokens.toml"),
     }
-    with ServerProcess(folder / "log", flags) as server:
+    credentials = certificates.channel_credentials()
+    with CheckedServer(
+        folder / "log", flags, credentials=credentials, metadata=bearer(ALICE)
+    ) as server:
         yield server.wait_ready()
 
 
 @pytest.fixture
-def channel(secured: ServerProcess, certificates: Certificates) -> Iterator[grpc.Channel]:
-    with grpc.secure_channel(secured.address, certificates.channel_credentials()) as channel:
+def secured(running: ServerProcess) -> Iterator[ServerProcess]:
+    yield running
+    check(running)
+
+
+@pytest.fixture
+def channel(secured: ServerProcess) -> Iterator[grpc.Channel]:
+    with secured.open_channel() as channel:
         yield channel
 
 
@@ -127,15 +137,17 @@ def test_mutual_tls_names_the_client(certificates: Certificates, tmp_path: Path)
         "tls-key": certificates.server_key,
         "tls-client-ca": certificates.ca,
     }
-    with ServerProcess(tmp_path / "log", flags) as server:
+    known = certificates.channel_credentials(mutual=True)
+    with CheckedServer(tmp_path / "log", flags, credentials=known) as server:
         address = server.wait_ready().address
-        known = certificates.channel_credentials(mutual=True)
-        for credentials in (known, certificates.channel_credentials()):
-            with grpc.secure_channel(address, credentials) as channel:
-                found = answer(channel, f"{OURS}/GetStats", [])
-            assert found[0] == ("OK" if credentials is known else "UNAVAILABLE")
-        with grpc.insecure_channel(address) as plain:
-            assert answer(plain, f"{OURS}/GetStats", [])[0] == "UNAVAILABLE"
+        with server.open_channel() as channel:
+            assert answer(channel, f"{OURS}/GetStats", [])[0] == "OK"
+        with (
+            grpc.secure_channel(address, certificates.channel_credentials()) as stranger,
+            grpc.insecure_channel(address) as plain,
+        ):
+            for channel in (stranger, plain):
+                assert answer(channel, f"{OURS}/GetStats", [])[0] == "UNAVAILABLE"
         # A call's line is written after its answer.
         server.wait_for(lambda: bool(server.events("call")))
         (line,) = server.events("call")
@@ -149,9 +161,10 @@ def test_clients_have_quotas_and_request_ids_of_their_own(tmp_path: Path) -> Non
     text = f"{TOKENS.replace('methods', '# methods')}{quotas.split('[clients.carol]')[0]}"
     flags = {"tokens": write_tokens(tmp_path / "tokens.toml", f"{text}tokens_per_second = 1")}
     settings: dict[str, object] = {"client_burst_seconds": 1}
-    with ServerProcess(tmp_path / "log", flags, settings) as server:
+    shown = bearer(ALICE)
+    with CheckedServer(tmp_path / "log", flags, settings, metadata=shown) as server:
         method = f"{OURS}/Verbalize"
-        with grpc.insecure_channel(server.wait_ready().address) as channel:
+        with server.wait_ready().open_channel() as channel:
             width = 128
 
             def ask(token: str, scale: float) -> tuple[str, str | None]:
@@ -177,13 +190,16 @@ def test_what_is_too_large_is_refused_and_the_connection_lives(tmp_path: Path) -
     """Fault 19, also of clients that gRPC's own would have stopped."""
     settings = {"max_request_bytes": 100_000, "max_metadata_bytes": 4096, "reflection": "true"}
     flags = {"tokens": write_tokens(tmp_path / "tokens.toml")}
-    with ServerProcess(tmp_path / "log", flags, settings) as server:
+    shown = bearer(ALICE)
+    with CheckedServer(tmp_path / "log", flags, settings, metadata=shown) as server:
         token = (b"authorization", f"Bearer {ALICE}".encode())
         path, header = f"/{OURS}/GetStats", b"x-large"
         with RawConnection(server.wait_ready().address) as connection:
 
             def status(*headers: Header, message: bytes = b"") -> int:
-                return connection.status(connection.call(path, headers, message))
+                found = connection.status(connection.call(path, headers, message))
+                (server.calls.add_lost if found == EXHAUSTED else server.calls.add)("GetStats")
+                return found
 
             assert status(token) == OK
             for size in (4096, 20_000, 300_000):
@@ -200,7 +216,7 @@ def test_what_is_too_large_is_refused_and_the_connection_lives(tmp_path: Path) -
             assert status(token, (b"x-odd", b"\xff\xfe\x01\x1b[2J")) == OK
             assert status((b"authorization", b"Bearer \xff\xfe")) == UNAUTHENTICATED
             assert status(token) == OK
-        with grpc.insecure_channel(server.address) as channel:
+        with server.open_channel() as channel:
             assert answer(channel, REFLECTION, []) == MISSING
             assert answer(channel, REFLECTION, bearer(ALICE)) == ("OK", None)
             assert answer(channel, REFLECTION, bearer(BOB)) == DENIED
@@ -214,23 +230,24 @@ def test_the_commands_through_tls_with_a_token(
     trusted = ["--tls-ca", certificates.ca]
     shown = [*trusted, "--token-file", token]
     there = ["--address", secured.address, *shown]
-    assert gloss("health", secured.address, *trusted).stdout == "SERVING\n"
-    assert gloss("health", secured.ports["admin"]).stdout == "SERVING\n"
-    stats = json.loads(gloss("top", secured.address, "--json", *shown).stdout)
-    assert stats["stats"]["state"] == "SERVING_STATE_SERVING"
-    rows, text = tmp_path / "rows.jsonl", "The hero is Leo, a tailor."
-    np.save(tmp_path / "rows.npy", np.ones((2, 128), np.float32))
-    few = ["--max-new-tokens", 3, "--no-score"]
-    assert gloss("verbalize", tmp_path / "rows.npy", "--output", rows, *there, *few).status == 0
-    assert len(read_rows(rows)) == 2
-    assert gloss("explain", text, "--positions", "last", *there, *few).status == 0
-    assert gloss("watch", text, "--target-max-new-tokens", 2, *there, *few).status == 0
-    secured.wait_for(lambda: {"Verbalize", "Explain", "Watch"} <= methods_of(secured, "alice"))
-    for command in (["top", secured.address, "--json"], ["watch", text, "--address"]):
-        address = [secured.address] if command[-1] == "--address" else []
-        ended = gloss(*command, *address, *trusted)
-        assert "UNAUTHENTICATED" in ended.error or "MISSING_TOKEN" in ended.error
-        assert ended.error.endswith("Name the token's file with --token-file")
+    with others(secured):
+        assert gloss("health", secured.address, *trusted).stdout == "SERVING\n"
+        assert gloss("health", secured.ports["admin"]).stdout == "SERVING\n"
+        stats = json.loads(gloss("top", secured.address, "--json", *shown).stdout)
+        assert stats["stats"]["state"] == "SERVING_STATE_SERVING"
+        rows, text = tmp_path / "rows.jsonl", "The hero is Leo, a tailor."
+        np.save(tmp_path / "rows.npy", np.ones((2, 128), np.float32))
+        few = ["--max-new-tokens", 3, "--no-score"]
+        assert gloss("verbalize", tmp_path / "rows.npy", "--output", rows, *there, *few).status == 0
+        assert len(read_rows(rows)) == 2
+        assert gloss("explain", text, "--positions", "last", *there, *few).status == 0
+        assert gloss("watch", text, "--target-max-new-tokens", 2, *there, *few).status == 0
+        secured.wait_for(lambda: {"Verbalize", "Explain", "Watch"} <= methods_of(secured, "alice"))
+        for command in (["top", secured.address, "--json"], ["watch", text, "--address"]):
+            address = [secured.address] if command[-1] == "--address" else []
+            ended = gloss(*command, *address, *trusted)
+            assert "UNAUTHENTICATED" in ended.error or "MISSING_TOKEN" in ended.error
+            assert ended.error.endswith("Name the token's file with --token-file")
 
 
 def test_load_through_mutual_tls_with_a_token(certificates: Certificates, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_api.v1.gloss_pb2_grpc import GlossServiceStub
+from support.invariants import CheckedServer, check
 from support.server_process import ServerProcess
 from support.service_calls import fault, pushback_ms, stream_request
 from support.text_calls import explain_request, watch_request
@@ -24,8 +25,14 @@ _MAX_UNREAD_BYTES = 100_000
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     log = tmp_path_factory.mktemp("slow_reader") / "server.log"
     settings = {"max_unread_bytes": _MAX_UNREAD_BYTES, "num_slots": 8}
-    with ServerProcess(log, settings=settings) as process:
+    with CheckedServer(log, settings=settings) as process:
         yield process.wait_ready()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(server: ServerProcess) -> Iterator[None]:
+    yield
+    check(server)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +80,7 @@ def test_who_does_not_read_is_out_of_the_engine_and_told(
 ) -> None:
     before = _slow_ends(server, method)
     alone = _tokens(server, rows)
-    with grpc.insecure_channel(server.address, options=_SMALL_WINDOW) as channel:
+    with server.open_channel(_SMALL_WINDOW) as channel:
         stream = begin(GlossServiceStub(channel), rows, timeout=timeout)
         next(stream)
         # A neighbour is served meanwhile, with what it would get alone.
@@ -94,7 +101,7 @@ def test_another_reader_of_the_same_run_gets_it_all(
 ) -> None:
     before = _slow_ends(server, "StreamVerbalize")
     request = stream_request(rows[:80], "read by two", seed=1, max_new_tokens=20)
-    with grpc.insecure_channel(server.address, options=_SMALL_WINDOW) as channel:
+    with server.open_channel(_SMALL_WINDOW) as channel:
         slow = GlossServiceStub(channel).StreamVerbalize(request, timeout=60)
         next(slow)
         messages = list(server.stub.StreamVerbalize(request, timeout=60))
@@ -104,7 +111,7 @@ def test_another_reader_of_the_same_run_gets_it_all(
 
 
 def test_who_reads_slowly_but_reads_gets_all(server: ServerProcess, rows: np.ndarray) -> None:
-    with grpc.insecure_channel(server.address, options=_SMALL_WINDOW) as channel:
+    with server.open_channel(_SMALL_WINDOW) as channel:
         stream = _verbalize(GlossServiceStub(channel), rows[:24], timeout=60)
         next(stream)
         # All of it comes while nobody reads, and is less than may wait.
@@ -117,8 +124,8 @@ def test_who_reads_slowly_but_reads_gets_all(server: ServerProcess, rows: np.nda
 def test_a_server_ends_although_nobody_reads(tmp_path_factory: pytest.TempPathFactory) -> None:
     log = tmp_path_factory.mktemp("slow_end") / "server.log"
     with (
-        ServerProcess(log, settings={"max_unread_bytes": 1, "drain_seconds": 0}) as server,
-        grpc.insecure_channel(server.wait_ready().address, options=_SMALL_WINDOW) as channel,
+        CheckedServer(log, settings={"max_unread_bytes": 1, "drain_seconds": 0}) as server,
+        server.wait_ready().open_channel(_SMALL_WINDOW) as channel,
     ):
         d_model = server.stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=10).d_model
         rows = np.random.default_rng(5).normal(size=(100, d_model))

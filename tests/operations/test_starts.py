@@ -136,13 +136,13 @@ def test_a_checkpoint_that_cannot_be_served(
 def test_a_socket_in_use(tmp_path: Path, story_rows: np.ndarray) -> None:
     """A live server keeps its place; what a killed one left behind is taken over."""
     address = f"unix:{tmp_path}/socket"
-    with ServerProcess(tmp_path / "a", {"address": address}).wait_ready() as first:
+    with CheckedServer(tmp_path / "a", {"address": address}).wait_ready() as first:
         with ServerProcess(tmp_path / "b", {"address": address}) as second:
             assert second.process.wait(20) == 2
             assert f"--address {address}: cannot listen there" in second.output()
         assert first.stub.Verbalize(verbalize_request(story_rows[:1])).explanations
     assert (tmp_path / "socket").exists(), "the killed server left nothing behind"
-    with ServerProcess(tmp_path / "c", {"address": address}).wait_ready() as third:
+    with CheckedServer(tmp_path / "c", {"address": address}).wait_ready() as third:
         assert third.stub.Verbalize(verbalize_request(story_rows[:1])).explanations
 
 
@@ -189,7 +189,7 @@ def test_while_it_loads(tmp_path: Path, story_rows: np.ndarray) -> None:
     address = f"unix:{tmp_path}/socket"
     with (
         CheckedServer(tmp_path / "log", {"address": address}) as server,
-        grpc.insecure_channel(address) as channel,
+        server.open_channel(address=address) as channel,
     ):
         server.wait_for(lambda: bool(server.events("engine_loading")))
         assert health(channel) == NOT_SERVING

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from gloss_server.address import Address
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _SETTINGS, _PING, _GOAWAY, _CONTINUATION = 0x0, 0x1, 0x4, 0x6, 0x7, 0x9
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS = 0x0, 0x1, 0x3, 0x4
+_PING, _GOAWAY, _CONTINUATION = 0x6, 0x7, 0x9
+_CANCEL = struct.pack(">I", 0x8)
 _END_STREAM, _END_HEADERS, _ACK = 0x1, 0x4, 0x1
 _HEADER_TABLE_SIZE = 0x1
 _FRAME_BYTES = 16_384
@@ -41,7 +43,21 @@ class RawConnection:
         self._socket.close()
 
     def call(self, path: str, headers: Sequence[Header] = (), message: bytes = b"") -> int:
-        """Begin a unary call; its stream."""
+        """Begin a call of one request; its stream."""
+        stream = self.open(path, headers)
+        self._socket.sendall(_frame(_DATA, _END_STREAM, stream, _prefixed(message)))
+        return stream
+
+    def cut_off(
+        self, path: str, message: bytes, num_bytes: int, headers: Sequence[Header] = ()
+    ) -> int:
+        """Begin a call whose request ends after so many bytes of it; its stream."""
+        stream = self.open(path, headers)
+        self._socket.sendall(_frame(_DATA, 0, stream, _prefixed(message)[:num_bytes]))
+        return stream
+
+    def open(self, path: str, headers: Sequence[Header] = ()) -> int:
+        """Begin a call of whose request nothing is sent; its stream."""
         stream = self._next_stream
         self._next_stream += 2
         block = b"".join(
@@ -61,9 +77,25 @@ class RawConnection:
             kind = _CONTINUATION if index else _HEADERS
             flags = _END_HEADERS if index == len(parts) - 1 else 0
             self._socket.sendall(_frame(kind, flags, stream, part))
-        body = b"\0" + struct.pack(">I", len(message)) + message
-        self._socket.sendall(_frame(_DATA, _END_STREAM, stream, body))
         return stream
+
+    def cancel(self, stream: int) -> None:
+        """Give a call up."""
+        self._socket.sendall(_frame(_RST_STREAM, 0, stream, _CANCEL))
+
+    def vanish(self) -> None:
+        """Be gone as a process that crashes: no goodbye, and what is under way is lost."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
+
+    def wait_end(self, stream: int) -> None:
+        """Wait until the server has ended a call.
+
+        Raises:
+            ConnectionError: the server has closed the connection.
+        """
+        while stream not in self._ended:
+            self._read_frame()
 
     def status(self, stream: int) -> int:
         """Wait for a call's gRPC status.
@@ -71,8 +103,7 @@ class RawConnection:
         Raises:
             ConnectionError: the server has closed the connection.
         """
-        while stream not in self._ended:
-            self._read_frame()
+        self.wait_end(stream)
         block, name = self._headers[stream], _string(b"grpc-status")
         at = block.rindex(name) + len(name)
         length = block[at]
@@ -91,7 +122,7 @@ class RawConnection:
             raise ConnectionError(f"GOAWAY: {payload[8:]!r}")
         elif kind in (_HEADERS, _CONTINUATION):
             self._headers[stream] = self._headers.get(stream, b"") + payload
-        if kind in (_DATA, _HEADERS) and flags & _END_STREAM:
+        if kind == _RST_STREAM or (kind in (_DATA, _HEADERS) and flags & _END_STREAM):
             self._ended.add(stream)
 
     def _read(self, count: int) -> bytes:
@@ -102,6 +133,11 @@ class RawConnection:
             self._received += chunk
         taken, self._received = self._received[:count], self._received[count:]
         return taken
+
+
+def _prefixed(message: bytes) -> bytes:
+    """A message of gRPC, not compressed."""
+    return b"\0" + struct.pack(">I", len(message)) + message
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

@@ -9,8 +9,9 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import grpc
 
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_api.v1 import gloss_pb2_grpc
+from support.client_calls import ClientCalls, Metadata
 
 _READY = re.compile(r"^gloss ready: (.*)\n", re.MULTILINE)
 _COMMAND = (sys.executable, "-m", "gloss_server.command", "serve")
@@ -31,6 +33,13 @@ class ServerProcess:
         flags: of `gloss serve`, by name; the ports are chosen by the system unless named.
         settings: further settings, by name; they go through the environment.
         command: starts it, flags are added.
+        credentials: of channels to it; None: in the clear.
+        metadata: shown by the calls of `stub`.
+
+    Attributes:
+        log: as given.
+        process: its front.
+        calls: what its clients say of theirs.
     """
 
     def __init__(
@@ -39,6 +48,8 @@ class ServerProcess:
         flags: dict[str, object] | None = None,
         settings: dict[str, object] | None = None,
         command: tuple[str, ...] = _COMMAND,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Metadata = (),
     ) -> None:
         given = {"address": "127.0.0.1:0", "metrics-address": "127.0.0.1:0"} | (flags or {})
         arguments = [item for name, value in given.items() for item in (f"--{name}", str(value))]
@@ -49,6 +60,11 @@ class ServerProcess:
         for name, value in ({"num_threads": 1} | (settings or {})).items():
             environment[f"GLOSS_{name.upper()}"] = str(value)
         self.log = log
+        self.calls = ClientCalls()
+        self._credentials, self._metadata = credentials, metadata
+        self._lines: list[dict[str, Any]] = []
+        self._num_read = 0
+        self._reading = threading.Lock()
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [*command, *arguments],
@@ -87,9 +103,15 @@ class ServerProcess:
         return self.log.read_text(errors="replace")
 
     def lines(self) -> list[dict[str, Any]]:
-        """The JSON lines of its log."""
-        found = [line for line in self.output().splitlines() if line.startswith("{")]
-        return [json.loads(line) for line in found]
+        """The JSON lines of its log, as far as they are whole."""
+        with self._reading:
+            with self.log.open("rb") as log:
+                log.seek(self._num_read)
+                whole, newline, _ = log.read().rpartition(b"\n")
+            self._num_read += len(whole) + len(newline)
+            new = whole.decode(errors="replace").split("\n")
+            self._lines += [json.loads(line) for line in new if line.startswith("{")]
+            return list(self._lines)
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The lines of one event."""
@@ -111,8 +133,28 @@ class ServerProcess:
     def channel(self) -> grpc.Channel:
         """One channel for all that want no other."""
         if self._channel is None:
-            self._channel = grpc.insecure_channel(self.address)
+            self._channel = self._open(self.address, (), self._metadata)
         return self._channel
+
+    def open_channel(
+        self, options: Sequence[tuple[str, Any]] = (), address: str | None = None
+    ) -> grpc.Channel:
+        """A channel of a client's own, to be closed by who opens it.
+
+        Args:
+            options: gRPC's.
+            address: while the ready line is not there yet.
+        """
+        return self._open(address or self.address, options, ())
+
+    def _open(
+        self, address: str, options: Sequence[tuple[str, Any]], metadata: Metadata
+    ) -> grpc.Channel:
+        if self._credentials is None:
+            channel = grpc.insecure_channel(address, options)
+        else:
+            channel = grpc.secure_channel(address, self._credentials, options)
+        return self.calls.recording(channel, metadata)
 
     @property
     def stub(self) -> gloss_pb2_grpc.GlossServiceStub:
