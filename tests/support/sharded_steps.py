@@ -1,7 +1,7 @@
 """A few steps of training on as many ranks as there are: what `test_sharding.py` starts.
 
-`torchrun ... sharded_steps.py KIND FOLDER` trains and writes `FOLDER/found.safetensors` from rank
-0; without torchrun it is one process that does the same to the same batch.
+`torchrun ... sharded_steps.py FOLDER` does for each kind of pair what `run` does, and rank 0 writes
+what was found to `FOLDER/found-2.safetensors`; the test does the same in one process.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gloss_training.decoder import Decoder
 from gloss_training.lora import LoraSettings
 from gloss_training.lora_pair import LoraPair
+from gloss_training.sharded_tensors import read_sharded, spread, write_sharded
 from gloss_training.sharding import (
     Ranks,
     ShardingSettings,
@@ -28,6 +29,8 @@ from gloss_training.sharding import (
 )
 from support.small_pairs import PROMPT, made, random_ids
 
+KINDS: Final = ("lora", "full")
+SINGLE_FILE: Final = "tensors.safetensors"
 NUM_ROWS: Final = 8
 NUM_STEPS: Final = 3
 LAYER_INDEX: Final = 3
@@ -75,41 +78,103 @@ class Trained:
         return [*decoders, *self.head.parameters()]
 
 
-def steps(kind: str, ranks: Ranks) -> dict[str, Tensor]:
-    """NUM_STEPS updates of one global batch each; losses and all weights, gathered.
+def run(folder: Path, ranks: Ranks) -> dict[str, Tensor]:
+    """For each kind NUM_STEPS steps, saved before the last; and, where the other number of ranks
+    has saved there, the last step from that."""
+    found: dict[str, Tensor] = {}
+    for kind in KINDS:
+        steps(kind, ranks, found, f"{kind}.whole", save=folder / f"{kind}-{ranks.count}")
+        resume(folder, kind, ranks, found)
+    return found
+
+
+def resume(folder: Path, kind: str, ranks: Ranks, found: dict[str, Tensor]) -> None:
+    """The last step from what the other number of ranks has saved, if it has."""
+    other = folder / f"{kind}-{3 - ranks.count}"
+    if other.exists():
+        steps(kind, ranks, found, f"{kind}.resumed", load=other)
+
+
+def steps(
+    kind: str,
+    ranks: Ranks,
+    found: dict[str, Tensor],
+    name: str,
+    *,
+    save: Path | None = None,
+    load: Path | None = None,
+) -> None:
+    """Updates of one global batch each; losses and all weights, gathered, go to `found`.
 
     The last rank's share of the batch has no valid response but in the last step, where all are.
-    At NAN_STEP a row of the first rank's share is NaN.
+    At NAN_STEP an advantage in the first rank's share is NaN.
     """
     trained = Trained(kind, ranks)
     parameters = trained.parameters()
     optimizer = torch.optim.AdamW(parameters, lr=3e-3)
-    found: dict[str, Tensor] = {}
-    width = trained.head.in_features
-    for step in range(NUM_STEPS):
-        generator = torch.Generator().manual_seed(step)
-        rows = torch.randn(NUM_ROWS, width, generator=generator)
-        advantages = torch.randn(NUM_ROWS, generator=generator)
-        if step == NAN_STEP:
-            advantages[1] = float("nan")
-        responses = random_ids(NUM_ROWS, 6, seed=step)
-        lengths = torch.tensor([6, 3, 5, 4, 6, 2, 6, 1])
-        is_valid = torch.arange(NUM_ROWS) < (NUM_ROWS // 2 if step + 1 < NUM_STEPS else NUM_ROWS)
-        own = ranks.share(NUM_ROWS)
-        losses = _backward(
-            trained,
-            ranks,
-            (rows[own], advantages[own], responses[own], lengths[own], is_valid[own]),
-        )
+    if load is not None:
+        _take_back(load, parameters, optimizer)
+    for step in range(NUM_STEPS - 1 if load else 0, NUM_STEPS):
+        if save is not None and step == NUM_STEPS - 1:
+            _save(save, ranks, _tensors(parameters, optimizer))
+        losses = _backward(trained, ranks, _batch(step, ranks, trained.head.in_features))
         norm = whole(torch.nn.utils.clip_grad_norm_(parameters, 1.0))
         if torch.isfinite(norm):
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        found[f"losses.{step}"] = losses
-        found[f"norm.{step}"] = norm.detach().clone()
+        found[f"{name}.losses.{step}"] = losses
+        found[f"{name}.norm.{step}"] = norm.detach().clone()
         for index, parameter in enumerate(parameters):
-            found[f"weights.{step}.{index}"] = whole(parameter.detach()).clone()
-    return found
+            found[f"{name}.weights.{step}.{index}"] = whole(parameter.detach()).clone()
+
+
+def _batch(step: int, ranks: Ranks, width: int) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(step)
+    rows = torch.randn(NUM_ROWS, width, generator=generator)
+    advantages = torch.randn(NUM_ROWS, generator=generator)
+    if step == NAN_STEP:
+        advantages[1] = float("nan")
+    responses = random_ids(NUM_ROWS, 6, seed=step)
+    lengths = torch.tensor([6, 3, 5, 4, 6, 2, 6, 1])
+    is_valid = torch.arange(NUM_ROWS) < (NUM_ROWS // 2 if step + 1 < NUM_STEPS else NUM_ROWS)
+    own = ranks.share(NUM_ROWS)
+    return rows[own], advantages[own], responses[own], lengths[own], is_valid[own]
+
+
+def _save(folder: Path, ranks: Ranks, tensors: dict[str, Tensor]) -> None:
+    if ranks.count > 1:
+        write_sharded(folder, tensors)
+        return
+    folder.mkdir()
+    save_file(tensors, folder / SINGLE_FILE)
+
+
+def _tensors(
+    parameters: Sequence[torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for index, parameter in enumerate(parameters):
+        tensors[f"master.{index}"] = parameter.detach()
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"{key}.{index}"] = value
+    return tensors
+
+
+@torch.no_grad()
+def _take_back(
+    folder: Path, parameters: Sequence[torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
+    own = _tensors(parameters, optimizer)
+    if (folder / SINGLE_FILE).exists():
+        read = spread(load_file(folder / SINGLE_FILE), own)
+    else:
+        read = read_sharded(folder, own)
+    for index, parameter in enumerate(parameters):
+        parameter.copy_(read.pop(f"master.{index}"))
+        keys = [k for k in ("step", "exp_avg", "exp_avg_sq") if f"{k}.{index}" in read]
+        if keys:
+            optimizer.state[parameter] = {key: read.pop(f"{key}.{index}") for key in keys}
+    assert not read
 
 
 def _backward(trained: Trained, ranks: Ranks, batch: tuple[Tensor, ...]) -> Tensor:
@@ -137,15 +202,14 @@ def _backward(trained: Trained, ranks: Ranks, batch: tuple[Tensor, ...]) -> Tens
     return ranks.sum(totals)
 
 
-def main(arguments: list[str]) -> None:
-    kind, folder = arguments
+def main(folder: str) -> None:
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)
     with joined(ShardingSettings(timeout_s=60.0), torch.device("cpu")) as ranks:
-        found: dict[str, Any] = steps(kind, ranks)
+        found = run(Path(folder), ranks)
         if ranks.is_first:
             save_file(found, Path(folder) / f"found-{ranks.count}.safetensors")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1])

@@ -2,7 +2,7 @@
 
 A layer with adapter (A, B) gives x W^T + (alpha / rank) x A^T B^T. B begins at zero, so an adapter
 begins as the base. Adapters are float32 and compute in the type of what they are given; merging
-happens in float32 and is cast once. Files are in peft's format (`adapter_files.py`).
+happens in float32. Files are in peft's format (`adapter_files.py`).
 """
 
 from __future__ import annotations
@@ -83,11 +83,9 @@ class LoraLinear(torch.nn.Linear):
         return (high.float() @ low.float()) * self.scales[name]
 
     def merged(self, name: str) -> Tensor:
-        """The weight with adapter `name` added in float32, in the weight's type."""
+        """The weight with adapter `name` added, float32; where it has none, the weight itself."""
         weight = whole(self.weight.detach())
-        if name not in self.scales:
-            return weight
-        return (weight.float() + self.update(name)).to(weight.dtype)
+        return weight.float() + self.update(name) if name in self.scales else weight
 
 
 class AdapterChoice:
@@ -174,7 +172,10 @@ class Adapters:
         return found
 
     def merged(self, name: str, weights: Iterator[tuple[str, Tensor]]) -> Iterator[Any]:
-        """The weights of `Decoder.named_weights` with adapter `name` merged, one at a time."""
+        """The weights of `Decoder.named_weights` with adapter `name` merged, one at a time.
+
+        What is merged is float32: whoever casts it does so once, and can tell what that loses.
+        """
         by_name = {f"model.layers.{path}.weight": layer for path, layer in self.layers.items()}
         for weight_name, weight in weights:
             layer = by_name.get(weight_name)

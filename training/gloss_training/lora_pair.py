@@ -111,11 +111,11 @@ class LoraPair:
         return [*self.adapters.tensors(AR).values(), *self.value_head.parameters()]
 
     def av_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """See `Pair`; in the base's type."""
+        """See `Pair`; float32 where something was merged, else as in the base."""
         return self.adapters.merged(AV, self.decoder.named_weights())
 
     def ar_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """See `Pair`; in the base's type, the value head in float32."""
+        """See `Pair`; types as in `av_weights`, the value head in float32."""
         kept = self._within_ar(self.decoder.named_weights())
         yield from self.adapters.merged(AR, kept)
         yield "value_head.weight", whole(self.value_head.weight.detach())
