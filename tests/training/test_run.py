@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -73,8 +74,8 @@ def test_finished_stages_are_kept_and_a_lost_one_comes_back_the_same(
     def refuse(*_: object) -> None:
         raise AssertionError("a finished stage was done again")
 
-    for name in ("train_target", "make_rows", "ar_supervision"):
-        monkeypatch.setattr(run_module, name, refuse)
+    for name in ("target", "data", "ar"):
+        monkeypatch.setitem(cast(dict[str, object], run_module.STAGES), name, refuse)
     records = Run(copied, SMOKE, QUIET).stages()
     assert digests(copied) == digests(finished)
     assert list(records) == list(STAGES)

@@ -139,7 +139,7 @@ def _stages(
     console = Console()
     with _errors():
         run = Run(output, read_config(config, overrides or ()), console, resume=resume)
-        records = run.stages(names or STAGES)
+        records = run.stages(names or tuple(STAGES))
     console.print(summary(records))
 
 

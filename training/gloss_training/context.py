@@ -1,0 +1,98 @@
+"""What every stage of a run needs: settings, places, and what the stages before it made."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from transformers import AutoTokenizer
+
+from gloss_training import checkpoints
+from gloss_training.activations import Rows, read_rows
+from gloss_training.dataset.statistics import Statistics
+from gloss_training.errors import ConfigError
+from gloss_training.journal import Journal, open_journal
+from gloss_training.model_files import load_language_model
+from gloss_training.release import Facts
+from gloss_training.run_config import RunConfig
+from gloss_training.run_folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """One run.
+
+    Attributes:
+        config: its settings.
+        folder: its directory.
+        console: where progress is drawn.
+        device, dtype: where and in what AV and AR are computed.
+    """
+
+    config: RunConfig
+    folder: RunFolder
+    console: Console
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def target(self) -> Path:
+        """Directory of the model that is explained.
+
+        Raises:
+            ConfigError: there is none where [target] says.
+            RunFolderError: the tiny world's is not trained yet.
+        """
+        if self.config.target is None:
+            self.folder.record("target")
+            return self.folder.target
+        path = Path(self.config.target.path)
+        if not path.is_dir():
+            raise ConfigError(f"target.path: got {path}, expected a model's directory")
+        return path
+
+    def load_target(self) -> Any:
+        """The model that is explained, float32, on the CPU."""
+        return load_language_model(self.target)
+
+    def tokenizer(self) -> Any:
+        """The target's."""
+        return AutoTokenizer.from_pretrained(self.target, local_files_only=True)
+
+    def rows(self, split: str) -> Rows:
+        """One split of the data.
+
+        Raises:
+            RunFolderError: stage data is not finished.
+        """
+        self.folder.record("data")
+        return read_rows(self.folder.data / f"{split}.parquet")
+
+    def facts(self, target: Any) -> Facts:
+        """What the sidecars of the pair say."""
+        return Facts(
+            d_model=target.config.get_text_config().hidden_size,
+            layer_index=self.config.layer_index,
+            min_position=self.config.data.min_position,
+            statistics=self.statistics(),
+            prompt=self.config.prompt,
+        )
+
+    def statistics(self) -> Statistics:
+        """Of the training activations."""
+        record = self.folder.record("data")
+        return Statistics(**{name: record[name] for name in Statistics.__dataclass_fields__})
+
+    def journal(self, stage: str, num_steps: int) -> AbstractContextManager[Journal]:
+        """The journal of a stage, from where its newest checkpoint is."""
+        return open_journal(
+            self.folder.root,
+            stage,
+            num_steps,
+            first_step=checkpoints.latest_step(self.folder.checkpoints(stage)),
+            console=self.console,
+        )
