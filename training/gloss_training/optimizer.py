@@ -65,14 +65,26 @@ class MasterAdamW:
 
         Where that norm is not finite nothing is moved: no weight and no moment.
         """
+        norm = self.clip()
+        if math.isfinite(norm):
+            self.move(learning_rate)
+        self.forget()
+        return norm
+
+    def clip(self) -> float:
+        """Scales the gradients down to the longest allowed; their norm before."""
+        return _norm(torch.nn.utils.clip_grad_norm_(self._masters.values(), self._max_grad_norm))
+
+    def move(self, learning_rate: float) -> None:
+        """Moves the weights by the gradients, which must be finite."""
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
-        norm = _norm(torch.nn.utils.clip_grad_norm_(self._masters.values(), self._max_grad_norm))
-        if math.isfinite(norm):
-            self._adamw.step()
-            self._round()
+        self._adamw.step()
+        self._round()
+
+    def forget(self) -> None:
+        """Drops the gradients."""
         self._adamw.zero_grad(set_to_none=True)
-        return norm
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a resumed run needs: masters and moments, by name."""
