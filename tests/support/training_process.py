@@ -12,6 +12,7 @@ import shutil
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,7 @@ def gloss_train(
         death: when it kills itself.
         max_file_bytes: no file may grow beyond this (RLIMIT_FSIZE): a full disk.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["gloss_training.cli"])
-    process = context.Process(
-        target=_child, args=([str(argument) for argument in arguments], log, death, max_file_bytes)
-    )
-    process.start()
+    process = start_gloss_train(arguments, log, death=death, max_file_bytes=max_file_bytes)
     process.join(120)
     if process.exitcode is None:
         process.kill()
@@ -70,14 +66,39 @@ def gloss_train(
     return Ended(status=process.exitcode, output=log.read_text())
 
 
+def start_gloss_train(
+    arguments: Sequence[object],
+    log: Path,
+    *,
+    death: Death | None = None,
+    max_file_bytes: int | None = None,
+) -> ForkServerProcess:
+    """Starts the command line; see `gloss_train`. Its environment is this process's."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["gloss_training.cli"])
+    words = [str(argument) for argument in arguments]
+    process = context.Process(
+        target=_child, args=(words, dict(os.environ), log, death, max_file_bytes)
+    )
+    process.start()
+    return process
+
+
 def _child(
-    arguments: list[str], log: Path, death: Death | None, max_file_bytes: int | None
+    arguments: list[str],
+    environment: dict[str, str],
+    log: Path,
+    death: Death | None,
+    max_file_bytes: int | None,
 ) -> None:
     import torch
 
     from gloss_training import cli
 
     torch.set_num_threads(1)
+    # The server that forked this process has that of its own start.
+    os.environ.clear()
+    os.environ.update(environment)
     with log.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

@@ -10,7 +10,6 @@ import torch
 from rich.console import Console
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 
-from gloss_training.activations import capture
 from gloss_training.embed import embed
 from gloss_training.run import Run
 from gloss_training.run_config import read_config
@@ -36,7 +35,9 @@ def test_activations_are_those_of_the_shipped_target(embedded: Path) -> None:
         ids = tokenizer.encode(" ".join(words))
         assert len(ids) == row["n_raw_tokens"] == row["position"] + 1
         assert ids[-1] == row["token_id"]
-        alone = capture(target, torch.tensor([ids]), row["activation_layer"])[0, -1]
+        with torch.no_grad():
+            states = target(torch.tensor([ids]), output_hidden_states=True).hidden_states
+        alone = states[row["activation_layer"] + 1][0, -1]
         torch.testing.assert_close(
             torch.tensor(row["activation_vector"]), alone, rtol=1e-4, atol=1e-4
         )

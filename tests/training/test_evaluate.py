@@ -1,18 +1,48 @@
 """Figures over verdicts, and controls that notice a pair which cheats."""
 
+import asyncio
+
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from gloss_training import evaluate as evaluation
-from gloss_training.activations import make_rows
 from gloss_training.claims import judge
+from gloss_training.dataset.rows import Rows
 from gloss_training.dataset.statistics import RunningStatistics
+from gloss_training.passage import Passage
 from gloss_training.reconstructor import from_target
 from gloss_training.run_config import RunConfig
 from gloss_training.settings import EvaluateSettings
+from gloss_training.teachers.world_teacher import WorldTeacher
+from gloss_training.world_documents import world_documents
 
 REVEALED = {"hero": "Ben", "job": "baker", "place": "park", "mood": "sad"}
+
+
+def heldout(config: RunConfig) -> Rows:
+    """Rows of stories with the teacher's words and random vectors."""
+    assert config.world is not None
+    teacher = WorldTeacher(seed=0, num_ending_words=1)
+    passages = [
+        Passage(
+            doc_id=document.doc_id,
+            position=position,
+            text=" ".join((document.text or "").split(" ")[: position + 1]),
+            facts=document.facts_at(position) if document.facts_at else None,
+        )
+        for document in world_documents(config.world, 8, 0)
+        for position in (9, 14, 21)
+    ]
+    answers = asyncio.run(teacher.explain(passages, lambda answer: None))
+    return Rows(
+        activations=torch.randn(len(passages), 32, generator=torch.Generator().manual_seed(0)),
+        explanations=tuple(answer.text for answer in answers),
+        texts=tuple(passage.text for passage in passages),
+        doc_ids=tuple(passage.doc_id for passage in passages),
+        positions=tuple(passage.position for passage in passages),
+        facts=tuple(passage.facts or {} for passage in passages),
+    )
 
 
 def test_truth_figures_pool_claims() -> None:
@@ -37,9 +67,9 @@ def test_nothing_stated_is_no_precision() -> None:
 
 
 def test_shuffled_rows_meet_another_document(
-    config: RunConfig, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
+    config: RunConfig,
 ) -> None:
-    rows = make_rows(config, target, tokenizer, "heldout")
+    rows = heldout(config)
     marks = torch.arange(len(rows))[:, None].float()
     moved = evaluation.other_documents(marks)[:, 0].long().tolist()
     assert sorted(moved) == list(range(len(rows)))
@@ -52,7 +82,7 @@ def test_a_perfect_reconstruction_scores_one_and_shuffled_it_does_not(
     tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rows = make_rows(config, target, tokenizer, "heldout")
+    rows = heldout(config)
     measured = RunningStatistics()
     measured.add(rows.activations.numpy())
     statistics = measured.result(config.prompt)

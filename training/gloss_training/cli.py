@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,10 +13,12 @@ from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
 from gloss_engine.errors import GlossError
+from gloss_training.cli_confirm import confirmer
 from gloss_training.embed import embed as write_embedded
-from gloss_training.errors import TrainingError
+from gloss_training.errors import Declined, TrainingError
 from gloss_training.run import STAGES, Run
 from gloss_training.run_config import read_config
+from gloss_training.teachers.teacher import Estimate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -55,13 +57,27 @@ def gloss_train() -> None:
 
 @app.command()
 def data(
-    config: ConfigName, output: Output, overrides: Overrides = None, resume: Resume = False
+    config: ConfigName,
+    output: Output,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    is_confirmed: Annotated[
+        bool, typer.Option("--yes", "-y", help="Ask a teacher that costs without a question.")
+    ] = False,
+    is_dry: Annotated[
+        bool, typer.Option("--dry-run", help="Show what the teacher will take, and stop.")
+    ] = False,
 ) -> None:
     """Read documents with the target, and have the teacher explain what it read.
 
-    Of the tiny world, train the target first.
+    Of the tiny world, train the target first. A run that was stopped goes on when the same command
+    is given again; no question that was answered is asked twice.
     """
-    _stages(("target", "data"), config, output, overrides, resume)
+    confirm = confirmer(Console(), is_confirmed=is_confirmed, is_dry=is_dry)
+    try:
+        _stages(("target", "data"), config, output, overrides, resume, confirm)
+    except Declined as declined:
+        raise typer.Exit(0 if is_dry else 1) from declined
 
 
 @app.command()
@@ -133,12 +149,23 @@ def main() -> None:
 
 
 def _stages(
-    names: tuple[str, ...], config: str, output: Path, overrides: list[str] | None, resume: bool
+    names: tuple[str, ...],
+    config: str,
+    output: Path,
+    overrides: list[str] | None,
+    resume: bool,
+    confirm: Callable[[Estimate], bool] | None = None,
 ) -> None:
     """Runs the named stages, or all of them; prints their figures."""
     console = Console()
     with _errors():
-        run = Run(output, read_config(config, overrides or ()), console, resume=resume)
+        run = Run(
+            output,
+            read_config(config, overrides or ()),
+            console,
+            resume=resume,
+            confirm=confirm or confirmer(console),
+        )
         records = run.stages(names or tuple(STAGES))
     console.print(summary(records))
 
@@ -148,6 +175,8 @@ def _errors() -> Iterator[None]:
     """What went wrong in one line; exit status 2 for what was asked, 1 for what happened."""
     try:
         yield
+    except Declined:
+        raise
     except (TrainingError, GlossError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, ValueError) else 1) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,11 @@ import torch
 from rich.console import Console
 from transformers import AutoTokenizer
 
+from gloss_engine.checkpoint import fingerprint, read_spec
 from gloss_training import checkpoints
-from gloss_training.activations import Rows, read_rows
+from gloss_training.dataset.assembly import split_file
+from gloss_training.dataset.rows import Rows, read_rows
+from gloss_training.dataset.sidecar import check_dataset
 from gloss_training.dataset.statistics import Statistics
 from gloss_training.errors import ConfigError
 from gloss_training.journal import Journal, open_journal
@@ -20,6 +24,7 @@ from gloss_training.model_files import load_language_model
 from gloss_training.release import Facts
 from gloss_training.run_config import RunConfig
 from gloss_training.run_folder import RunFolder
+from gloss_training.teachers.teacher import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +36,7 @@ class Context:
         folder: its directory.
         console: where progress is drawn.
         device, dtype: where and in what AV and AR are computed.
+        confirm: told what a teacher will take, whether it is asked.
     """
 
     config: RunConfig
@@ -38,6 +44,7 @@ class Context:
     console: Console
     device: torch.device
     dtype: torch.dtype
+    confirm: Callable[[Estimate], bool]
 
     @property
     def target(self) -> Path:
@@ -68,9 +75,18 @@ class Context:
 
         Raises:
             RunFolderError: stage data is not finished.
+            DatasetError: it is of another model, or of other prompts.
         """
         self.folder.record("data")
-        return read_rows(self.folder.data / f"{split}.parquet")
+        path = split_file(self.folder.data, split)
+        check_dataset(
+            path,
+            d_model=read_spec(self.target).d_model,
+            layer_index=self.config.layer_index,
+            target_fingerprint=fingerprint(self.target),
+            prompt=self.config.prompt,
+        )
+        return read_rows(path)
 
     def facts(self, target: Any) -> Facts:
         """What the sidecars of the pair say."""

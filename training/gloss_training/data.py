@@ -1,4 +1,4 @@
-"""Stories as token batches: the text side of every stage. Activations are activations.py's part."""
+"""Stories as the target's training has them: damaged, and as batches of tokens."""
 
 from collections.abc import Sequence
 

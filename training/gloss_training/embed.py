@@ -8,22 +8,27 @@ import json
 import os
 import platform
 import shutil
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+import yaml
 
-from gloss_training.activations import capture, split_stories, vector_column
-from gloss_training.data import batch_of_ids
+from gloss_engine.target.reader import TextToRead
+from gloss_training.capture.readers import ActivationReader, EngineReader
+from gloss_training.dataset.assembly import split_file
+from gloss_training.dataset.parquet_file import vector_column
+from gloss_training.dataset.sidecar import sidecar_path, write_dataset_sidecar
+from gloss_training.documents.document import Document
+from gloss_training.documents.splits import Splitter
 from gloss_training.errors import RunFolderError
-from gloss_training.release import SIDECAR_FILE, dataset_sidecar, write_sidecar
 from gloss_training.run import STAGES
 from gloss_training.run_config import RunConfig, parse_config
 from gloss_training.run_folder import RunFolder
 from gloss_training.tokenizer import text_of
+from gloss_training.world_documents import world_documents
 
 CHECKPOINTS: Final = ("target", "av", "ar")
 ACTIVATIONS_FILE: Final = "activations.parquet"
@@ -41,43 +46,49 @@ def embed(run: Path, output: Path) -> None:
         shutil.rmtree(output / name, ignore_errors=True)
         shutil.copytree(run / name, output / name)
     shutil.copyfile(run / "evaluation.json", output / "evaluation.json")
-    target = Qwen3ForCausalLM.from_pretrained(run / "target").eval()
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(run / "target")
-    table = activation_table(config, target, tokenizer)
-    pq.write_table(table, output / ACTIVATIONS_FILE, compression="zstd")
-    contents = dataset_sidecar(
-        target.config.hidden_size, config.layer_index, config.data.min_position
+    reader = EngineReader(
+        run / "target",
+        config.layer_index,
+        max_document_tokens=config.data.max_document_tokens,
+        device="cpu",
     )
-    write_sidecar(output / f"{ACTIVATIONS_FILE}.{SIDECAR_FILE}", contents)
-    text = page(config, records, len(table), target.config.hidden_size)
+    table = activation_table(config, reader)
+    pq.write_table(table, output / ACTIVATIONS_FILE, compression="zstd")
+    # What the split says of its target and statistics holds for these rows of it too.
+    of_split = sidecar_path(split_file(folder.data, "heldout"))
+    contents = yaml.safe_load(of_split.read_text(encoding="utf-8"))
+    contents["dataset"]["num_rows"] = len(table)
+    write_dataset_sidecar(output / ACTIVATIONS_FILE, contents)
+    text = page(config, records, len(table), reader.d_model)
     (output / "README.md").write_text(text, "utf-8")
 
 
-def activation_table(
-    config: RunConfig, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
-) -> pa.Table:
+def activation_table(config: RunConfig, reader: ActivationReader) -> pa.Table:
     """Activations of the first held-out stories, every second position from `min_position` on."""
-    stories = split_stories(config, "heldout")[:NUM_STORIES]
-    token_ids = batch_of_ids(tokenizer, [story for _, story in stories])
-    states = capture(target, token_ids, config.layer_index)
-    vectors: list[torch.Tensor] = []
+    documents = heldout_stories(config)
+    texts = []
+    for document in documents:
+        ids = tuple(reader.tokenizer.encode(document.text))
+        positions = tuple(range(config.data.min_position, len(ids), POSITION_STRIDE))
+        texts.append(TextToRead(token_ids=ids, positions=positions))
+    captured = reader.read(texts)
+    norms = iter(captured.norms.tolist())
     rows: list[dict[str, Any]] = []
-    for index, (doc_id, story) in enumerate(stories):
-        for position in range(config.data.min_position, len(story.words), POSITION_STRIDE):
-            vector = states[index, position]
-            vectors.append(vector)
-            ids = token_ids[index, : position + 1].tolist()
+    for document, text in zip(documents, texts, strict=True):
+        assert document.text is not None and document.facts_at is not None
+        words = document.text.split(" ")
+        for position in text.positions:
             rows.append(
                 {
-                    "doc_id": doc_id,
+                    "doc_id": document.doc_id,
                     "position": position,
-                    "token_id": ids[-1],
-                    "token": story.words[position],
-                    "norm": float(vector.norm()),
+                    "token_id": text.token_ids[position],
+                    "token": words[position],
+                    "norm": next(norms),
                     "n_raw_tokens": position + 1,
                     "activation_layer": config.layer_index,
-                    "text": text_of(tokenizer, ids),
-                    "facts": json.dumps(story.revealed(position)),
+                    "text": text_of(reader.tokenizer, text.token_ids[: position + 1]),
+                    "facts": json.dumps(dict(document.facts_at(position))),
                 }
             )
     schema = pa.schema(
@@ -94,7 +105,16 @@ def activation_table(
         ]
     )
     table = pa.Table.from_pylist(rows, schema=schema)
-    return table.add_column(0, "activation_vector", vector_column(torch.stack(vectors)))
+    return table.add_column(0, "activation_vector", vector_column(captured.activations))
+
+
+def heldout_stories(config: RunConfig) -> list[Document]:
+    """The first stories that nothing trained on."""
+    assert config.world is not None
+    splitter = Splitter(config.data.shares)
+    stories = world_documents(config.world, config.data.num_documents, config.seed)
+    heldout = (story for story in stories if splitter.place(story) == "heldout")
+    return list(islice(heldout, NUM_STORIES))
 
 
 def page(

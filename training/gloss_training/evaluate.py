@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from gloss_training.activations import Rows
 from gloss_training.claims import Verdict, judge
+from gloss_training.dataset.rows import Rows
 from gloss_training.dataset.statistics import Statistics
 from gloss_training.prompts import explanation_of, marked_prompt
 from gloss_training.reconstructor import Reconstructor, reconstruct

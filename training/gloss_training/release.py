@@ -87,21 +87,8 @@ def sidecar(role: str, facts: Facts, tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def dataset_sidecar(d_model: int, layer_index: int, min_position: int) -> dict[str, Any]:
-    """Contents of the sidecar beside a parquet file of activations."""
-    return {
-        "schema_version": 2,
-        "kind": "nla_dataset",
-        "extraction": {
-            "d_model": d_model,
-            "layer_index": layer_index,
-            "min_position": min_position,
-        },
-    }
-
-
 def write_sidecar(path: Path, contents: dict[str, Any]) -> None:
-    """A sidecar file: `nla_meta.yaml` in a checkpoint, `<file>.nla_meta.yaml` beside a parquet."""
+    """A checkpoint's sidecar; that of a data set is `dataset/sidecar.py`'s."""
     text = yaml.safe_dump(contents, sort_keys=False, allow_unicode=True, width=1000)
     path.write_text(text, encoding="utf-8")
 

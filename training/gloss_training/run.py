@@ -5,47 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 from transformers import AutoTokenizer
 
-from gloss_training.activations import SPLITS, make_rows, write_rows
 from gloss_training.context import Context
-from gloss_training.dataset.statistics import RunningStatistics
+from gloss_training.data_run import make_data
 from gloss_training.disk import writing
 from gloss_training.evaluate import evaluate
 from gloss_training.machine import DTYPES, prepare
 from gloss_training.model_files import load_language_model
 from gloss_training.reconstructor import load_reconstructor
-from gloss_training.release import SIDECAR_FILE, dataset_sidecar, write_sidecar
 from gloss_training.run_config import RunConfig
 from gloss_training.run_folder import RunFolder, write_json
 from gloss_training.sft_stages import make_ar, make_av
+from gloss_training.teachers.teacher import Estimate
 from gloss_training.world_stages import make_target
-
-
-def make_data(run: Context) -> dict[str, Any]:
-    """Activations of the tiny world's stories with the teacher's words."""
-    target, tokenizer = run.load_target(), run.tokenizer()
-    config, folder = run.config, run.folder.data
-    folder.mkdir(exist_ok=True)
-    counts: dict[str, Any] = {}
-    training = RunningStatistics()
-    for split in SPLITS:
-        rows = make_rows(config, target, tokenizer, split)
-        path = folder / f"{split}.parquet"
-        with writing(str(path), "The splits before it are whole."):
-            write_rows(path, rows, split, config.layer_index, config.prompt)
-            contents = dataset_sidecar(
-                rows.activations.shape[1], config.layer_index, config.data.min_position
-            )
-            write_sidecar(folder / f"{path.name}.{SIDECAR_FILE}", contents)
-        counts[f"num_{split}_rows"] = len(rows)
-        if split != "heldout":
-            training.add(rows.activations.numpy())
-    return {**counts, **asdict(training.result(config.prompt))}
 
 
 def make_evaluation(run: Context) -> dict[str, Any]:
@@ -88,6 +66,7 @@ class Run:
         config: its settings.
         console: where progress is drawn.
         resume: whether a stage that was stopped may go on from its newest checkpoint.
+        confirm: told what a teacher will take, whether it is asked; by default one that is free.
 
     Raises:
         RunFolderError: the directory holds stages of another configuration.
@@ -95,7 +74,13 @@ class Run:
     """
 
     def __init__(
-        self, root: Path, config: RunConfig, console: Console, *, resume: bool = False
+        self,
+        root: Path,
+        config: RunConfig,
+        console: Console,
+        *,
+        resume: bool = False,
+        confirm: Callable[[Estimate], bool] = attrgetter("is_free"),
     ) -> None:
         self.context = Context(
             config=config,
@@ -103,6 +88,7 @@ class Run:
             console=console,
             device=prepare(config.device, config.num_threads),
             dtype=DTYPES[config.dtype],
+            confirm=confirm,
         )
         self.resume = resume
 

@@ -38,6 +38,18 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """What each stage reads of the configuration. The later ones read all that `data` does too."""
 
+_CHANGEABLE: Final[Mapping[str, frozenset[str]]] = {
+    "data": frozenset(("max_dropped_share", "max_unanswered_share")),
+    "teacher": frozenset(
+        (
+            *("base_url", "api_key_env", "concurrency", "requests_per_minute"),
+            *("tokens_per_minute", "timeout_s", "max_attempts", "backoff_s", "max_backoff_s"),
+            *("max_retry_after_s", "max_failures", "input_price", "output_price", "currency"),
+        )
+    ),
+}
+"""What a stage that was stopped may go on with another value of: it changes no row."""
+
 
 class RunFolder:
     """The directory of one run.
@@ -132,7 +144,7 @@ class RunFolder:
         names = dict.fromkeys((*SECTIONS["data"], *SECTIONS[stage]))
         if stage == "target":
             names = dict.fromkeys(SECTIONS["target"])
-        return {name: self._configuration.get(name) for name in names}
+        return {name: _fixed(name, self._configuration.get(name)) for name in names}
 
     def _record_path(self, stage: str) -> Path:
         return self.root / "stages" / f"{stage}.json"
@@ -158,6 +170,14 @@ def write_json(path: Path, contents: Any) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _fixed(section: str, settings: Any) -> Any:
+    """What of a section a stage that was begun has to keep."""
+    changeable = _CHANGEABLE.get(section, frozenset())
+    if not isinstance(settings, Mapping):
+        return settings
+    return {name: value for name, value in settings.items() if name not in changeable}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
+from gloss_training.data import damaged_story
 from gloss_training.documents.document import Document
 from gloss_training.seeds import generator_for
-from gloss_training.teacher import UNKNOWN_WORD
-from gloss_training.world import Story, make_story
 from gloss_training.world_settings import WorldSettings
-
-
-def damaged_story(world: WorldSettings, generator: np.random.Generator) -> Story:
-    """A story with some words replaced by the unknown word, as callers' texts will have them."""
-    story = make_story(generator, world.max_words)
-    hit = np.flatnonzero(generator.random(len(story.words)) < world.unknown_word_rate)
-    return story.without((int(index) for index in hit), UNKNOWN_WORD)
 
 
 def world_documents(world: WorldSettings, num_documents: int, seed: int) -> Iterator[Document]:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
+import torch
+from torch import Tensor
+
+from gloss_training.dataset.rows import Rows
 from gloss_training.passage import Passage
+from gloss_training.rl.rollout import Rollout
 from gloss_training.teachers.teacher import Estimate, Teacher
 
 
@@ -52,3 +58,23 @@ class Judge:
             self._runner.run(self._teacher.close())
         finally:
             self._runner.close()
+
+
+def rollout_judge(judge: Judge, rows: Rows) -> Callable[[Rollout], Tensor]:
+    """What scores a rollout about `rows`: [n] float32, NaN where there is no score.
+
+    Nobody is asked about a response that is not valid.
+    """
+
+    def scores(rollout: Rollout) -> Tensor:
+        about = rollout.rows.repeat_interleave(rollout.samples_per_prompt).tolist()
+        asked = [index for index, is_valid in enumerate(rollout.is_valid) if is_valid]
+        found = judge.scores(
+            [rows.passage(about[index]) for index in asked],
+            [rollout.explanations[index] for index in asked],
+        )
+        judged = torch.full((len(rollout),), math.nan)
+        judged[torch.tensor(asked, dtype=torch.int64)] = torch.tensor(found)
+        return judged
+
+    return scores
