@@ -17,6 +17,7 @@ from torch import Tensor
 from gloss_training.decoder import Decoder
 from gloss_training.prompts import MarkedPrompt
 from gloss_training.reconstructor import Reconstructor
+from gloss_training.sharding import whole
 
 
 class FullPair:
@@ -82,11 +83,11 @@ class FullPair:
     def av_weights(self) -> Iterator[tuple[str, Tensor]]:
         """See `Pair`."""
         for name, weight in self.av.named_weights():
-            yield name, weight.detach()
+            yield name, whole(weight.detach())
 
     def ar_weights(self) -> Iterator[tuple[str, Tensor]]:
         """See `Pair`."""
         for name, weight in self.reconstructor.decoder.text.named_parameters(prefix="model"):
-            yield name, weight.detach()
+            yield name, whole(weight.detach())
         for name, weight in self.reconstructor.value_head.named_parameters(prefix="value_head"):
-            yield name, weight.detach()
+            yield name, whole(weight.detach())

@@ -50,7 +50,10 @@ class LoraPair:
         gradient_checkpointing: bool = False,
     ) -> None:
         model.requires_grad_(False)
-        text = getattr(model.model, "language_model", model.model)
+        self.settings = settings
+        is_wrapped = hasattr(model.model, "language_model")
+        self.text_path = "model.language_model" if is_wrapped else "model"
+        text = model.get_submodule(self.text_path)
         self.adapters = Adapters(text, settings.target_modules)
         self.decoder = Decoder(
             model, is_checkpointed=gradient_checkpointing, contexts=self.adapters.contexts

@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from gloss_engine.weight_files import weight_files
+
 
 class FirstBlocks(torch.nn.Module):
     """The first blocks of a language model: no final norm and no head.
@@ -54,22 +56,34 @@ def first_blocks(model: Any, num_blocks: int) -> FirstBlocks:
         decoder = copy.deepcopy(source)
     finally:
         source.layers, source.norm = blocks, norm
-    decoder.config = _first_config(source.config, num_blocks)
+    decoder.config = first_config(source.config, num_blocks)
     return FirstBlocks(decoder)
 
 
 def load_first_blocks(folder: Path, dtype: torch.dtype = torch.float32) -> FirstBlocks:
-    """What `save_first_blocks` wrote. RuntimeError for weights that are missing or unknown."""
+    """An AR's blocks, in one file or several. RuntimeError for weights missing or unknown."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     config._attn_implementation = "sdpa"
     decoder = AutoModel.from_config(config).to(dtype)
     decoder.norm = torch.nn.Identity()
-    weights = load_file(folder / "model.safetensors")
+    weights: dict[str, torch.Tensor] = {}
+    for path in weight_files(folder):
+        weights.update(load_file(path))
     decoder.load_state_dict({name.removeprefix("model."): w for name, w in weights.items()})
     return FirstBlocks(decoder)
 
 
-def _first_config(config: Any, num_blocks: int) -> Any:
+def causal_config(config: Any) -> Any:
+    """A copy of a model's configuration as its text part's alone has it."""
+    plain = copy.deepcopy(config.get_text_config())
+    plain.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[plain.model_type]]
+    # The wrapping configuration decides for a wrapped model.
+    plain.tie_word_embeddings = config.tie_word_embeddings
+    return plain
+
+
+def first_config(config: Any, num_blocks: int) -> Any:
+    """A text configuration cut to its first blocks, as a causal language model's."""
     short = copy.deepcopy(config)
     short.num_hidden_layers = num_blocks
     if getattr(short, "layer_types", None) is not None:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from gloss_training.batches import pad_right
 from gloss_training.decoder import Decoder
 from gloss_training.model_files import FirstBlocks, first_blocks, load_first_blocks
+from gloss_training.weight_shards import save_weights
 
 VALUE_HEAD_FILE: Final = "value_head.safetensors"
 BATCH_SIZE: Final = 128
@@ -76,13 +77,12 @@ def reconstruct(
 
 
 def save_reconstructor(reconstructor: Reconstructor, folder: Path) -> None:
-    """config.json, model.safetensors (`model.` names, no norm, no head) and the value head."""
+    """config.json, safetensors (`model.` names, no norm, no head) and the value head."""
     decoder = reconstructor.decoder.text
     config = copy.deepcopy(decoder.config)
     config.dtype = reconstructor.value_head.weight.dtype
     config.save_pretrained(folder)
-    named = {f"model.{name}": w.detach().contiguous() for name, w in decoder.named_parameters()}
-    save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
+    save_weights(folder, decoder.named_parameters(prefix="model"))
     head = {"weight": reconstructor.value_head.weight.detach().contiguous()}
     save_file(head, folder / VALUE_HEAD_FILE, metadata={"format": "pt"})
 

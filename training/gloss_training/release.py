@@ -40,7 +40,7 @@ class Facts:
 def save_target(model: Any, tokenizer: Any, folder: Path) -> None:
     """A target's directory: model, tokenizer, plain sampling as generation defaults."""
     with _writing(folder):
-        model.generation_config = _plain_sampling(model, tokenizer)
+        model.generation_config = plain_sampling(model, tokenizer)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
@@ -93,7 +93,7 @@ def write_sidecar(path: Path, contents: dict[str, Any]) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _plain_sampling(model: Any, tokenizer: Any) -> GenerationConfig:
+def plain_sampling(model: Any, tokenizer: Any) -> GenerationConfig:
     """What ended a turn still does; penalties and cut-offs that a target came with are gone."""
     stops = stop_ids_of(model) or (tokenizer.eos_token_id,)
     padding = tokenizer.pad_token_id
