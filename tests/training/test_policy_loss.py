@@ -225,6 +225,11 @@ def test_a_huge_ratio_meets_the_cap_and_not_infinity() -> None:
     torch.testing.assert_close(weights, torch.tensor([[2.0, 1.0]]))
 
 
+def test_weights_are_constants() -> None:
+    logprobs = OLD.clone().requires_grad_()
+    assert not importance_weights(logprobs, ENGINE, MASK, 2.0).requires_grad
+
+
 def test_k3_is_the_kl_from_the_engine() -> None:
     """Over all tokens of one step, weighted by mu: sum of mu log(mu / p)."""
     mu = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)

@@ -62,6 +62,7 @@ class Learner:
 
     def __init__(self, pair: Pair, task: RlTask, settings: RlSettings, ranks: Ranks) -> None:
         self.pair, self.task, self.settings, self.ranks = pair, task, settings, ranks
+        self.device = pair.ar_parameters()[0].device
         self._rates = {"ar": settings.ar_learning_rate}
         parameters = {"ar": pair.ar_parameters()}
         if settings.trains_av:
@@ -85,7 +86,7 @@ class Learner:
         rewards = self._rewards(rollout, mse, clock)
         describe_rewards(rewards, mse, rollout, tally)
         values = self._advantages(rewards, rollout, tally)
-        responses = Responses.of(rollout, self.task.injection_scale, self.ranks.device)
+        responses = Responses.of(rollout, self.task.injection_scale, self.device)
         old_logprobs: Tensor | None = None
         for update in range(self.settings.updates_per_rollout):
             if update > 0:
@@ -121,7 +122,7 @@ class Learner:
     def _ar_pass(self, rollout: Rollout, num_valid: int) -> Tensor:
         """Gradients of the AR's loss; the mse [n] of each response, NaN where it failed."""
         texts, targets, valid = self._valid(rollout)
-        token_ids, lengths = (part.to(self.ranks.device) for part in self.task.encode(texts))
+        token_ids, lengths = (part.to(self.device) for part in self.task.encode(texts))
         mse = torch.full((len(rollout),), torch.nan)
         for chosen in micro_batches(lengths.tolist(), self.settings.micro_batch):
             longest = int(lengths[chosen].max())

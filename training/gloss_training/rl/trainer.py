@@ -90,7 +90,7 @@ def train_rl(
         start, state = _take_back(checkpoints.load(newest), learner)
     sampler.load(pair)
     for step in range(start, settings.num_steps):
-        clock = Clock(ranks.device)
+        clock = Clock(learner.device)
         with clock.phase("seconds"):
             rollout, learned = _step(learner, sampler, step, seed, clock)
         _count(state, learned, step)
