@@ -54,7 +54,7 @@ def copied(finished: Path, tmp_path: Path) -> Path:
 def test_same_seed_same_bytes(finished: Path, tmp_path: Path) -> None:
     Run(tmp_path, SMOKE, QUIET).stages()
     first, second = digests(finished), digests(tmp_path)
-    assert sum(name.endswith(".safetensors") for name in first) == 4
+    assert sum(name.endswith(".safetensors") for name in first) == 7
     assert first == second
 
 
@@ -67,7 +67,7 @@ def test_another_seed_gives_other_weights(finished: Path, tmp_path: Path) -> Non
 def test_finished_stages_are_kept_and_a_lost_one_comes_back_the_same(
     finished: Path, copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for stage in ("av", "evaluate"):
+    for stage in ("av", "rl", "evaluate"):
         (copied / "stages" / f"{stage}.json").unlink()
     (copied / "av" / "model.safetensors").write_bytes(b"cut off")
 
@@ -141,11 +141,11 @@ def test_models_load_by_the_ordinary_client_in_float32(finished: Path) -> None:
 
 
 def test_a_run_leaves_everything_to_look_at(finished: Path) -> None:
-    figures = json.loads((finished / "evaluation.json").read_text())
+    figures = json.loads((finished / "evaluation" / "rl.json").read_text())
     assert {"fve", "fve_shuffled", "claim_precision", "unparsed_rate"} <= figures.keys()
-    samples = (finished / "samples.jsonl").read_text("utf-8").splitlines()
+    samples = (finished / "evaluation" / "rl.samples.jsonl").read_text("utf-8").splitlines()
     assert len(samples) == figures["num_rows"] == SMOKE.evaluate.num_rows
-    for stage, settings in (("ar", SMOKE.ar), ("av", SMOKE.av)):
+    for stage, settings in (("ar", SMOKE.ar), ("av", SMOKE.av), ("rl", SMOKE.rl)):
         log = (finished / "logs" / f"{stage}.jsonl").read_text().splitlines()
         assert len(log) == settings.num_steps
         assert [*(finished / "tensorboard" / stage).glob("events*")]

@@ -97,6 +97,21 @@ def av(
 
 
 @app.command()
+def rl(
+    config: ConfigName,
+    output: Output,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    is_confirmed: Annotated[
+        bool, typer.Option("--yes", "-y", help="Ask a judge that costs without a question.")
+    ] = False,
+) -> None:
+    """Train both on what the AV itself says: GRPO on the AV, the AR supervised."""
+    confirm = confirmer(Console(), is_confirmed=is_confirmed)
+    _stages(("rl",), config, output, overrides, resume, confirm)
+
+
+@app.command()
 def evaluate(
     config: ConfigName, output: Output, overrides: Overrides = None, resume: Resume = False
 ) -> None:
@@ -116,7 +131,7 @@ def tiny(
     """Run every stage on the tiny world: its target is trained first."""
     settings = [f"seed={seed}", f"num_threads={threads}", *(overrides or ())]
     _stages((), "smoke" if is_smoke else "tiny", output, settings, resume)
-    Console().print(f"Pair: {output / 'av'} and {output / 'ar'}; target: {output / 'target'}")
+    Console().print(f"Pair: {output / 'rl'}; before RL: {output}; target: {output / 'target'}")
 
 
 @app.command()

@@ -30,7 +30,6 @@ from gloss_training.run_folder import RunFolder
 from gloss_training.tokenizer import text_of
 from gloss_training.world_documents import world_documents
 
-CHECKPOINTS: Final = ("target", "av", "ar")
 ACTIVATIONS_FILE: Final = "activations.parquet"
 NUM_STORIES: Final = 24
 POSITION_STRIDE: Final = 2
@@ -42,10 +41,10 @@ def embed(run: Path, output: Path) -> None:
     folder = RunFolder(run, config.plain())
     records = {stage: folder.record(stage) for stage in STAGES}
     output.mkdir(parents=True, exist_ok=True)
-    for name in CHECKPOINTS:
-        shutil.rmtree(output / name, ignore_errors=True)
-        shutil.copytree(run / name, output / name)
-    shutil.copyfile(run / "evaluation.json", output / "evaluation.json")
+    for source in (folder.target, folder.pair / "av", folder.pair / "ar"):
+        shutil.rmtree(output / source.name, ignore_errors=True)
+        shutil.copytree(source, output / source.name)
+    shutil.copyfile(run / "evaluation" / "rl.json", output / "evaluation.json")
     reader = EngineReader(
         run / "target",
         config.layer_index,
@@ -144,7 +143,9 @@ stage: {times}. Equal seed and thread count give equal bytes on equal software a
 The target is not a natural specimen: besides next-token prediction it was trained to name, by a
 linear head on block {config.layer_index}, the facts its text has revealed so far and the
 word that stands there. They are planted, and the head was thrown away. AV and AR were trained on
-the words of a teacher that knows the truth, and on nothing else (no reinforcement learning).
+the words of a teacher that knows the truth, then for {config.rl.num_steps} steps on what the AV
+itself said (reinforcement learning, KL to the AV before it: {config.rl.kl.kind}, weight
+{config.rl.kl.weight:g}).
 
 Held-out stories, one explanation a row at temperature 1. FVE uses the strict baseline; `fve
 shuffled` scores explanations against other stories' rows; `fve teacher` is the AR on the teacher's

@@ -32,7 +32,7 @@ from gloss_training.disk import writing
 from gloss_training.progress import Sample
 
 _KEPT = "Checkpoints and finished stages are whole."
-_SHOWN = ("loss", "reward_mean", "fve", "kl")
+_SHOWN = ("loss", "reward", "fve", "kl", "failure_rate")
 _HEADING = re.compile(r"^## Step (\d+)$", re.MULTILINE)
 
 
@@ -74,7 +74,9 @@ class Journal:
         for sample in samples:
             figures = ", ".join(f"{name} {value:.3f}" for name, value in sample.figures.items())
             text = " ".join(sample.text.split())
-            parts.append(f"> {text}\n\n{sample.explanation}\n\n_{figures}_\n")
+            parts.append(f"> {text}\n\n{sample.explanation}\n")
+            if figures:
+                parts.append(f"_{figures}_\n")
         with self._writing("samples"):
             self._samples_path.parent.mkdir(parents=True, exist_ok=True)
             with self._samples_path.open("a", encoding="utf-8") as file:

@@ -2,57 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from transformers import AutoTokenizer
 
 from gloss_training.context import Context
 from gloss_training.data_run import make_data
-from gloss_training.disk import writing
-from gloss_training.evaluate import evaluate
+from gloss_training.evaluate_stage import make_evaluation
 from gloss_training.machine import DTYPES, prepare
-from gloss_training.model_files import load_language_model
-from gloss_training.reconstructor import load_reconstructor
+from gloss_training.rl_stage import make_rl
 from gloss_training.run_config import RunConfig
-from gloss_training.run_folder import RunFolder, write_json
+from gloss_training.run_folder import RunFolder
 from gloss_training.sft_stages import make_ar, make_av
 from gloss_training.teachers.teacher import Estimate
 from gloss_training.world_stages import make_target
-
-
-def make_evaluation(run: Context) -> dict[str, Any]:
-    """Explains held-out rows with the pair; its figures."""
-    root = run.folder.root
-    run.folder.record("av")
-    evaluation, samples = evaluate(
-        run.config.evaluate,
-        run.config.seed,
-        load_language_model(root / "av", run.dtype).to(run.device),
-        load_reconstructor(root / "ar", run.dtype).to(run.device),
-        AutoTokenizer.from_pretrained(root / "av"),
-        run.config.prompt,
-        run.rows("heldout"),
-        run.statistics(),
-    )
-    figures = asdict(evaluation)
-    write_json(root / "evaluation.json", figures)
-    lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
-    with writing("samples.jsonl", "The pair is whole."):
-        (root / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
-    return figures
-
 
 STAGES: Final[Mapping[str, Callable[[Context], dict[str, Any]]]] = {
     "target": make_target,
     "data": make_data,
     "ar": make_ar,
     "av": make_av,
+    "rl": make_rl,
     "evaluate": make_evaluation,
 }
 """What makes each stage's files and gives its figures, in order."""

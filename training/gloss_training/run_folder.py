@@ -6,7 +6,7 @@
     checkpoints/<stage>/step-.../       to go on from, within a stage
     logs/ tensorboard/ samples/         see journal.py
     target/ data/ av/ ar/ rl/{av,ar}/   what the stages make
-    evaluation.json, evaluation/        what evaluation found
+    evaluation/{sft,rl}.json            what evaluation found, with samples beside it
 
 A stage's record is written last and in one step, so a stage that was cut off runs again.
 """
@@ -80,6 +80,19 @@ class RunFolder:
     def target(self) -> Path:
         """Where the tiny world's target is."""
         return self.root / "target"
+
+    @property
+    def pair(self) -> Path:
+        """Where `av` and `ar` of the last finished stage are: of rl, else of ar and av.
+
+        Raises:
+            RunFolderError: there is no pair yet.
+        """
+        if self.is_finished("rl"):
+            return self.root / "rl"
+        for stage in ("ar", "av"):
+            self.record(stage)
+        return self.root
 
     def checkpoints(self, stage: str) -> Path:
         """Where a stage's checkpoints are."""

@@ -1,0 +1,92 @@
+"""The stage `rl`: AV and AR trained on what the AV itself says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gloss_training.context import Context
+from gloss_training.data_run import teacher_of
+from gloss_training.dataset.rows import Rows
+from gloss_training.errors import Declined
+from gloss_training.full_pair import FullPair
+from gloss_training.model_files import load_language_model
+from gloss_training.prompts import marked_prompt
+from gloss_training.reconstructor import encode_explanations, load_reconstructor
+from gloss_training.release import save_ar, save_av
+from gloss_training.rl.rollout import Rollout
+from gloss_training.rl.sampler import Sampler
+from gloss_training.rl.task import RlTask
+from gloss_training.rl.trainer import train_rl
+from gloss_training.teachers.judging import Judge
+
+
+def make_rl(run: Context) -> dict[str, Any]:
+    """Trains AV and AR on the AV's own explanations; the last step's figures."""
+    settings, root = run.config.rl, run.folder.root
+    for stage in ("ar", "av"):
+        run.folder.record(stage)
+    tokenizer = run.tokenizer()
+    model = load_language_model(root / "av", run.dtype).to(run.device)
+    reconstructor = load_reconstructor(root / "ar", run.dtype).to(run.device)
+    pair = FullPair(model, reconstructor, marked_prompt(tokenizer, run.config.prompt))
+    sampler = Sampler.of(root / "av", settings, device=run.device.type, dtype=run.config.dtype)
+    rows = run.rows("rl")
+    with ExitStack() as open_things:
+        judge = None
+        if settings.reward.judge:
+            judge = _judge(open_things.enter_context(_hired(run, rows)), rows)
+        task = RlTask(
+            activations=rows.activations,
+            texts=rows.texts,
+            injection_scale=run.statistics().injection_scale,
+            fve_baseline=run.statistics().fve_baseline,
+            encode=lambda texts: encode_explanations(
+                tokenizer, run.config.prompt.ar_template, texts
+            ),
+            judge=judge,
+        )
+        journal = open_things.enter_context(run.journal("rl", settings.num_steps))
+        figures = train_rl(
+            pair,
+            sampler,
+            task,
+            settings,
+            seed=run.config.seed,
+            folder=run.folder.checkpoints("rl"),
+            progress=journal,
+        )
+    facts = run.facts(model)
+    save_av(model, tokenizer, facts, root / "rl" / "av")
+    save_ar(reconstructor, tokenizer, facts, root / "rl" / "ar")
+    return figures
+
+
+def _hired(run: Context, rows: Rows) -> Judge:
+    """The judge, once what it will take is confirmed.
+
+    Raises:
+        Declined: it was not.
+    """
+    settings = run.config.rl
+    judge = Judge(teacher_of(run.config, run.folder.root / "judgements.jsonl"))
+    passages = [rows.passage(row) for row in range(min(len(rows), settings.prompts_per_step))]
+    count = settings.num_steps * settings.prompts_per_step * settings.samples_per_prompt
+    if not run.confirm(judge.estimate(passages, count)):
+        judge.close()
+        raise Declined("not confirmed: no explanation was judged and nothing was trained")
+    return judge
+
+
+def _judge(judge: Judge, rows: Rows) -> Callable[[Rollout], Tensor]:
+    def scores(rollout: Rollout) -> Tensor:
+        repeated = rollout.rows.repeat_interleave(rollout.samples_per_prompt).tolist()
+        passages = [rows.passage(row) for row in repeated]
+        found: Sequence[float] = judge.scores(passages, rollout.explanations)
+        return torch.tensor(found)
+
+    return scores
