@@ -16,6 +16,7 @@ from gloss_engine.errors import GlossError
 from gloss_training.cli_confirm import confirmer
 from gloss_training.embed import embed as write_embedded
 from gloss_training.errors import Declined, TrainingError
+from gloss_training.export import export as write_export
 from gloss_training.run import STAGES, Run
 from gloss_training.run_config import read_config
 from gloss_training.teachers.teacher import Estimate
@@ -135,6 +136,28 @@ def tiny(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run with a pair.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A new directory, which gets av and ar.")
+    ],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", help="released: what gloss serve takes. peft: the adapters alone."
+        ),
+    ] = "released",
+    dtype: Annotated[
+        str | None, typer.Option(help="float32 or bfloat16; by default the run's own.")
+    ] = None,
+) -> None:
+    """Write the pair of a run's last finished stage for others to use."""
+    with _errors():
+        source = write_export(run, output, form=form, dtype=dtype)
+    Console().print(f"Pair of {source}: {output}")
+
+
+@app.command()
 def embed(
     run: Annotated[Path, typer.Option(help="Directory of a finished tiny run.")],
     output: Annotated[Path, typer.Option(help="Where the shipped pair goes.")],
@@ -192,7 +215,7 @@ def _errors() -> Iterator[None]:
         yield
     except Declined:
         raise
-    except (TrainingError, GlossError) as error:
+    except (TrainingError, GlossError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, ValueError) else 1) from error
 

@@ -15,13 +15,14 @@ from gloss_training.dataset.rows import Rows
 from gloss_training.errors import Declined
 from gloss_training.full_pair import FullPair
 from gloss_training.model_files import load_language_model
+from gloss_training.pair_release import save_pair
 from gloss_training.prompts import marked_prompt
 from gloss_training.reconstructor import encode_explanations, load_reconstructor
-from gloss_training.release import save_ar, save_av
 from gloss_training.rl.rollout import Rollout
 from gloss_training.rl.sampler import Sampler
 from gloss_training.rl.task import RlTask
 from gloss_training.rl.trainer import train_rl
+from gloss_training.sharding import ALONE
 from gloss_training.teachers.judging import Judge
 
 
@@ -60,9 +61,7 @@ def make_rl(run: Context) -> dict[str, Any]:
             folder=run.folder.checkpoints("rl"),
             progress=journal,
         )
-    facts = run.facts(model)
-    save_av(model, tokenizer, facts, root / "rl" / "av")
-    save_ar(reconstructor, tokenizer, facts, root / "rl" / "ar")
+    save_pair(pair, model, tokenizer, run.facts(model), root / "rl", dtype=run.dtype, ranks=ALONE)
     return figures
 
 
