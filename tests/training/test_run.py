@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from gloss_training import run as run_module
 from gloss_training.cli import app
-from gloss_training.errors import RunFolderError
+from gloss_training.errors import DatasetError, RunFolderError
 from gloss_training.prompts import marked_prompt
 from gloss_training.run import STAGES, Run
 from gloss_training.run_config import read_config
@@ -90,6 +90,23 @@ def test_a_stage_begun_with_other_settings_is_refused_by_name(copied: Path) -> N
         (copied / "stages" / name).unlink()
     changed = read_config("smoke", ["evaluate.num_rows=5"])
     assert Run(copied, changed, QUIET).stage("evaluate")["num_rows"] == 5
+
+
+def test_how_fast_and_for_how_much_a_teacher_is_asked_may_change(copied: Path) -> None:
+    changed = ["teacher.concurrency=2", "teacher.input_price=3", "data.max_unanswered_share=0.1"]
+    Run(copied, read_config("smoke", changed), QUIET)
+    with pytest.raises(RunFolderError, match=r"stage data .*teacher\.model:  -> other"):
+        Run(copied, read_config("smoke", ["teacher.model=other"]), QUIET)
+
+
+def test_a_dataset_of_another_target_is_refused(copied: Path) -> None:
+    (copied / "stages" / "ar.json").unlink()
+    sidecar = copied / "data" / "ar.parquet.nla_meta.yaml"
+    contents = yaml.safe_load(sidecar.read_text("utf-8"))
+    contents["dataset"]["target_fingerprint"] = "0" * 16
+    sidecar.write_text(yaml.safe_dump(contents, allow_unicode=True), "utf-8")
+    with pytest.raises(DatasetError, match=r"ar\.parquet.*target_fingerprint: got '0+', expected"):
+        Run(copied, SMOKE, QUIET).stage("ar")
 
 
 def test_a_stage_needs_those_before_it(tmp_path: Path) -> None:
