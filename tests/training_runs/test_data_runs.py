@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from collections import Counter
@@ -132,6 +133,30 @@ def test_a_kill_at_any_moment_loses_what_was_in_flight_at_most(
     twice = [prompt for prompt, count in counts.items() if count > 1]
     assert len(twice) == in_flight and set(twice) <= set(first)
     assert max(counts.values()) == 2
+
+
+def test_an_interrupt_ends_the_run_in_a_word_and_keeps_what_was_answered(
+    config: Path, server: TeacherServer
+) -> None:
+    reached = threading.Event()
+
+    def answer(asked: Asked) -> Served:
+        if asked.number >= 10:
+            reached.set()
+            server.stopping.wait(30)
+        return completion(GOOD)
+
+    server.answer = answer
+    root = config.parent
+    process = start_gloss_train(["data", config, "--output", root / "run", "--yes"], root / "log")
+    assert reached.wait(60), (root / "log").read_text()
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    process.join(30)
+    said = (root / "log").read_text()
+    assert process.exitcode == 130, said
+    assert "Traceback" not in said
+    assert 6 <= len(answers(config)) <= 10
 
 
 def test_a_full_disk_says_so_and_loses_nothing(config: Path, server: TeacherServer) -> None:

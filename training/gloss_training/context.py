@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
-from gloss_engine.checkpoint import fingerprint, read_spec
+from gloss_engine.checkpoint import fingerprint
 from gloss_training import checkpoints
 from gloss_training.dataset.assembly import split_file
 from gloss_training.dataset.rows import Rows, read_rows
@@ -81,7 +81,7 @@ class Context:
         path = split_file(self.folder.data, split)
         check_dataset(
             path,
-            d_model=read_spec(self.target).d_model,
+            d_model=AutoConfig.from_pretrained(self.target).get_text_config().hidden_size,
             layer_index=self.config.layer_index,
             target_fingerprint=fingerprint(self.target),
             prompt=self.config.prompt,

@@ -82,7 +82,7 @@ class DataStage:
         with asyncio.Runner() as runner:
             try:
                 facts = self._facts()
-                plan = plan_documents(documents, self.reader.tokenizer, self.settings, self.seed)
+                plan = self._plan(documents)
                 for line in plan.failure_lines():
                     self.console.print(f"left out: {line}", markup=False, soft_wrap=True)
                 estimate = runner.run(self.teacher.estimate(self._planned(plan)))
@@ -115,6 +115,15 @@ class DataStage:
             teacher=self.teacher.name,
         )
 
+    def _plan(self, documents: Iterable[Document | Failure]) -> Plan:
+        def told() -> Iterator[Document | Failure]:
+            for document in documents:
+                yield document
+                advance(1)
+
+        with self._bar("plan", None) as advance:
+            return plan_documents(told(), self.reader.tokenizer, self.settings, self.seed)
+
     def _planned(self, plan: Plan) -> Iterator[Passage]:
         """What the teacher will be asked about."""
         for planned in plan.documents:
@@ -141,8 +150,8 @@ class DataStage:
             )
 
     @contextmanager
-    def _bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar with the time left; what it yields advances it."""
+    def _bar(self, what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        """A bar with the time left, where a total is known; what it yields advances it."""
         columns = (
             TextColumn("[bold]{task.description}"),
             BarColumn(),

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gloss_engine import tap
 from gloss_engine.checkpoint import fingerprint
 from gloss_engine.config import EngineConfig
+from gloss_engine.sidecar import require_plain_model
 from gloss_engine.target.reader import TextReader, TextToRead
 from gloss_engine.target.target import load_target
 
@@ -100,6 +101,9 @@ class TapReader:
         directory: a model that AutoModelForCausalLM loads.
         layer_index: K.
         device, dtype: as torch names them.
+
+    Raises:
+        CheckpointError: an AV or an AR.
     """
 
     def __init__(
@@ -110,6 +114,7 @@ class TapReader:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
+        require_plain_model(directory)
         model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
         self._model = model.to(device).eval()
         self._device = device
