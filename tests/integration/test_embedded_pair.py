@@ -15,7 +15,8 @@ from gloss_engine.ar.scorer import Scorer
 from gloss_kernels import Operations
 from gloss_server.embedded import EmbeddedPair, embedded_pair
 from gloss_training.claims import judge
-from gloss_training.evaluate import other_documents, truth_figures
+from gloss_training.evaluation.fidelity import other_documents
+from gloss_training.evaluation.truth import truth_figures
 from gloss_training.world import split_words
 
 

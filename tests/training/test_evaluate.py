@@ -1,48 +1,161 @@
-"""Figures over verdicts, and controls that notice a pair which cheats."""
+"""Figures of pairs that are known: one that is perfect, one that chants, one that has a code."""
 
-import asyncio
+import io
+from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+from rich.console import Console
+from torch import Tensor
 
-from gloss_training import evaluate as evaluation
 from gloss_training.claims import judge
 from gloss_training.dataset.rows import Rows
-from gloss_training.dataset.statistics import RunningStatistics
-from gloss_training.passage import Passage
-from gloss_training.reconstructor import from_target
-from gloss_training.run_config import RunConfig
+from gloss_training.evaluation.evaluate import EvaluationTask, choose_rows, evaluate
+from gloss_training.evaluation.explaining import Explanations
+from gloss_training.evaluation.fidelity import other_documents
+from gloss_training.evaluation.table import NAMES, Evaluation, terminal_table
+from gloss_training.evaluation.truth import truth_figures
+from gloss_training.rewording import reword
+from gloss_training.scoring import strict_baseline
 from gloss_training.settings import EvaluateSettings
-from gloss_training.teachers.world_teacher import WorldTeacher
-from gloss_training.world_documents import world_documents
+from support.story_rows import story_rows
 
 REVEALED = {"hero": "Ben", "job": "baker", "place": "park", "mood": "sad"}
+HELDOUT = story_rows(8)
+TRAINING = story_rows(16, seed=5)
 
 
-def heldout(config: RunConfig) -> Rows:
-    """Rows of stories with the teacher's words and random vectors."""
-    assert config.world is not None
-    teacher = WorldTeacher(seed=0, num_ending_words=1)
-    passages = [
-        Passage(
-            doc_id=document.doc_id,
-            position=position,
-            text=" ".join((document.text or "").split(" ")[: position + 1]),
-            facts=document.facts_at(position) if document.facts_at else None,
+class KnownPair:
+    """An AV that says what a table has for each activation, and an AR that knows its texts.
+
+    Args:
+        texts: what the AV says of each row of `rows`.
+    """
+
+    def __init__(self, rows: Rows, texts: Sequence[str]) -> None:
+        self.rows, self.texts = rows, list(texts)
+
+    def explain(self, activations: Tensor, seed: int) -> Explanations:
+        found = [int((self.rows.activations == row).all(1).nonzero()) for row in activations]
+        texts = tuple(self.texts[index] for index in found)
+        return Explanations(
+            texts=texts,
+            is_closed=tuple(index % 4 > 0 for index in found),
+            num_tokens=tuple(index + 1 for index in found),
         )
-        for document in world_documents(config.world, 8, 0)
-        for position in (9, 14, 21)
-    ]
-    answers = asyncio.run(teacher.explain(passages, lambda answer: None))
+
+    def reconstruct(self, texts: Sequence[str]) -> Tensor:
+        """The vector of a text that it knows, three times as long; of another, ones."""
+        known = dict(zip(self.texts, self.rows.activations, strict=True))
+        return torch.stack([3.0 * known.get(text, torch.ones(32)) for text in texts])
+
+
+def join(first: Rows, second: Rows) -> Rows:
     return Rows(
-        activations=torch.randn(len(passages), 32, generator=torch.Generator().manual_seed(0)),
-        explanations=tuple(answer.text for answer in answers),
-        texts=tuple(passage.text for passage in passages),
-        doc_ids=tuple(passage.doc_id for passage in passages),
-        positions=tuple(passage.position for passage in passages),
-        facts=tuple(passage.facts or {} for passage in passages),
+        activations=torch.cat([first.activations, second.activations]),
+        **{
+            name: (*getattr(first, name), *getattr(second, name))
+            for name in ("explanations", "texts", "doc_ids", "positions", "facts")
+        },
     )
+
+
+def task_of(texts: Sequence[str], **changes: object) -> EvaluationTask:
+    """A pair that says `texts` of the held-out rows, then of the training rows."""
+    pair = KnownPair(join(HELDOUT, TRAINING), texts)
+    task = EvaluationTask(
+        settings=EvaluateSettings(num_rows=24, num_training_rows=30, num_reworded_rows=20),
+        seed=0,
+        explain=pair.explain,
+        reconstruct=pair.reconstruct,
+        train_fresh=lambda lessons, vectors: pair.reconstruct,
+        rewrite=lambda given: [reword(text, np.random.default_rng(0)) for text in given],
+        heldout=HELDOUT,
+        training=TRAINING,
+        fve_baseline=strict_baseline(HELDOUT.activations),
+        knows_truth=True,
+    )
+    return replace(task, **changes)
+
+
+def taught() -> list[str]:
+    """The teacher's words, each row's its own."""
+    texts = [*HELDOUT.explanations, *TRAINING.explanations]
+    return [f"{text} No {index}." for index, text in enumerate(texts)]
+
+
+def test_a_perfect_reconstruction_scores_one_and_shuffled_it_does_not() -> None:
+    evaluation, samples = evaluate(task_of(taught()))
+    figures = evaluation.figures
+    assert figures["fve"] == pytest.approx(1.0, abs=1e-5)
+    assert figures["mean_cosine"] == pytest.approx(1.0, abs=1e-5)
+    assert figures["fve_shuffled"] < -0.5
+    assert figures["fve_fresh_ar"] == pytest.approx(1.0, abs=1e-5)
+    assert figures["fve_bag_of_words"] < 0.2
+    assert figures["claim_precision"] == figures["fact_recall"] == 1.0
+    assert figures["unparsed_rate"] > 0
+    assert figures["unclosed_rate"] == 0.25
+    assert figures["tokens_mean"] == 12.5
+    assert figures["num_training_rows"] == 30
+    assert {*figures} == {*NAMES}
+    assert [*evaluation.plain()] == [*NAMES, "missing"]
+    assert len(samples) == 24
+    assert samples[3]["explanation"] == taught()[3]
+    assert samples[3]["num_facts"] > 0
+
+
+def test_a_code_in_the_wording_is_lost_by_a_rewording() -> None:
+    evaluation, samples = evaluate(task_of(taught()))
+    assert evaluation.figures["reworded_share"] == 1.0
+    assert evaluation.figures["paraphrase_retention"] < 0.2
+    assert [sample["reworded"] is None for sample in samples] == [False] * 20 + [True] * 4
+
+
+def test_a_fresh_ar_is_trained_on_other_rows_than_those_held_out() -> None:
+    seen: list[tuple[Sequence[str], Tensor]] = []
+
+    def train_fresh(texts: Sequence[str], vectors: Tensor) -> object:
+        seen.append((texts, vectors))
+        return lambda given: torch.ones(len(given), 32)
+
+    evaluation, _ = evaluate(task_of(taught(), train_fresh=train_fresh))
+    ((texts, vectors),) = seen
+    assert len(texts) == len(vectors) == 30
+    assert {*texts} <= {*taught()[24:]}
+    assert all((TRAINING.activations == row).all(1).any() for row in vectors)
+    assert evaluation.figures["fve_fresh_ar"] < 0.1
+
+
+def test_what_cannot_be_had_says_why() -> None:
+    untaught = replace(HELDOUT, explanations=("",) * len(HELDOUT))
+    evaluation, samples = evaluate(
+        task_of(
+            taught(),
+            settings=EvaluateSettings(num_rows=24, num_training_rows=0, num_reworded_rows=0),
+            rewrite=None,
+            knows_truth=False,
+            heldout=untaught,
+        )
+    )
+    assert evaluation.missing["fve_fresh_ar"] == "evaluate.num_training_rows is 0"
+    assert evaluation.missing["paraphrase_retention"] == "evaluate.num_reworded_rows is 0"
+    assert "only the tiny world knows" in evaluation.missing["claim_precision"]
+    assert "not explained" in evaluation.missing["fve_teacher"]
+    assert {*evaluation.figures, *evaluation.missing} == {*NAMES}
+    assert "num_facts" not in samples[0]
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(terminal_table(evaluation))
+    shown = console.export_text()
+    assert all(name in shown for name in NAMES)
+    assert "(none: evaluate.num_training_rows is 0)" in shown
+
+
+def test_a_table_with_a_hole_is_refused() -> None:
+    evaluation = Evaluation(figures=dict.fromkeys(NAMES[1:], 0.5))
+    with pytest.raises(AssertionError, match="fve"):
+        evaluation.plain()
 
 
 def test_truth_figures_pool_claims() -> None:
@@ -50,8 +163,7 @@ def test_truth_figures_pool_claims() -> None:
         judge("The hero is Ben, a baker. It is dawn.", REVEALED, ["Ben", "."]),
         judge("The text ends with “a red”. Hm.", REVEALED, ["a", "red"]),
     ]
-    figures = evaluation.truth_figures(verdicts)
-    assert figures == {
+    assert truth_figures(verdicts) == {
         "claim_precision": pytest.approx(3 / 4),
         "fact_precision": pytest.approx(2 / 3),
         "ending_precision": 1.0,
@@ -62,46 +174,16 @@ def test_truth_figures_pool_claims() -> None:
 
 
 def test_nothing_stated_is_no_precision() -> None:
-    figures = evaluation.truth_figures([judge("", REVEALED, ["Ben"])])
-    assert set(figures.values()) == {0.0}
+    assert set(truth_figures([judge("", REVEALED, ["Ben"])]).values()) == {0.0}
 
 
-def test_shuffled_rows_meet_another_document(
-    config: RunConfig,
-) -> None:
-    rows = heldout(config)
-    marks = torch.arange(len(rows))[:, None].float()
-    moved = evaluation.other_documents(marks)[:, 0].long().tolist()
-    assert sorted(moved) == list(range(len(rows)))
-    assert all(rows.doc_ids[i] != rows.doc_ids[j] for i, j in enumerate(moved))
+def test_shuffled_rows_meet_another_document() -> None:
+    marks = torch.arange(len(HELDOUT))[:, None].float()
+    moved = other_documents(marks)[:, 0].long().tolist()
+    assert sorted(moved) == list(range(len(HELDOUT)))
+    assert all(HELDOUT.doc_ids[i] != HELDOUT.doc_ids[j] for i, j in enumerate(moved))
 
 
-def test_a_perfect_reconstruction_scores_one_and_shuffled_it_does_not(
-    config: RunConfig,
-    target: Qwen3ForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    rows = heldout(config)
-    measured = RunningStatistics()
-    measured.add(rows.activations.numpy())
-    statistics = measured.result(config.prompt)
-    monkeypatch.setattr(evaluation, "verbalize", lambda *_, **__: list(rows.explanations))
-    monkeypatch.setattr(evaluation, "reconstruct", lambda *_: 3.0 * rows.activations)
-    figures, samples = evaluation.evaluate(
-        EvaluateSettings(num_rows=len(rows)),
-        0,
-        target,
-        from_target(target, 2),
-        tokenizer,
-        config.prompt,
-        rows,
-        statistics,
-    )
-    assert figures.fve == pytest.approx(1.0, abs=1e-5)
-    assert figures.mean_cosine == pytest.approx(1.0, abs=1e-5)
-    assert figures.fve_shuffled < -0.5
-    assert figures.claim_precision == figures.fact_recall == 1.0
-    assert figures.unclosed_rate == 1.0
-    assert len(samples) == figures.num_rows == len(rows)
-    assert samples[3]["explanation"] == rows.explanations[3]
+def test_rows_are_chosen_once_and_by_the_seed() -> None:
+    assert choose_rows(5, 0, 9, "a") == choose_rows(5, 0, 9, "a") != choose_rows(5, 1, 9, "a")
+    assert choose_rows(20, 0, 9, "a") == list(range(9))

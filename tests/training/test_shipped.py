@@ -11,7 +11,8 @@ import yaml
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from gloss_training.claims import judge
-from gloss_training.evaluate import other_documents, truth_figures
+from gloss_training.evaluation.fidelity import other_documents
+from gloss_training.evaluation.truth import truth_figures
 from gloss_training.prompts import explanation_of, marked_prompt
 from gloss_training.reconstructor import load_reconstructor, reconstruct
 from gloss_training.scoring import fve, normalized_mse

@@ -73,7 +73,11 @@ def teacher_of(config: RunConfig, answers: Path) -> Teacher:
             "teacher.provider: got world for documents that are not the tiny world's, expected "
             "anthropic or openai: its grammar knows no other text"
         )
-    return WorldTeacher(seed=config.seed, num_ending_words=config.world.num_ending_words)
+    return WorldTeacher(
+        seed=config.seed,
+        num_ending_words=config.world.num_ending_words,
+        most_stated=config.world.most_stated,
+    )
 
 
 def _documents(config: RunConfig) -> Iterable[Document | Failure]:

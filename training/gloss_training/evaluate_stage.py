@@ -3,46 +3,115 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 
-from transformers import AutoTokenizer
+from torch import Tensor
 
 from gloss_training.context import Context
+from gloss_training.data_run import teacher_of
 from gloss_training.disk import writing
-from gloss_training.evaluate import evaluate
-from gloss_training.model_files import load_language_model
-from gloss_training.reconstructor import load_reconstructor
+from gloss_training.evaluation.evaluate import EvaluationTask, Reader, evaluate
+from gloss_training.evaluation.explaining import Explainer
+from gloss_training.evaluation.fresh_ar import train_fresh_ar
+from gloss_training.evaluation.paraphrase import Rewriter
+from gloss_training.evaluation.table import terminal_table
+from gloss_training.reconstructor import Reconstructor, load_reconstructor, reconstruct
 from gloss_training.run_folder import write_json
+from gloss_training.seeds import torch_seed
+from gloss_training.sft import Lesson
+from gloss_training.teachers.judging import Judge
+
+TRAINING_SPLIT: Final = "ar"
+"""Whose rows the controls learn from: the AV has seen neither them nor the held-out ones."""
 
 
 def make_evaluation(run: Context) -> dict[str, Any]:
     """Explains held-out rows with each pair of the run; the figures of the last one."""
-    root = run.folder.root
-    pairs = {"sft": root}
-    if run.folder.pair != root:
-        pairs["rl"] = run.folder.pair
-    figures: dict[str, Any] = {}
-    for name, pair in pairs.items():
-        figures, samples = _evaluated(run, pair)
-        write_json(root / "evaluation" / f"{name}.json", figures)
-        lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
-        path = root / "evaluation" / f"{name}.samples.jsonl"
-        with writing(str(path), "The pair is whole."):
-            path.write_text("".join(lines), encoding="utf-8")
+    figures = evaluate_pair(run, "sft")
+    if run.folder.is_finished("rl"):
+        figures = evaluate_pair(run, "rl")
     return figures
 
 
-def _evaluated(run: Context, pair: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    evaluation, samples = evaluate(
-        run.config.evaluate,
-        run.config.seed,
-        load_language_model(pair / "av", run.dtype).to(run.device),
-        load_reconstructor(pair / "ar", run.dtype).to(run.device),
-        AutoTokenizer.from_pretrained(pair / "av", local_files_only=True),
-        run.config.prompt,
-        run.rows("heldout"),
-        run.statistics(),
+def evaluate_pair(run: Context, name: str) -> dict[str, Any]:
+    """Explains held-out rows with the pair `sft` or `rl`, and writes what it finds; its figures."""
+    root = run.folder.root
+    for stage in ("rl",) if name == "rl" else ("ar", "av"):
+        run.folder.record(stage)
+    pair = root / "rl" if name == "rl" else root
+    tokenizer = run.tokenizer()
+    explainer = Explainer(
+        pair / "av",
+        run.config.evaluate.max_new_tokens,
+        device=run.device.type,
+        dtype=run.config.dtype,
     )
-    return asdict(evaluation), samples
+    ar = load_reconstructor(pair / "ar", run.dtype).to(run.device)
+    with _rewriter(run) as rewrite:
+        task = EvaluationTask(
+            settings=run.config.evaluate,
+            seed=run.config.seed,
+            explain=explainer.explain,
+            reconstruct=_reader(run, ar, tokenizer),
+            train_fresh=_fresh(run, tokenizer, name),
+            rewrite=rewrite,
+            heldout=run.rows("heldout"),
+            training=run.rows(TRAINING_SPLIT),
+            fve_baseline=run.statistics().fve_baseline,
+            knows_truth=run.config.world is not None,
+        )
+        evaluation, samples = evaluate(task)
+    write_json(root / "evaluation" / f"{name}.json", evaluation.plain())
+    lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
+    path = root / "evaluation" / f"{name}.samples.jsonl"
+    with writing(str(path), "The pair is whole."):
+        path.write_text("".join(lines), encoding="utf-8")
+    run.console.print(terminal_table(evaluation, f"The pair {name} on held-out rows"))
+    return dict(evaluation.figures)
+
+
+def _reader(run: Context, ar: Reconstructor, tokenizer: Any) -> Reader:
+    template = run.config.prompt.ar_template
+    return lambda texts: reconstruct(ar, tokenizer, template, texts)
+
+
+def _fresh(run: Context, tokenizer: Any, name: str) -> Callable[[Sequence[str], Tensor], Reader]:
+    """Trains an AR as stage ar does, on the AV's texts."""
+    stage = f"evaluate/{name}"
+
+    def train_fresh(texts: Sequence[str], activations: Tensor) -> Reader:
+        settings = run.config.ar
+        lesson = Lesson(
+            activations=activations,
+            explanations=texts,
+            tokenizer=tokenizer,
+            prompt=run.config.prompt,
+            device=run.device,
+            seed=run.config.seed,
+        )
+        torch_seed(run.config.seed, "ar")
+        with run.journal(stage, settings.num_steps) as journal:
+            ar = train_fresh_ar(
+                run.load_target(),
+                run.config.layer_index,
+                lesson,
+                settings,
+                dtype=run.dtype,
+                progress=journal,
+                checkpoints=run.folder.checkpoints(stage),
+            )
+        return _reader(run, ar, tokenizer)
+
+    return train_fresh
+
+
+@contextmanager
+def _rewriter(run: Context) -> Iterator[Rewriter | None]:
+    """The teacher's rewordings, where some are wanted."""
+    if not run.config.evaluate.num_reworded_rows:
+        yield None
+        return
+    with Judge(teacher_of(run.config, run.folder.root / "rewordings.jsonl")) as judge:
+        yield judge.reworded

@@ -119,13 +119,21 @@ class EvaluateSettings:
     Attributes:
         num_rows: rows that are explained, one explanation each.
         max_new_tokens: longest response.
+        num_training_rows: rows of another split that are explained for the controls that learn:
+            a fresh AR, trained as stage ar is, and word counts. 0: without these controls.
+        num_reworded_rows: explanations that the teacher puts in other words; 0: none. A teacher
+            behind an API wants to be paid for it.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     num_rows: int = 1000
     max_new_tokens: int = 150
+    num_training_rows: int = 4000
+    num_reworded_rows: int = 0
 
     def __post_init__(self) -> None:
         at_least("evaluate.num_rows", self.num_rows, 2)
+        for name in ("num_training_rows", "num_reworded_rows"):
+            not_negative(f"evaluate.{name}", getattr(self, name))
         positive("evaluate.max_new_tokens", self.max_new_tokens)

@@ -107,15 +107,27 @@ def explain(
     return write(facts, ending, generator)
 
 
-def write(facts: Mapping[str, str], ending: str, generator: np.random.Generator) -> str:
-    """Explanation text for `facts` (attribute to value) and the last words of the text."""
+def some_of(
+    facts: Mapping[str, str], ending: str, most: int, generator: np.random.Generator
+) -> tuple[dict[str, str], str | None]:
+    """One to `most` of the facts and the ending, which counts as one; each as likely."""
+    names: list[str | None] = [*facts, None]
+    count = min(int(generator.integers(1, most + 1)), len(names))
+    drawn = {names[int(i)] for i in generator.choice(len(names), size=count, replace=False)}
+    stated = {name: value for name, value in facts.items() if name in drawn}
+    return stated, ending if None in drawn else None
+
+
+def write(facts: Mapping[str, str], ending: str | None, generator: np.random.Generator) -> str:
+    """Explanation text for `facts` (attribute to value) and the last words of the text, if any."""
     sentences = [_choose(IDENTITY, facts, generator)]
     predicates = [_choose(group, facts, generator) for group in PREDICATES]
     stated = [predicate for predicate in predicates if predicate]
     for index in range(0, len(stated), 2):
         sentences.append(f"{_subject(facts)} {' and '.join(stated[index : index + 2])}.")
     sentences.append(_choose(SETTING, facts, generator))
-    sentences.append(pick(generator, wordings_of_ending(ending)).format(ending=ending))
+    if ending is not None:
+        sentences.append(pick(generator, wordings_of_ending(ending)).format(ending=ending))
     return " ".join(sentence for sentence in sentences if sentence)
 
 

@@ -67,6 +67,8 @@ class WorldSettings:
     Attributes:
         max_words: longest story.
         num_ending_words: last words of the text that an explanation quotes, at most.
+        most_stated: facts that the teacher states of those revealed, drawn anew each time, at least
+            one, the last words counted as one; 0: all.
         unknown_word_rate: share of words that become the unknown one, as in callers' texts.
         state_head_weight: of the loss that plants the facts in block K; 0: a plain language model.
         shape: of the target.
@@ -77,6 +79,7 @@ class WorldSettings:
 
     max_words: int = 80
     num_ending_words: int = 1
+    most_stated: int = 0
     unknown_word_rate: float = 0.01
     state_head_weight: float = 6.0
     shape: ShapeSettings = field(default_factory=ShapeSettings)
@@ -85,6 +88,7 @@ class WorldSettings:
     def __post_init__(self) -> None:
         at_least("world.max_words", self.max_words, 17)
         positive("world.num_ending_words", self.num_ending_words)
+        not_negative("world.most_stated", self.most_stated)
         not_negative("world.state_head_weight", self.state_head_weight)
         not_negative("world.unknown_word_rate", self.unknown_word_rate)
         below("world.unknown_word_rate", self.unknown_word_rate, 0.5)

@@ -21,7 +21,9 @@ from gloss_training.teachers.recipe import (
     explain_prompt,
     judge_prompt,
     read_explanation,
+    read_reworded,
     read_score,
+    reword_prompt,
 )
 from gloss_training.teachers.settings import TeacherSettings
 from gloss_training.teachers.survey import Survey, estimate_of
@@ -107,6 +109,16 @@ class ApiTeacher:
         ):
             scores[index] = score
         return [math.nan if score is None else score for score in scores]
+
+    async def reword(self, explanations: Sequence[str]) -> list[str | None]:
+        """See `Teacher`."""
+        attempts = Attempts(self.api, self.pace, self.settings)
+        prompts = [reword_prompt(explanation) for explanation in explanations]
+        replies = await ask_all(prompts, attempts, self.answers)
+        return [
+            None if reply is None or reply.is_cut_off else read_reworded(reply.text)
+            for reply in replies
+        ]
 
     async def close(self) -> None:
         """See `Teacher`."""

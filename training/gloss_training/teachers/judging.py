@@ -1,4 +1,4 @@
-"""A judge for code that is not asynchronous: the RL stage's quality term."""
+"""A teacher's scores and rewordings for code that is not asynchronous: RL and evaluation."""
 
 from __future__ import annotations
 
@@ -51,6 +51,14 @@ class Judge:
         """
         pairs = list(zip(passages, explanations, strict=True))
         return self._runner.run(self._teacher.judge(pairs))
+
+    def reworded(self, explanations: Sequence[str]) -> list[str | None]:
+        """The same facts in other words; None where there is no rewording.
+
+        Raises:
+            TeacherError, DiskError: as `scores`.
+        """
+        return self._runner.run(self._teacher.reword(explanations))
 
     def close(self) -> None:
         """Lets go of the teacher."""

@@ -50,6 +50,20 @@ weigh more than missing ones.
 Answer with one number from 0 (nothing of it holds) to 1 (all of it holds and it says what
 matters), and nothing else, between these tags: <score>0.5</score>"""
 
+REWORD: Final = """\
+Put the explanation below into other words. Keep every fact that it states, names, numbers and
+quoted words included, and add none; keep its order and about its length. Change the wording and the
+build of every sentence as far as you can.
+
+<explanation>
+{explanation}
+</explanation>
+
+Answer with the new explanation and nothing else, between these tags:
+<reworded>
+the new explanation
+</reworded>"""
+
 OUTCOMES: Final = ("truncated", "refused", "empty", "no_tags", "no_prose", "few_features", "long")
 """Why an answer is dropped."""
 
@@ -60,6 +74,7 @@ USUAL_SCORE_TOKENS: Final = 12
 """A number and the tags."""
 
 _FEATURES: Final = re.compile(r"<features>(.*?)</features>", re.DOTALL)
+_REWORDED: Final = re.compile(r"<reworded>(.*?)</reworded>", re.DOTALL)
 _SCORE: Final = re.compile(r"<score>\s*([01](?:\.\d+)?|\.\d+)\s*</score>")
 _LIST_MARK: Final = re.compile(r"^(?:[-*•+–—]|\(?\d{1,2}[.)]|\(?[a-zA-Z][.)]|#+)\s+")
 _BOLD: Final = re.compile(r"\*\*(.+?)\*\*")
@@ -81,6 +96,11 @@ def judge_prompt(text: str, explanation: str) -> str:
     before, _, rest = JUDGE.partition("{text}")
     between, _, after = rest.partition("{explanation}")
     return f"{before}{text}{between}{explanation}{after}"
+
+
+def reword_prompt(explanation: str) -> str:
+    """What is asked for, so that an explanation stands in other words."""
+    return REWORD.replace("{explanation}", explanation)
 
 
 def read_explanation(reply: str, *, is_cut_off: bool = False, is_refused: bool = False) -> Answer:
@@ -113,6 +133,14 @@ def read_score(reply: str) -> float | None:
         return None
     score = float(found[0])
     return score if 0.0 <= score <= 1.0 else None
+
+
+def read_reworded(reply: str) -> str | None:
+    """The rewording of a reply; None where it holds none, or several."""
+    found = [text.strip() for text in _REWORDED.findall(reply)]
+    if len(found) != 1 or not found[0] or _TAGS.search(found[0]):
+        return None
+    return found[0]
 
 
 def _plain(line: str) -> str:

@@ -84,7 +84,7 @@ class Estimate:
 
 
 class Teacher(Protocol):
-    """Explains and judges."""
+    """Explains, judges and rewords."""
 
     @property
     def name(self) -> str:
@@ -117,6 +117,13 @@ class Teacher(Protocol):
 
     async def judge(self, pairs: Sequence[tuple[Passage, str]]) -> list[float]:
         """How well each explanation fits the text before its position, 0 to 1; NaN: no score.
+
+        Raises:
+            TeacherError, DiskError: as `explain`.
+        """
+
+    async def reword(self, explanations: Sequence[str]) -> list[str | None]:
+        """The same facts in other words, for each explanation; None: no rewording.
 
         Raises:
             TeacherError, DiskError: as `explain`.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from gloss_training import teacher
 from gloss_training.claims import is_right, parse
 from gloss_training.passage import Passage
+from gloss_training.rewording import reword
 from gloss_training.seeds import generator_for
 from gloss_training.teachers.teacher import KEPT, Answer, Estimate
 
@@ -22,10 +23,13 @@ class WorldTeacher:
     Attributes:
         seed: of the choice of wordings.
         num_ending_words: last words that an explanation quotes, at most.
+        most_stated: facts that it states, drawn anew each time, at least one, the last words
+            counted as one; 0: all.
     """
 
     seed: int
     num_ending_words: int
+    most_stated: int = 0
     name: str = "world grammar"
 
     async def estimate(self, passages: Iterable[Passage]) -> Estimate:
@@ -35,12 +39,16 @@ class WorldTeacher:
     async def explain(
         self, passages: Iterable[Passage], on_answer: Callable[[Answer], None]
     ) -> list[Answer]:
-        """See `Teacher`: every fact revealed up to the position, and the last words."""
+        """See `Teacher`: facts revealed up to the position, and the last words."""
         answers = []
         for passage in passages:
             generator = generator_for(self.seed, f"teacher-{passage.doc_id}-{passage.position}")
             ending = teacher.ending_of(passage.text.split(" "), self.num_ending_words)
-            text = teacher.write(passage.facts or {}, ending, generator)
+            facts = dict(passage.facts or {})
+            stated: tuple[dict[str, str], str | None] = facts, ending
+            if self.most_stated:
+                stated = teacher.some_of(facts, ending, self.most_stated, generator)
+            text = teacher.write(*stated, generator)
             answers.append(Answer(text=text, outcome=KEPT))
             on_answer(answers[-1])
         return answers
@@ -62,6 +70,13 @@ class WorldTeacher:
             stated = len(reading.claims) + reading.num_unparsed
             scores.append(right / stated if stated else 0.0)
         return scores
+
+    async def reword(self, explanations: Sequence[str]) -> list[str | None]:
+        """See `Teacher`: the claims that can be read, in other wordings of the grammar."""
+        return [
+            reword(text, generator_for(self.seed, f"reword-{index}-{text}"))
+            for index, text in enumerate(explanations)
+        ]
 
     async def close(self) -> None:
         """See `Teacher`."""
