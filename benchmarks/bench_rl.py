@@ -154,7 +154,7 @@ def main() -> None:
         "shape": shape.name,
         "responses": num_responses,
         "tokens": num_responses * shape.new_tokens,
-        "settings": vars(arguments),
+        "settings": {name: v for name, v in vars(arguments).items() if name != "output"},
         "samples_per_second": num_responses / found[-1]["seconds"],
         "k3": [figures["k3"] for figures in recorder.figures],
         "lost_in_rounding": [f.get("lost_in_rounding") for f in recorder.figures],

@@ -57,13 +57,13 @@ def differences(reference: ReferenceVerbalizer, rollout: Rollout) -> Tensor:
 
 
 @torch.no_grad()
-def train(model: Any, seed: int, share: float = 0.1) -> None:
-    """Move every weight by a share of its spread."""
+def train(model: Any, seed: int) -> None:
+    """Move every weight by a tenth of its spread."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         spread = parameter.std() if parameter.numel() > 1 else torch.tensor(1.0)
-        parameter.add_(share * spread * noise)
+        parameter.add_(0.1 * spread * noise)
 
 
 @torch.no_grad()
@@ -73,31 +73,19 @@ def make_likely(model: Any, token: int, like: int) -> None:
     head[token] = head[like]
 
 
-def test_log_probabilities_after_updates(pair: Directories, arch: str) -> None:
+def test_log_probabilities_after_an_update(pair: Directories, arch: str) -> None:
+    """By a formulation of its own; `test_rollout_parity.py` has the trainer's."""
     reference = ReferenceVerbalizer(pair.av)
-    sampler = Sampler(small_engine(pair.av, num_slots=7, max_new_tokens=24))
-    rows = activations(5, reference.model.config.hidden_size)
-    before = sampler.sample(rows, 1, SETTINGS)
-    assert differences(reference, before).abs().max() < 1e-4
-
+    sampler = Sampler(small_engine(pair.av, num_slots=4, max_new_tokens=12))
+    rows = activations(3, reference.model.config.hidden_size)
     train(reference.model, seed=2)
+    settings = replace(SETTINGS, samples_per_prompt=2, max_new_tokens=12)
+    before = sampler.sample(rows, 1, settings)
     assert differences(reference, before).abs().max() > 0.1
     assert sampler.load(Weights(reference.model)) == 0.0
-    often = Counter(t for ids in sampler.sample(rows, 1, SETTINGS).response_ids for t in ids)
-    marker = reference.ids[reference.marker_position]
-    likely = [token for token, _ in often.most_common(9) if token not in reference.eos_ids]
-    make_likely(reference.model, marker, likely[0])
-    make_likely(reference.model, min(reference.eos_ids), likely[3])
-    sampler.load(Weights(reference.model))
-
-    for count in (5, 1, 2):
-        rollout = sampler.sample(rows[:count], 3, SETTINGS)
-        assert len(rollout) == 3 * count
-        assert differences(reference, rollout).abs().max() < 1e-4
-        if count == 5:
-            lengths = [len(ids) for ids in rollout.response_ids]
-            assert min(lengths) < 24 and max(lengths) == 24
-            assert any(marker in ids[:-1] for ids in rollout.response_ids)
+    rollout = sampler.sample(rows, 1, settings)
+    assert len(rollout) == 6
+    assert differences(reference, rollout).abs().max() < 1e-4
     assert_idle(sampler.engine)
 
 
@@ -183,22 +171,6 @@ class TestEmbedded:
             with pytest.raises(RolloutError, match="for 3 of 6 responses.*of activation 1"):
                 sampler.sample(torch.stack((rows[0], spoiled)), 7, SETTINGS)
             assert_idle(sampler.engine)
-
-    def test_bfloat16_stays_near_the_trainer(self, rows: Tensor) -> None:
-        """Both round to bfloat16, in other places: 0.03 nats in the mean, 2e-3 of k3."""
-        directory = embedded_pair().av
-        reference = ReferenceVerbalizer(directory)
-        engine = small_engine(directory, dtype="bfloat16", num_slots=32)
-        sampler = Sampler(engine)
-        train(reference.model, seed=2, share=0.01)
-        lost = sampler.load(Weights(reference.model))
-        assert 0 < lost < 1
-        rollout = sampler.sample(rows, 3, replace(SETTINGS, samples_per_prompt=8))
-        reference.model.bfloat16()
-        gap = differences(reference, rollout)
-        assert gap.numel() > 500
-        assert gap.abs().mean() <= 0.03
-        assert (gap.expm1() - gap).mean() <= 2e-3
 
     def test_weights_that_change_while_they_are_copied_are_noticed(self, sampler: Sampler) -> None:
         model = ReferenceVerbalizer(embedded_pair().av).model
