@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -164,21 +163,21 @@ def test_positions_are_behind_the_first_and_on_no_special_token() -> None:
     special = special_ids(TOKENIZER)
     assert TOKENIZER.unk_token_id not in special
     assert {TOKENIZER.eos_token_id, TOKENIZER.pad_token_id} <= special
-    encoded = encode_document(
-        TOKENIZER, Document(doc_id="c", messages=tuple((m["role"], m["content"]) for m in CHAT)), 99
-    )
+    text = "Ben is a baker . <|end|> He has a [UNK] kite ."
+    encoded = encode_document(TOKENIZER, Document(doc_id="c", text=text), 99)
     chosen = choose_positions(
-        encoded.token_ids, special=special, min_position=3, count=99, seed=0, doc_id="c"
+        encoded, special=special, min_position=3, count=99, seed=0, doc_id="c"
     )
-    ids = encoded.token_ids.tolist()
-    assert set(chosen) == {i for i in range(3, len(ids)) if ids[i] not in special}
-    assert len(chosen) < len(ids) - 3
+    assert encoded.token_ids[5] == TOKENIZER.eos_token_id
+    assert chosen == (3, 4, 6, 7, 8, 9, 10, 11)
 
 
 def test_positions_hang_on_seed_and_document_alone() -> None:
+    encoded = encode_document(TOKENIZER, Document(doc_id="a", text="Ben smiles . " * 30), 99)
+
     def choose(seed: int, doc_id: str) -> tuple[int, ...]:
         return choose_positions(
-            np.arange(100), special=frozenset(), min_position=10, count=6, seed=seed, doc_id=doc_id
+            encoded, special=frozenset(), min_position=10, count=6, seed=seed, doc_id=doc_id
         )
 
     assert choose(0, "a") == choose(0, "a")

@@ -119,7 +119,7 @@ def plan_documents(
             leave_out(document.doc_id, "UNENCODABLE", str(error))
             continue
         positions = choose_positions(
-            encoded.token_ids,
+            encoded,
             special=special,
             min_position=settings.min_position,
             count=settings.positions_per_document,

@@ -2,12 +2,12 @@
 
 Text is encoded as the target reads it (plain text with the tokenizer's special tokens, a chat
 rendered by its template and encoded without), and cut at the longest length. Positions are at or
-behind `min_position` and never on a special token; the unknown word is not one.
+behind `min_position`, never on a special token (the unknown word is not one) and, of a chat, never
+on what its template writes around the messages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,11 +30,13 @@ class Encoded:
         text: what was encoded.
         token_ids: [t] int32, cut at the longest length.
         ends: [t] int32, how far into `text` each token reaches.
+        is_own: [t] bool, whether it ends within the document's own words.
     """
 
     text: str
     token_ids: np.ndarray
     ends: np.ndarray
+    is_own: np.ndarray
 
     def before(self, position: int, max_chars: int) -> str:
         """The text up to and including the token at `position`, its last `max_chars` at most."""
@@ -62,11 +64,11 @@ def encode_document(tokenizer: Any, document: Document, max_tokens: int) -> Enco
         verbose=False,
     )
     ids, offsets = encoded["input_ids"][:max_tokens], encoded["offset_mapping"][:max_tokens]
-    return Encoded(
-        text=text,
-        token_ids=np.array(ids, np.int32),
-        ends=np.array([end for _, end in offsets], np.int32).reshape(len(ids)),
-    )
+    ends = np.array([end for _, end in offsets], np.int32).reshape(len(ids))
+    is_own = np.zeros(len(ids), bool)
+    for start, end in _own_words(document, text):
+        is_own |= (ends > start) & (ends <= end)
+    return Encoded(text=text, token_ids=np.array(ids, np.int32), ends=ends, is_own=is_own)
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:
@@ -77,7 +79,7 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
 
 
 def choose_positions(
-    token_ids: Sequence[int] | np.ndarray,
+    encoded: Encoded,
     *,
     special: frozenset[int],
     min_position: int,
@@ -86,14 +88,27 @@ def choose_positions(
     doc_id: str,
 ) -> tuple[int, ...]:
     """At most `count` distinct positions, ascending; the same for the same document and seed."""
-    usable = [
-        position
-        for position, token_id in enumerate(np.asarray(token_ids).tolist())
-        if position >= min_position and token_id not in special
-    ]
+    own = np.flatnonzero(encoded.is_own).tolist()
+    ids = encoded.token_ids.tolist()
+    usable = [at for at in own if at >= min_position and ids[at] not in special]
     generator = generator_for(seed, f"positions-{doc_id}")
     chosen = generator.choice(len(usable), size=min(count, len(usable)), replace=False)
     return tuple(usable[index] for index in sorted(chosen.tolist()))
+
+
+def _own_words(document: Document, text: str) -> list[tuple[int, int]]:
+    """Where in the encoded text the document's own words stand, as start and end."""
+    if document.messages is None:
+        return [(0, len(text))]
+    found, at = [], 0
+    for _, content in document.messages:
+        # A template may strip them, or leave a message out.
+        words = content.strip()
+        start = text.find(words, at)
+        if words and start >= 0:
+            at = start + len(words)
+            found.append((start, at))
+    return found
 
 
 def _render(tokenizer: Any, document: Document) -> str:
