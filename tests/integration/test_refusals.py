@@ -19,8 +19,9 @@ ROW = np.ones((1, 128), np.float32)
 Edit = Callable[[pb.VerbalizeRequest], None]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def nothing_is_left(embedded: ServerProcess) -> Iterator[None]:
+    """After all of them: what is refused runs nothing, and every call is counted all the same."""
     with checked(embedded):
         yield
 

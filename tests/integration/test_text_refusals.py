@@ -141,8 +141,9 @@ CAPTURES: dict[str, Refusal] = {
 }
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def nothing_is_left(embedded: ServerProcess) -> Iterator[None]:
+    """After all of them: what is refused runs nothing, and every call is counted all the same."""
     with checked(embedded):
         yield
 
