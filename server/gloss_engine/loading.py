@@ -16,6 +16,7 @@ from gloss_engine.device_memory import DeviceMemory, refusing
 from gloss_engine.engine import Engine
 from gloss_engine.errors import CheckpointError
 from gloss_engine.facts import ModelFacts
+from gloss_engine.host_memory import keep_freed_memory
 from gloss_engine.info import CheckpointInfo, ModelInfo
 from gloss_engine.kv.allocator import BlockAllocator
 from gloss_engine.kv.pool import allocate_pool
@@ -44,6 +45,8 @@ def load_engine(
 ) -> Engine:
     """Load an AV, and an AR if one is given, in the released layout.
 
+    On a CPU this process keeps memory that it frees from now on (`host_memory.py`).
+
     Args:
         av_directory, ar_directory: the pair.
         config: settings.
@@ -69,6 +72,8 @@ def _load(
     """See `load_engine`."""
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
+    if config.resolve_device().type == "cpu":
+        keep_freed_memory()
     memory = DeviceMemory(config.resolve_device())
     verbalizer = Verbalizer(_directory(av_directory), config)
     scores = None

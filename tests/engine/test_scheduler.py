@@ -271,12 +271,11 @@ def test_pages_are_freed_once() -> None:
     assert [allocator.pages_for(n) for n in (0, 1, 2, 3)] == [0, 1, 1, 2]
 
 
-def test_a_pool_at_rest_hands_out_pages_as_a_fresh_one() -> None:
+def test_the_lowest_free_page_comes_first() -> None:
+    """Else pages stay scattered over all that were ever used, and every step copies them."""
     allocator, fresh = BlockAllocator(9, 4), BlockAllocator(9, 4)
-    one, two = allocator.allocate(3), allocator.allocate(2)
-    allocator.free(one)
-    three = allocator.allocate(4)
-    assert three != [1, 2, 3, 6]
-    for held in (three[::2], two, three[1::2]):
-        allocator.free(held)
+    held = allocator.allocate(8)
+    allocator.free(held[5:1:-1])
+    assert allocator.allocate(3) == [3, 4, 5]
+    allocator.free([7, 1, 8, 2, 5, 3, 4])
     assert allocator.allocate(8) == fresh.allocate(8)
