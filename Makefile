@@ -3,7 +3,7 @@
 # PYTHON    the interpreter that makes .venv (3.11 or 3.12)
 # PIP_ARGS  extra arguments of every pip install, for a mirror or a proxy
 # ARGS      extra arguments of the command that a target runs
-# NAME      which benchmark `make bench` runs: engine, grpc, capture, load_sweep, soak; on a GPU gpu_suite, gpu_kernels
+# NAME      which benchmark `make bench` runs: engine, grpc, capture, load_sweep, soak; on a GPU gpu_suite, gpu_kernels, rl
 
 # The first interpreter that runs and fits: a name on the path may be a shim of a version manager.
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))

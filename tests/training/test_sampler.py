@@ -154,6 +154,29 @@ class TestEmbedded:
             assert len(rollout.logprobs[place]) == len(ids)
         assert any(rollout.is_valid)
 
+    def test_a_used_sampler_is_a_fresh_one_after_a_load(
+        self, sampler: Sampler, rows: Tensor
+    ) -> None:
+        """To the bit, as exact resumption needs it, and as the stages run on a CPU."""
+        model = ReferenceVerbalizer(embedded_pair().av).model
+        torch.use_deterministic_algorithms(True)
+        try:
+            sampler.sample(rows, 1, SETTINGS)
+            train(model, seed=1)
+            sampler.load(Weights(model))
+            sampler.sample(rows[:5], 2, SETTINGS)
+            train(model, seed=2)
+            settings = RlSettings(prompts_per_step=4, samples_per_prompt=3, max_new_tokens=24)
+            fresh = Sampler.of(embedded_pair().av, settings, device="cpu")
+            found = []
+            for one in (sampler, fresh):
+                one.load(Weights(model))
+                rollout = one.sample(rows, 3, SETTINGS)
+                found.append((rollout.response_ids, rollout.logprobs))
+        finally:
+            torch.use_deterministic_algorithms(False)
+        assert found[0] == found[1]
+
     def test_what_is_cut_off_is_not_valid(self, sampler: Sampler, rows: Tensor) -> None:
         rollout = sampler.sample(rows[:2], 7, replace(SETTINGS, max_new_tokens=2))
         assert not any(rollout.is_valid) and set(rollout.explanations) == {""}
