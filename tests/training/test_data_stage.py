@@ -349,6 +349,7 @@ def test_a_full_disk_keeps_the_parts_before(
     [
         ({"d_model": 64}, r"d_model: got 128, expected 64"),
         ({"layer_index": 1}, r"layer_index: got 2, expected 1"),
+        ({"min_position": 50}, r"extraction.min_position: got \d+, expected 50"),
         ({"target_fingerprint": "ab"}, r"target_fingerprint: got '[0-9a-f]{16}', expected 'ab'"),
         ({"prompt": PromptSettings()}, r"prompt_templates.av: got 'One state"),
     ],

@@ -83,6 +83,7 @@ class Context:
             path,
             d_model=AutoConfig.from_pretrained(self.target).get_text_config().hidden_size,
             layer_index=self.config.layer_index,
+            min_position=self.config.data.min_position,
             target_fingerprint=fingerprint(self.target),
             prompt=self.config.prompt,
         )

@@ -95,6 +95,7 @@ def check_dataset(
     *,
     d_model: int,
     layer_index: int,
+    min_position: int | None = None,
     target_fingerprint: str | None = None,
     prompt: PromptSettings | None = None,
 ) -> None:
@@ -103,6 +104,7 @@ def check_dataset(
     Args:
         parquet: the file; without a sidecar it is refused.
         d_model, layer_index: the model's.
+        min_position: the configuration's; None: any.
         target_fingerprint: of the target (`gloss_engine.checkpoint.fingerprint`); None: any.
         prompt: templates and marker of the configuration; None: any.
 
@@ -127,6 +129,9 @@ def check_dataset(
         ("layer_index", stated.layer_index, layer_index),
     ]
     root = load_section(sidecar_path(parquet))
+    if min_position is not None:
+        begins = root.section("extraction").integer("min_position")
+        pairs.append(("extraction.min_position", begins, min_position))
     if target_fingerprint is not None:
         captured_from = root.section("dataset").text("target_fingerprint")
         pairs.append(("dataset.target_fingerprint", captured_from, target_fingerprint))
