@@ -17,8 +17,7 @@ from gloss_training.export import export
 from gloss_training.full_pair import FullPair
 from gloss_training.lora import LoraSettings
 from gloss_training.lora_pair import AR, AV, LoraPair
-from gloss_training.pair import Pair
-from gloss_training.pair_adapters import FOLDER, load_role, save_role
+from gloss_training.pair_adapters import load_role
 from gloss_training.pair_release import save_pair
 from gloss_training.prompts import marked_prompt
 from gloss_training.reconstructor import from_target, load_reconstructor
@@ -50,17 +49,12 @@ def full_pair(target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> F
     return FullPair(target, from_target(target, LAYER_INDEX), prompt)
 
 
-MakePair = Callable[[Qwen3ForCausalLM, PreTrainedTokenizerFast], Pair]
+MakePair = Callable[[Qwen3ForCausalLM, PreTrainedTokenizerFast], FullPair | LoraPair]
 
 
-def write_run(
-    run: Path, pair: Pair, model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
-) -> None:
+def write_run(run: Path, pair: FullPair | LoraPair, tokenizer: PreTrainedTokenizerFast) -> None:
     """What a finished RL stage leaves."""
-    save_pair(pair, model, tokenizer, FACTS, run / "rl", dtype=torch.float32, ranks=ALONE)
-    if isinstance(pair, LoraPair):
-        for role in (AV, AR):
-            save_role(pair, role, run / "rl" / FOLDER / role, base="target", ranks=ALONE)
+    save_pair(pair, tokenizer, FACTS, run / "rl", base="target", dtype=torch.float32, ranks=ALONE)
     (run / "stages").mkdir()
     (run / "stages" / "rl.json").write_text("{}")
 
@@ -75,7 +69,7 @@ def test_an_exported_pair_passes_the_doctor_and_is_served(
     dtype: str | None,
 ) -> None:
     pair = make(target, tokenizer)
-    write_run(tmp_path / "run", pair, target, tokenizer)
+    write_run(tmp_path / "run", pair, tokenizer)
     out = tmp_path / "out"
     assert export(tmp_path / "run", out, dtype=dtype, max_shard_bytes=20_000) == (
         tmp_path / "run" / "rl"
@@ -101,7 +95,7 @@ def test_the_ar_that_is_read_back_is_the_pairs(
     tmp_path: Path, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     pair = lora_pair(target, tokenizer)
-    write_run(tmp_path, pair, target, tokenizer)
+    write_run(tmp_path, pair, tokenizer)
     token_ids, lengths = torch.randint(50, (3, 9)), torch.tensor([9, 2, 5])
     torch.testing.assert_close(
         load_reconstructor(tmp_path / "rl" / "ar")(token_ids, lengths),
@@ -116,7 +110,7 @@ def test_adapters_alone_go_on_where_they_were(
 ) -> None:
     pair = lora_pair(target, tokenizer)
     expected = [p.detach().clone() for p in (*pair.av_parameters(), *pair.ar_parameters())]
-    write_run(tmp_path / "run", pair, target, tokenizer)
+    write_run(tmp_path / "run", pair, tokenizer)
     export(tmp_path / "run", tmp_path / "out", form="peft")
     assert {path.name for path in (tmp_path / "out" / "ar").iterdir()} == {
         *("adapter_config.json", "adapter_model.safetensors", "value_head.safetensors")
@@ -135,7 +129,7 @@ def test_nothing_stands_under_the_final_name_where_writing_ends_early(
     tmp_path: Path, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     pair = full_pair(target, tokenizer)
-    write_run(tmp_path / "run", pair, target, tokenizer)
+    write_run(tmp_path / "run", pair, tokenizer)
     weights = tmp_path / "run" / "rl" / "ar" / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
@@ -159,7 +153,7 @@ def test_what_cannot_be_exported_is_refused(
         export(tmp_path / "nothing", out)
     with pytest.raises(RunFolderError, match="has not finished stage ar, av"):
         export(tmp_path, out)
-    write_run(tmp_path / "run", full_pair(target, tokenizer), target, tokenizer)
+    write_run(tmp_path / "run", full_pair(target, tokenizer), tokenizer)
     with pytest.raises(RunFolderError, match="trained all weights"):
         export(tmp_path / "run", out, form="peft")
     with pytest.raises(ValueError, match="--dtype: got 'float16'"):

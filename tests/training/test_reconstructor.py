@@ -1,19 +1,24 @@
 """The AR reads the last real token of the truncated target, through a head that starts as one."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
+from gloss_training.dataset.statistics import Statistics
+from gloss_training.pair_release import save_part
 from gloss_training.reconstructor import (
+    Reconstructor,
     encode_explanations,
     from_target,
     load_reconstructor,
     reconstruct,
-    save_reconstructor,
 )
+from gloss_training.release import Facts
+from gloss_training.sharding import ALONE
 from gloss_training.world_settings import WORLD_PROMPT
 
 AR_TEMPLATE = WORLD_PROMPT.ar_template
@@ -53,12 +58,26 @@ def test_padding_is_on_the_right(tokenizer: PreTrainedTokenizerFast) -> None:
         assert set(row[length:]) <= {tokenizer.pad_token_id}
 
 
+def save(
+    reconstructor: Reconstructor, target: Any, tokenizer: PreTrainedTokenizerFast, folder: Path
+) -> None:
+    facts = Facts(
+        d_model=32,
+        layer_index=len(reconstructor.decoder.blocks) - 1,
+        min_position=8,
+        statistics=Statistics(injection_scale=7.0, fve_baseline=0.8, norm_median=7.0),
+        prompt=WORLD_PROMPT,
+    )
+    weights = reconstructor.named_weights()
+    save_part(*("ar", weights, target, tokenizer, facts, folder), dtype=torch.float32, ranks=ALONE)
+
+
 def test_saved_files_have_the_released_names(
     tmp_path: Path, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     reconstructor = from_target(target, 2)
     torch.nn.init.normal_(reconstructor.value_head.weight)
-    save_reconstructor(reconstructor, tmp_path)
+    save(reconstructor, target, tokenizer, tmp_path)
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
         names = set(file.keys())
     assert "model.embed_tokens.weight" in names
@@ -73,8 +92,10 @@ def test_saved_files_have_the_released_names(
     assert torch.equal(reconstruct(loaded, tokenizer, AR_TEMPLATE, TEXTS), before)
 
 
-def test_missing_weights_are_refused(tmp_path: Path, target: Qwen3ForCausalLM) -> None:
-    save_reconstructor(from_target(target, 1), tmp_path)
+def test_missing_weights_are_refused(
+    tmp_path: Path, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    save(from_target(target, 1), target, tokenizer, tmp_path)
     text = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(
         text.replace('"num_hidden_layers": 2', '"num_hidden_layers": 3').replace(

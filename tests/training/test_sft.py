@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,6 +65,7 @@ def context(root: Path, target: Path, kind: str, **settings: Any) -> Context:
         console=Console(quiet=True),
         device=torch.device("cpu"),
         dtype=DTYPES[config.dtype],
+        confirm=attrgetter("is_free"),
     )
 
 

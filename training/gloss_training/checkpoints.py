@@ -1,10 +1,11 @@
 """Checkpoints inside a stage: everything that a resumed run needs, written whole or not at all.
 
     folder/step-00000100/state.json  tensors.safetensors
+                                     shards/              of several processes, instead
 
 A checkpoint is written beside its place, forced to the disk, and then given its name: who is killed
 at any moment leaves the old ones, and perhaps a folder of another name that the next save removes.
-Nothing is pickled.
+One process pickles nothing.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gloss_training.disk import writing
+from gloss_training.sharded_tensors import read_sharded, spread, write_sharded
+from gloss_training.sharding import ALONE, Ranks
 
 TENSORS_FILE: Final = "tensors.safetensors"
+SHARDS_FOLDER: Final = "shards"
 STATE_FILE: Final = "state.json"
 _NAME: Final = re.compile(r"step-(\d{8})")
 _WRITING: Final = ".writing"
@@ -53,8 +57,11 @@ def save(
     state: Mapping[str, Any],
     *,
     keep: int = 2,
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Writes the checkpoint of `step`, then removes all but the newest `keep`.
+
+    All ranks must call it: each writes its part of what is sharded.
 
     Raises:
         DiskError: it could not be written; the older ones are all there.
@@ -62,15 +69,16 @@ def save(
     unfinished = folder / f"{_name(step)}{_WRITING}"
     with writing(f"checkpoint {folder / _name(step)}", _kept(folder)):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(folder)
-            _write(unfinished, step, tensors, state)
-            _rename(unfinished, folder / _name(step))
+            ranks.first(lambda: _begin(folder, unfinished))
+            if ranks.count > 1:
+                write_sharded(unfinished / SHARDS_FOLDER, tensors)
+            else:
+                _write_tensors(unfinished / TENSORS_FILE, tensors)
+            ranks.first(lambda: _finish(unfinished, step, state, keep))
         except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            if ranks.is_first:
+                shutil.rmtree(unfinished, ignore_errors=True)
             raise
-    for old in _finished(folder)[:-keep]:
-        _remove(old)
     return folder / _name(step)
 
 
@@ -80,10 +88,19 @@ def latest(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def load(path: Path) -> Checkpoint:
-    """Reads a checkpoint that `save` wrote."""
+def load(path: Path, like: Mapping[str, Tensor] | None = None) -> Checkpoint:
+    """Reads a checkpoint that `save` wrote, on this number of processes or another.
+
+    Args:
+        path: the checkpoint.
+        like: tensors of its names as they stand here now, where they are sharded: what is read is
+            spread as they are (see `sharded_tensors.read_sharded`).
+    """
     state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
-    tensors = load_file(path / TENSORS_FILE)
+    if (path / SHARDS_FOLDER).is_dir():
+        tensors = read_sharded(path / SHARDS_FOLDER, like or {})
+    else:
+        tensors = spread(load_file(path / TENSORS_FILE), like or {})
     return Checkpoint(step=state.pop("step"), tensors=tensors, state=state)
 
 
@@ -119,17 +136,27 @@ def set_random_state(tensors: Mapping[str, Tensor]) -> None:
         torch.cuda.set_rng_state(tensors["cuda"])
 
 
-def _write(
-    unfinished: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]
-) -> None:
-    """Fills a folder of another name, and waits until it is on the disk."""
+def _begin(folder: Path, unfinished: Path) -> None:
+    """A folder of another name, to be filled."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
     unfinished.mkdir()
-    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(whole, unfinished / TENSORS_FILE)
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    save_file({n: value.detach().cpu().contiguous() for n, value in tensors.items()}, path)
+
+
+def _finish(unfinished: Path, step: int, state: Mapping[str, Any], keep: int) -> None:
+    """Waits until all of it is on the disk, gives it its name, and removes older ones."""
     text = json.dumps({"step": step, **state}, indent=1)
     (unfinished / STATE_FILE).write_text(text, encoding="utf-8")
-    for path in (unfinished / TENSORS_FILE, unfinished / STATE_FILE, unfinished):
+    for path in (*unfinished.rglob("*"), unfinished):
         _force(path)
+    folder = unfinished.parent
+    _rename(unfinished, folder / _name(step))
+    for old in _finished(folder)[:-keep]:
+        _remove(old)
 
 
 def _rename(unfinished: Path, place: Path) -> None:

@@ -17,8 +17,10 @@ from gloss_training.cli_confirm import confirmer
 from gloss_training.embed import embed as write_embedded
 from gloss_training.errors import Declined, TrainingError
 from gloss_training.export import export as write_export
+from gloss_training.machine import prepare
 from gloss_training.run import STAGES, Run
 from gloss_training.run_config import read_config
+from gloss_training.sharding import joined
 from gloss_training.teachers.teacher import Estimate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -195,16 +197,20 @@ def _stages(
     confirm: Callable[[Estimate], bool] | None = None,
 ) -> None:
     """Runs the named stages, or all of them; prints their figures."""
-    console = Console()
     with _errors():
-        run = Run(
-            output,
-            read_config(config, overrides or ()),
-            console,
-            resume=resume,
-            confirm=confirm or confirmer(console),
-        )
-        records = run.stages(names or tuple(STAGES))
+        chosen = read_config(config, overrides or ())
+        device = prepare(chosen.device, chosen.num_threads)
+        with joined(chosen.sharding, device) as ranks:
+            console = Console(quiet=not ranks.is_first)
+            run = Run(
+                output,
+                chosen,
+                console,
+                resume=resume,
+                confirm=confirm or confirmer(console),
+                ranks=ranks,
+            )
+            records = run.stages(names or tuple(STAGES))
     console.print(summary(records))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from gloss_training.dataset.rows import Rows, read_rows
 from gloss_training.dataset.sidecar import check_dataset
 from gloss_training.dataset.statistics import Statistics
 from gloss_training.errors import ConfigError
-from gloss_training.journal import Journal, open_journal
+from gloss_training.journal import open_journal
 from gloss_training.model_files import load_language_model
+from gloss_training.progress import Progress, Silence
 from gloss_training.release import Facts
 from gloss_training.run_config import RunConfig
 from gloss_training.run_folder import RunFolder
+from gloss_training.sharding import ALONE, Ranks
 from gloss_training.teachers.teacher import Estimate
 
 
@@ -37,6 +39,7 @@ class Context:
         console: where progress is drawn.
         device, dtype: where and in what AV and AR are computed.
         confirm: told what a teacher will take, whether it is asked.
+        ranks: processes that train together; the first one writes.
     """
 
     config: RunConfig
@@ -45,6 +48,7 @@ class Context:
     device: torch.device
     dtype: torch.dtype
     confirm: Callable[[Estimate], bool]
+    ranks: Ranks = ALONE
 
     @property
     def target(self) -> Path:
@@ -104,8 +108,10 @@ class Context:
         record = self.folder.record("data")
         return Statistics(**{name: record[name] for name in Statistics.__dataclass_fields__})
 
-    def journal(self, stage: str, num_steps: int) -> AbstractContextManager[Journal]:
-        """The journal of a stage, from where its newest checkpoint is."""
+    def journal(self, stage: str, num_steps: int) -> AbstractContextManager[Progress]:
+        """The journal of a stage, from where its newest checkpoint is; the first rank's."""
+        if not self.ranks.is_first:
+            return nullcontext(Silence())
         return open_journal(
             self.folder.root,
             stage,

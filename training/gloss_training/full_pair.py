@@ -43,6 +43,7 @@ class FullPair:
         gradient_checkpointing: bool = False,
     ) -> None:
         frozen = copy.deepcopy(model).eval().requires_grad_(False)
+        self.model = model
         self.reference = Decoder(frozen)
         self.av = Decoder(model.eval(), is_checkpointed=gradient_checkpointing)
         self.reconstructor = reconstructor.eval()
@@ -87,7 +88,4 @@ class FullPair:
 
     def ar_weights(self) -> Iterator[tuple[str, Tensor]]:
         """See `Pair`."""
-        for name, weight in self.reconstructor.decoder.text.named_parameters(prefix="model"):
-            yield name, whole(weight.detach())
-        for name, weight in self.reconstructor.value_head.named_parameters(prefix="value_head"):
-            yield name, whole(weight.detach())
+        return self.reconstructor.named_weights()

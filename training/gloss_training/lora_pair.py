@@ -50,7 +50,7 @@ class LoraPair:
         gradient_checkpointing: bool = False,
     ) -> None:
         model.requires_grad_(False)
-        self.settings = settings
+        self.model, self.settings = model, settings
         is_wrapped = hasattr(model.model, "language_model")
         self.text_path = "model.language_model" if is_wrapped else "model"
         text = model.get_submodule(self.text_path)
@@ -105,13 +105,20 @@ class LoraPair:
         reconstruction: Tensor = self.value_head(states.float())
         return reconstruction
 
+    def named(self, role: str) -> dict[str, torch.nn.Parameter]:
+        """What training the AV or the AR changes, by name: an adapter, and the AR's value head."""
+        found = dict(self.adapters.tensors(role))
+        if role == AR:
+            found.update(self.value_head.named_parameters(prefix="value_head"))
+        return found
+
     def av_parameters(self) -> Sequence[torch.nn.Parameter]:
         """The AV's adapter, by block."""
-        return list(self.adapters.tensors(AV).values())
+        return list(self.named(AV).values())
 
     def ar_parameters(self) -> Sequence[torch.nn.Parameter]:
         """The AR's adapter, by block, then its value head."""
-        return [*self.adapters.tensors(AR).values(), *self.value_head.parameters()]
+        return list(self.named(AR).values())
 
     def av_weights(self) -> Iterator[tuple[str, Tensor]]:
         """See `Pair`; float32 where something was merged, else as in the base."""

@@ -6,13 +6,17 @@ peft loads either on the base.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from gloss_training.adapter_files import adapter_tensors, load_adapter, save_adapter
+from gloss_training.adapter_files import load_adapter, save_adapter
+from gloss_training.disk import writing
 from gloss_training.lora_pair import AR, LoraPair
 from gloss_training.reconstructor import VALUE_HEAD_FILE
 from gloss_training.sharding import Ranks, whole
@@ -23,29 +27,37 @@ FOLDER: Final = "adapters"
 
 
 def save_role(pair: LoraPair, role: str, folder: Path, *, base: str, ranks: Ranks) -> None:
-    """Writes the adapter of role `av` or `ar` as a new folder; all ranks must call it.
+    """Writes the adapter of role `av` or `ar`; all ranks must call it.
 
     Args:
         pair: whose adapter it is.
         role: also the adapter's name.
-        folder: made.
+        folder: whole or not there; what an interrupted stage left is replaced.
         base: path or name of the base model.
         ranks: the first one writes.
     """
-    tensors = adapter_tensors(pair.adapters, role)
-    head = whole(pair.value_head.weight.detach()).cpu().contiguous()
+    tensors = role_tensors(pair, role)
     if not ranks.is_first:
         return
-    with whole_folder(folder) as at:
-        save_adapter(
-            at,
-            tensors,
-            alpha=pair.settings.alpha,
-            text_path=pair.text_path,
-            base=base,
-        )
-        if role == AR:
-            save_file({"weight": head}, at / VALUE_HEAD_FILE, metadata={"format": "pt"})
+    shutil.rmtree(folder, ignore_errors=True)
+    kept = "The stage's newest checkpoint is whole."
+    with writing(str(folder), kept), whole_folder(folder) as at:
+        write_role(pair, tensors, at, base)
+
+
+def role_tensors(pair: LoraPair, role: str) -> dict[str, Tensor]:
+    """What is trained for a role, gathered (all ranks must ask); `value_head.weight` of an AR."""
+    return {name: whole(w.detach()).cpu().contiguous() for name, w in pair.named(role).items()}
+
+
+def write_role(pair: LoraPair, tensors: Mapping[str, Tensor], folder: Path, base: str) -> None:
+    """Writes what `role_tensors` gave into an existing folder."""
+    adapter = dict(tensors)
+    head = adapter.pop("value_head.weight", None)
+    alpha, text_path = pair.settings.alpha, pair.text_path
+    save_adapter(folder, adapter, alpha=alpha, text_path=text_path, base=base)
+    if head is not None:
+        save_file({"weight": head}, folder / VALUE_HEAD_FILE, metadata={"format": "pt"})
 
 
 def load_role(pair: LoraPair, role: str, folder: Path) -> None:

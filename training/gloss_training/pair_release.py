@@ -8,26 +8,66 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from gloss_training.disk import writing
+from gloss_training.full_pair import FullPair
+from gloss_training.lora_pair import AR, AV, LoraPair
 from gloss_training.model_files import causal_config, first_config
-from gloss_training.pair import Pair
+from gloss_training.pair_adapters import FOLDER, role_tensors, write_role
 from gloss_training.reconstructor import VALUE_HEAD_FILE
 from gloss_training.release import SIDECAR_FILE, Facts, plain_sampling, sidecar, write_sidecar
 from gloss_training.sharding import Ranks
 from gloss_training.weight_shards import save_weights
 from gloss_training.whole_folders import whole_folder
 
-_HEAD = "value_head."
+_HEAD: Final = "value_head."
+_KEPT: Final = "The stage's newest checkpoint is whole."
 
 
 def save_pair(
-    pair: Pair,
+    pair: FullPair | LoraPair,
+    tokenizer: Any,
+    facts: Facts,
+    folder: Path,
+    *,
+    base: str,
+    dtype: torch.dtype,
+    ranks: Ranks,
+) -> None:
+    """Writes `folder/av` and `folder/ar`, both or neither; beside them a `LoraPair`'s adapters.
+
+    All ranks must call it; for the rest see `save_part`.
+
+    Args:
+        base: path or name of the model that adapters belong to.
+    """
+    released = {AV: pair.av_weights(), AR: pair.ar_weights()}
+    adapters = {}
+    if isinstance(pair, LoraPair):
+        adapters = {role: role_tensors(pair, role) for role in released}
+    if not ranks.is_first:
+        for weights in released.values():
+            _take_part(weights)
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    with writing(str(folder), _KEPT), whole_folder(folder) as at:
+        for role, weights in released.items():
+            (at / role).mkdir()
+            _write_part(role, weights, pair.model, tokenizer, facts, at / role, dtype)
+        if isinstance(pair, LoraPair):
+            for role, tensors in adapters.items():
+                (at / FOLDER / role).mkdir(parents=True)
+                write_role(pair, tensors, at / FOLDER / role, base)
+
+
+def save_part(
+    role: str,
+    weights: Iterator[tuple[str, Tensor]],
     model: Any,
     tokenizer: Any,
     facts: Facts,
@@ -36,15 +76,16 @@ def save_pair(
     dtype: torch.dtype,
     ranks: Ranks,
 ) -> None:
-    """Writes `folder/av` and `folder/ar`; all ranks must call it, since weights are gathered.
+    """Writes an AV or an AR; all ranks must call it, since weights are gathered.
 
     Args:
-        pair: whose AV and AR are written.
-        model: the model that they began with, for its configuration.
+        role: `av` or `ar`.
+        weights: `Pair.av_weights` or `Pair.ar_weights`.
+        model: the model that it began with, for its configuration.
         tokenizer: its tokenizer.
-        facts: what the sidecars state.
-        folder: both stand there, or neither; what an interrupted run left is replaced.
-        dtype: of the files' weights; the value head is float32.
+        facts: what the sidecar states.
+        folder: whole or not there; what an interrupted stage left is replaced.
+        dtype: of the file's weights; an AR's value head is float32.
         ranks: the first one writes.
 
     Raises:
@@ -52,27 +93,41 @@ def save_pair(
         ValueError: a weight that is not finite.
     """
     if not ranks.is_first:
-        for weights in (pair.av_weights(), pair.ar_weights()):
-            for _ in weights:
-                pass
+        _take_part(weights)
         return
-    config = causal_config(model.config)
     shutil.rmtree(folder, ignore_errors=True)
-    with (
-        writing(str(folder), "The stage's newest checkpoint is whole."),
-        whole_folder(folder) as at,
-    ):
-        for role in ("av", "ar"):
-            (at / role).mkdir()
-            tokenizer.save_pretrained(at / role)
-            write_sidecar(at / role / SIDECAR_FILE, sidecar(role, facts, tokenizer))
-        plain_sampling(model, tokenizer).save_pretrained(at / "av")
-        _save_config(config, dtype, at / "av")
-        save_weights(at / "av", pair.av_weights(), dtype=dtype)
-        _save_config(first_config(config, facts.layer_index + 1), dtype, at / "ar")
+    with writing(str(folder), _KEPT), whole_folder(folder) as at:
+        _write_part(role, weights, model, tokenizer, facts, at, dtype)
+
+
+def _take_part(weights: Iterator[tuple[str, Tensor]]) -> None:
+    """Gathers with the first rank what only that one writes."""
+    for _ in weights:
+        pass
+
+
+def _write_part(
+    role: str,
+    weights: Iterator[tuple[str, Tensor]],
+    model: Any,
+    tokenizer: Any,
+    facts: Facts,
+    folder: Path,
+    dtype: torch.dtype,
+) -> None:
+    config = causal_config(model.config)
+    tokenizer.save_pretrained(folder)
+    write_sidecar(folder / SIDECAR_FILE, sidecar(role, facts, tokenizer))
+    if role == AV:
+        plain_sampling(model, tokenizer).save_pretrained(folder)
+        save_weights(folder, weights, dtype=dtype)
+    else:
+        config = first_config(config, facts.layer_index + 1)
         head: dict[str, Tensor] = {}
-        save_weights(at / "ar", _without_head(pair.ar_weights(), head), dtype=dtype)
-        save_file(head, at / "ar" / VALUE_HEAD_FILE, metadata={"format": "pt"})
+        save_weights(folder, _without_head(weights, head), dtype=dtype)
+        save_file(head, folder / VALUE_HEAD_FILE, metadata={"format": "pt"})
+    config.dtype = dtype
+    config.save_pretrained(folder)
 
 
 def _without_head(
@@ -84,8 +139,3 @@ def _without_head(
             head[name.removeprefix(_HEAD)] = weight.detach().float().cpu().contiguous()
         else:
             yield name, weight
-
-
-def _save_config(config: Any, dtype: torch.dtype, folder: Path) -> None:
-    config.dtype = dtype
-    config.save_pretrained(folder)

@@ -6,18 +6,17 @@ value head, is the reconstruction; rows are padded on the right.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from gloss_training.batches import pad_right
 from gloss_training.decoder import Decoder
 from gloss_training.model_files import FirstBlocks, first_blocks, load_first_blocks
-from gloss_training.weight_shards import save_weights
+from gloss_training.sharding import whole
 
 VALUE_HEAD_FILE: Final = "value_head.safetensors"
 BATCH_SIZE: Final = 128
@@ -38,6 +37,13 @@ class Reconstructor(torch.nn.Module):
         dtype = blocks.get_input_embeddings().weight.dtype
         self.value_head = torch.nn.Linear(width, width, bias=False, dtype=dtype)
         torch.nn.init.eye_(self.value_head.weight)
+
+    def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """All weights by their names in a checkpoint, the value head's among them; gathered."""
+        for name, weight in self.decoder.text.named_parameters(prefix="model"):
+            yield name, whole(weight.detach())
+        for name, weight in self.value_head.named_parameters(prefix="value_head"):
+            yield name, whole(weight.detach())
 
     def forward(self, token_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Reads each row at its last real token; causal attention hides the padding after it."""
@@ -76,19 +82,8 @@ def reconstruct(
     return torch.cat(parts)
 
 
-def save_reconstructor(reconstructor: Reconstructor, folder: Path) -> None:
-    """config.json, safetensors (`model.` names, no norm, no head) and the value head."""
-    decoder = reconstructor.decoder.text
-    config = copy.deepcopy(decoder.config)
-    config.dtype = reconstructor.value_head.weight.dtype
-    config.save_pretrained(folder)
-    save_weights(folder, decoder.named_parameters(prefix="model"))
-    head = {"weight": reconstructor.value_head.weight.detach().contiguous()}
-    save_file(head, folder / VALUE_HEAD_FILE, metadata={"format": "pt"})
-
-
 def load_reconstructor(folder: Path, dtype: torch.dtype = torch.float32) -> Reconstructor:
-    """The AR of a directory that `save_reconstructor` wrote."""
+    """The AR of a directory in the released layout."""
     reconstructor = Reconstructor(load_first_blocks(folder, dtype))
     reconstructor.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE))
     return reconstructor.eval()

@@ -1,4 +1,4 @@
-"""Writes target, AV and AR in the released checkpoint layout, sidecars included."""
+"""Writes a target, and the sidecars of AV and AR; their weights are `pair_release.py`'s part."""
 
 import math
 from contextlib import AbstractContextManager
@@ -12,7 +12,6 @@ from transformers import GenerationConfig
 from gloss_training.dataset.statistics import Statistics
 from gloss_training.disk import writing
 from gloss_training.prompts import marked_prompt, stop_ids_of
-from gloss_training.reconstructor import Reconstructor, save_reconstructor
 from gloss_training.settings import PromptSettings
 
 SIDECAR_FILE: Final = "nla_meta.yaml"
@@ -43,22 +42,6 @@ def save_target(model: Any, tokenizer: Any, folder: Path) -> None:
         model.generation_config = plain_sampling(model, tokenizer)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-
-
-def save_av(model: Any, tokenizer: Any, facts: Facts, folder: Path) -> None:
-    """An AV's directory: a target's, and its sidecar."""
-    save_target(model, tokenizer, folder)
-    with _writing(folder):
-        write_sidecar(folder / SIDECAR_FILE, sidecar("av", facts, tokenizer))
-
-
-def save_ar(reconstructor: Reconstructor, tokenizer: Any, facts: Facts, folder: Path) -> None:
-    """An AR's directory."""
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        save_reconstructor(reconstructor, folder)
-        tokenizer.save_pretrained(folder)
-        write_sidecar(folder / SIDECAR_FILE, sidecar("ar", facts, tokenizer))
 
 
 def sidecar(role: str, facts: Facts, tokenizer: Any) -> dict[str, Any]:

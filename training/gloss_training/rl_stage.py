@@ -12,30 +12,30 @@ from torch import Tensor
 from gloss_training.context import Context
 from gloss_training.data_run import teacher_of
 from gloss_training.dataset.rows import Rows
-from gloss_training.errors import Declined
-from gloss_training.full_pair import FullPair
-from gloss_training.model_files import load_language_model
+from gloss_training.errors import ConfigError, Declined
+from gloss_training.lora_pair import AR, AV
 from gloss_training.pair_release import save_pair
-from gloss_training.prompts import marked_prompt
-from gloss_training.reconstructor import encode_explanations, load_reconstructor
+from gloss_training.reconstructor import encode_explanations
 from gloss_training.rl.rollout import Rollout
 from gloss_training.rl.sampler import Sampler
 from gloss_training.rl.task import RlTask
 from gloss_training.rl.trainer import train_rl
-from gloss_training.sharding import ALONE
+from gloss_training.stage_pairs import rl_pair
 from gloss_training.teachers.judging import Judge
 
 
 def make_rl(run: Context) -> dict[str, Any]:
     """Trains AV and AR on the AV's own explanations; the last step's figures."""
     settings, root = run.config.rl, run.folder.root
-    for stage in ("ar", "av"):
+    for stage in (AR, AV):
         run.folder.record(stage)
-    tokenizer = run.tokenizer()
-    model = load_language_model(root / "av", run.dtype).to(run.device)
-    reconstructor = load_reconstructor(root / "ar", run.dtype).to(run.device)
-    pair = FullPair(model, reconstructor, marked_prompt(tokenizer, run.config.prompt))
-    sampler = Sampler.of(root / "av", settings, device=run.device.type, dtype=run.config.dtype)
+    if settings.reward.judge and run.ranks.count > 1:
+        raise ConfigError(
+            f"rl.reward.judge: got {settings.reward.judge} in {run.ranks.count} processes, "
+            "expected 0: what a judge has answered is kept by one process"
+        )
+    tokenizer, pair = run.tokenizer(), rl_pair(run)
+    sampler = Sampler.of(root / AV, settings, device=run.device.type, dtype=run.config.dtype)
     rows = run.rows("rl")
     with ExitStack() as open_things:
         judge = None
@@ -60,8 +60,17 @@ def make_rl(run: Context) -> dict[str, Any]:
             seed=run.config.seed,
             folder=run.folder.checkpoints("rl"),
             progress=journal,
+            ranks=run.ranks,
         )
-    save_pair(pair, model, tokenizer, run.facts(model), root / "rl", dtype=run.dtype, ranks=ALONE)
+    save_pair(
+        pair,
+        tokenizer,
+        run.facts(pair.model),
+        root / "rl",
+        base=str(run.target),
+        dtype=run.dtype,
+        ranks=run.ranks,
+    )
     return figures
 
 

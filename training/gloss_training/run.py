@@ -11,12 +11,14 @@ from rich.console import Console
 
 from gloss_training.context import Context
 from gloss_training.data_run import make_data
+from gloss_training.errors import ConfigError
 from gloss_training.evaluate_stage import make_evaluation
 from gloss_training.machine import DTYPES, prepare
 from gloss_training.rl_stage import make_rl
 from gloss_training.run_config import RunConfig
 from gloss_training.run_folder import RunFolder
 from gloss_training.sft_stages import make_ar, make_av
+from gloss_training.sharding import Ranks
 from gloss_training.teachers.teacher import Estimate
 from gloss_training.world_stages import make_target
 
@@ -29,6 +31,8 @@ STAGES: Final[Mapping[str, Callable[[Context], dict[str, Any]]]] = {
     "evaluate": make_evaluation,
 }
 """What makes each stage's files and gives its figures, in order."""
+SHARED: Final = ("ar", "av", "rl")
+"""The stages that several processes can share."""
 
 
 class Run:
@@ -40,6 +44,7 @@ class Run:
         console: where progress is drawn.
         resume: whether a stage that was stopped may go on from its newest checkpoint.
         confirm: told what a teacher will take, whether it is asked; by default one that is free.
+        ranks: processes that train together; None: this one alone.
 
     Raises:
         RunFolderError: the directory holds stages of another configuration.
@@ -54,14 +59,18 @@ class Run:
         *,
         resume: bool = False,
         confirm: Callable[[Estimate], bool] = attrgetter("is_free"),
+        ranks: Ranks | None = None,
     ) -> None:
+        if ranks is None:
+            ranks = Ranks(device=prepare(config.device, config.num_threads))
         self.context = Context(
             config=config,
-            folder=RunFolder(root, config.plain()),
+            folder=RunFolder(root, config.plain(), ranks),
             console=console,
-            device=prepare(config.device, config.num_threads),
+            device=ranks.device,
             dtype=DTYPES[config.dtype],
             confirm=confirm,
+            ranks=ranks,
         )
         self.resume = resume
 
@@ -78,6 +87,12 @@ class Run:
 
         Raises:
             RunFolderError: a stage before it is not finished.
+            ConfigError: a stage for one process, started in several.
         """
-        work = STAGES[name]
-        return self.context.folder.stage(name, lambda: work(self.context), resume=self.resume)
+        work, folder = STAGES[name], self.context.folder
+        if self.context.ranks.count > 1 and name not in SHARED and not folder.is_finished(name):
+            raise ConfigError(
+                f"stage {name}: got {self.context.ranks.count} processes, expected one; run "
+                f"gloss-train {name} without torchrun"
+            )
+        return folder.stage(name, lambda: work(self.context), resume=self.resume)

@@ -24,6 +24,7 @@ from typing import Any, Final
 from gloss_training import checkpoints
 from gloss_training.disk import writing
 from gloss_training.errors import RunFolderError
+from gloss_training.sharding import ALONE, Ranks
 
 SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "target": ("seed", "num_threads", "device", "dtype", "world"),
@@ -57,19 +58,21 @@ class RunFolder:
     Args:
         root: made if it is not there.
         configuration: the run's settings, as plain values.
+        ranks: processes that work on it; the first one writes.
 
     Raises:
         RunFolderError: a stage that was begun there read other settings.
     """
 
-    def __init__(self, root: Path, configuration: Mapping[str, Any]) -> None:
+    def __init__(self, root: Path, configuration: Mapping[str, Any], ranks: Ranks = ALONE) -> None:
         self.root = root
+        self._ranks = ranks
         self._configuration = dict(configuration)
         for stage in SECTIONS:
             path = self._settings_path(stage)
             if path.exists():
                 self._compare(stage, json.loads(path.read_text(encoding="utf-8")))
-        write_json(root / "configuration.json", self._configuration)
+        ranks.first(lambda: write_json(root / "configuration.json", self._configuration))
 
     @property
     def data(self) -> Path:
@@ -137,12 +140,13 @@ class RunFolder:
                 f"{self.root} was stopped in stage {stage} and has its {newest.name}; give "
                 f"--resume to go on from there, or remove {newest.parent} to begin the stage again"
             )
-        write_json(self._settings_path(stage), self._settings(stage))
+        settings = self._settings(stage)
+        self._ranks.first(lambda: write_json(self._settings_path(stage), settings))
         started = time.perf_counter()
         figures = work()
         record = {"seconds": round(time.perf_counter() - started, 1), **figures}
-        write_json(self._record_path(stage), record)
-        shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
+        self._ranks.first(lambda: write_json(self._record_path(stage), record))
+        self._ranks.first(lambda: shutil.rmtree(self.checkpoints(stage), ignore_errors=True))
         return record
 
     def _compare(self, stage: str, begun: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from gloss_training.prompts import end_of_turn_id
 from gloss_training.reconstructor import encode_explanations
 from gloss_training.scoring import normalized_mse
 from gloss_training.settings import PromptSettings, SftSettings
+from gloss_training.sharding import ALONE, Ranks
 from gloss_training.supervised import Losses, Supervision
 from gloss_training.verbalizer import Speaker, encode_responses, injected_rows, response_loss
 
@@ -33,6 +34,7 @@ class Lesson:
         prompt: how both are put to the models.
         device: where it is learnt.
         seed: of the run; draws the order of the rows.
+        ranks: each learns from its share of a step's rows.
     """
 
     activations: Tensor
@@ -41,14 +43,16 @@ class Lesson:
     prompt: PromptSettings
     device: torch.device
     seed: int
+    ranks: Ranks = ALONE
 
     def rows(self, settings: SftSettings, step: int, use: str) -> list[int]:
         """Rows of a step."""
         return rows_of_step(len(self.explanations), settings.batch_size, step, self.seed, use)
 
     def micro_batches(self, settings: SftSettings, step: int, use: str) -> Iterator[list[int]]:
-        """Rows of a step, as many at a time as one pass takes."""
+        """Rows of this rank's share of a step, as many at a time as one pass takes."""
         rows = self.rows(settings, step, use)
+        rows = rows[self.ranks.share(len(rows), f"{use}.batch_size")]
         for start in range(0, len(rows), settings.micro_batch):
             yield rows[start : start + settings.micro_batch]
 

@@ -2,59 +2,95 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from gloss_training.context import Context
+from gloss_training.lora_pair import AR, AV, LoraPair
+from gloss_training.model_files import load_language_model
+from gloss_training.pair_adapters import FOLDER, save_role
+from gloss_training.pair_release import save_part
 from gloss_training.prompts import marked_prompt, stop_ids_of
 from gloss_training.reconstructor import from_target
-from gloss_training.release import save_ar, save_av
 from gloss_training.seeds import torch_seed
 from gloss_training.settings import SftSettings
 from gloss_training.sft import Lesson, ar_supervision, av_supervision
+from gloss_training.sharding import shard_decoder
+from gloss_training.stage_pairs import (
+    new_lora_pair,
+    spread_lora,
+    spread_reconstructor,
+    stored_dtype,
+)
 from gloss_training.supervised import Supervision, train
-from gloss_training.verbalizer import Verbalizer
+from gloss_training.verbalizer import Speaker, Verbalizer
 
 
 def make_ar(run: Context) -> dict[str, Any]:
     """Trains the AR on the teacher's texts, from the target's first blocks; its figures."""
     settings = run.config.ar
-    target, tokenizer = run.load_target(), run.tokenizer()
-    torch_seed(run.config.seed, "ar")
-    reconstructor = from_target(
-        target, run.config.layer_index, is_checkpointed=settings.gradient_checkpointing
-    )
-    reconstructor = reconstructor.to(run.device, run.dtype)
-    weights = dict(reconstructor.named_parameters())
-    supervision = ar_supervision(_lesson(run, "ar", tokenizer), settings, reconstructor, weights)
+    lesson = _lesson(run, AR)
+    torch_seed(run.config.seed, AR)
+    pair: LoraPair | None = None
+    if run.config.lora.is_enabled:
+        pair = new_lora_pair(run, is_checkpointed=settings.gradient_checkpointing)
+        spread_lora(run, pair)
+        model = pair.decoder.model
+        supervision = ar_supervision(lesson, settings, pair.reconstruct, pair.named(AR))
+    else:
+        model = run.load_target()
+        reconstructor = from_target(
+            model, run.config.layer_index, is_checkpointed=settings.gradient_checkpointing
+        ).to(stored_dtype(run))
+        if run.ranks.count == 1:
+            reconstructor = reconstructor.to(run.device)
+        spread_reconstructor(run, reconstructor)
+        weights = dict(reconstructor.named_parameters())
+        supervision = ar_supervision(lesson, settings, reconstructor, weights)
     figures = _train(run, supervision, settings)
-    save_ar(reconstructor, tokenizer, run.facts(target), run.folder.root / "ar")
+    released = reconstructor.named_weights() if pair is None else pair.ar_weights()
+    _save(run, AR, released, model, pair)
     return figures
 
 
 def make_av(run: Context) -> dict[str, Any]:
     """Trains the AV on the teacher's texts, from the target; its figures."""
     settings = run.config.av
-    target, tokenizer = run.load_target(), run.tokenizer()
-    torch_seed(run.config.seed, "av")
-    model = copy.deepcopy(target).to(run.device, run.dtype)
-    prompt = marked_prompt(tokenizer, run.config.prompt)
-    speaker = Verbalizer(model, prompt, is_checkpointed=settings.gradient_checkpointing)
+    lesson = _lesson(run, AV)
+    torch_seed(run.config.seed, AV)
+    pair: LoraPair | None = None
+    speaker: Speaker
+    weights: Mapping[str, torch.nn.Parameter]
+    if run.config.lora.is_enabled:
+        pair = new_lora_pair(run, is_checkpointed=settings.gradient_checkpointing)
+        spread_lora(run, pair)
+        model, speaker, weights = pair.decoder.model, pair, pair.named(AV)
+    else:
+        model = load_language_model(run.target, stored_dtype(run))
+        if run.ranks.count == 1:
+            model = model.to(run.device)
+        prompt = marked_prompt(lesson.tokenizer, run.config.prompt)
+        own = Verbalizer(model, prompt, is_checkpointed=settings.gradient_checkpointing)
+        shard_decoder(own.decoder, run.ranks, run.config.sharding, run.dtype)
+        speaker, weights = own, own.weights()
     supervision = av_supervision(
-        _lesson(run, "av", tokenizer),
+        lesson,
         settings,
         speaker,
-        speaker.weights(),
+        weights,
         injection_scale=run.statistics().injection_scale,
-        stop_ids=stop_ids_of(target),
+        stop_ids=stop_ids_of(model),
     )
     figures = _train(run, supervision, settings)
-    save_av(model, tokenizer, run.facts(target), run.folder.root / "av")
+    released = own.named_weights() if pair is None else pair.av_weights()
+    _save(run, AV, released, model, pair)
     return figures
 
 
-def _lesson(run: Context, split: str, tokenizer: Any) -> Lesson:
-    rows = run.rows(split)
+def _lesson(run: Context, split: str) -> Lesson:
+    tokenizer, rows = run.tokenizer(), run.rows(split)
     return Lesson(
         activations=rows.activations,
         explanations=rows.explanations,
@@ -62,10 +98,22 @@ def _lesson(run: Context, split: str, tokenizer: Any) -> Lesson:
         prompt=run.config.prompt,
         device=run.device,
         seed=run.config.seed,
+        ranks=run.ranks,
     )
 
 
 def _train(run: Context, supervision: Supervision, settings: SftSettings) -> dict[str, Any]:
     stage = supervision.stage
     with run.journal(stage, settings.num_steps) as journal:
-        return train(supervision, settings, journal, run.folder.checkpoints(stage))
+        return train(supervision, settings, journal, run.folder.checkpoints(stage), run.ranks)
+
+
+def _save(run: Context, role: str, released: Any, model: Any, pair: LoraPair | None) -> None:
+    """The released layout; of adapters also what the next stage goes on from."""
+    facts, root = run.facts(model), run.folder.root
+    tokenizer = run.tokenizer()
+    save_part(
+        role, released, model, tokenizer, facts, root / role, dtype=run.dtype, ranks=run.ranks
+    )
+    if pair is not None:
+        save_role(pair, role, root / FOLDER / role, base=str(run.target), ranks=run.ranks)

@@ -9,7 +9,7 @@ rank of one, and nothing here costs it anything.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -110,6 +110,20 @@ class Ranks:
             dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found)
 
+    def first(self, work: Callable[[], object]) -> None:
+        """Has rank 0 do what is done once, while the others wait; where it fails, all raise."""
+        error: Exception | None = None
+        if self.is_first:
+            try:
+                work()
+            except Exception as failure:
+                error = failure
+        told = self.agree(None if error is None else (getattr(error, "errno", 0), str(error)))
+        if error is not None:
+            raise error
+        if told is not None:
+            raise OSError(*told)
+
     def agree(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
         box = [value]
@@ -178,11 +192,14 @@ def shard_decoder(
     _sum_gradients(decoder)
 
 
-def shard_head(head: torch.nn.Linear, ranks: Ranks) -> None:
-    """Spreads an AR's value head, which computes in float32."""
+def shard_head(head: torch.nn.Linear, ranks: Ranks, dtype: torch.dtype = torch.float32) -> None:
+    """Spreads an AR's value head over the ranks; it computes in `dtype`."""
     if ranks.count == 1:
         return
-    fully_shard(head, mesh=init_device_mesh(ranks.device.type, (ranks.count,)))
+    policy = MixedPrecisionPolicy(
+        param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    fully_shard(head, mesh=init_device_mesh(ranks.device.type, (ranks.count,)), mp_policy=policy)
     _sum_gradients(head)
 
 

@@ -21,6 +21,7 @@ from gloss_training.errors import NotFiniteError
 from gloss_training.optimizer import MasterAdamW, learning_rate_at
 from gloss_training.progress import Progress
 from gloss_training.settings import SftSettings
+from gloss_training.sharding import ALONE, Ranks
 
 Losses = dict[str, torch.Tensor]
 """`loss`, which is minimised, and what else is recorded; each one micro batch's part of a sum."""
@@ -44,9 +45,15 @@ class Supervision:
 
 
 def train(
-    supervision: Supervision, settings: SftSettings, progress: Progress, folder: Path
+    supervision: Supervision,
+    settings: SftSettings,
+    progress: Progress,
+    folder: Path,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Trains in place, from the newest checkpoint in `folder` if there is one.
+
+    Of several ranks each gives the losses of its share of a step's rows.
 
     Returns:
         The last step's losses, and `skipped_steps`.
@@ -66,10 +73,11 @@ def train(
     start = 0
     newest = checkpoints.latest(folder)
     if newest is not None:
-        start, state = _take_back(checkpoints.load(newest), optimizer)
+        own = checkpoints.named("optimizer", optimizer.tensors())
+        start, state = _take_back(checkpoints.load(newest, own), optimizer)
     for step in range(start, settings.num_steps):
         began = time.perf_counter()
-        state["figures"] = _step(supervision, settings, optimizer, step, state)
+        state["figures"] = _step(supervision, settings, optimizer, step, state, ranks)
         seconds = time.perf_counter() - began
         clock = {"seconds": seconds, "units_per_second": supervision.units(step) / seconds}
         progress.step(step, state["figures"], clock)
@@ -82,7 +90,7 @@ def train(
             )
         done = step + 1
         if done % settings.checkpoint_every == 0 or done == settings.num_steps:
-            _save(folder, done, optimizer, state, settings.keep_checkpoints)
+            _save(folder, done, optimizer, state, settings.keep_checkpoints, ranks)
     losses = {n: v for n, v in state["figures"].items() if n not in ("learning_rate", "grad_norm")}
     return {**losses, "skipped_steps": float(state["num_skipped"])}
 
@@ -93,6 +101,7 @@ def _step(
     optimizer: MasterAdamW,
     step: int,
     state: dict[str, Any],
+    ranks: Ranks,
 ) -> dict[str, float]:
     """One update; its figures."""
     totals: dict[str, float] = {}
@@ -101,6 +110,8 @@ def _step(
         optimizer.gather()
         for name, value in losses.items():
             totals[name] = totals.get(name, 0.0) + float(value.detach())
+    sums = ranks.sum(torch.tensor(list(totals.values()), dtype=torch.float64))
+    totals = dict(zip(totals, sums.tolist(), strict=True))
     rate = learning_rate_at(
         step, settings.learning_rate, settings.num_warmup_steps, settings.num_steps
     )
@@ -114,13 +125,18 @@ def _step(
 
 
 def _save(
-    folder: Path, step: int, optimizer: MasterAdamW, state: dict[str, Any], keep: int
+    folder: Path,
+    step: int,
+    optimizer: MasterAdamW,
+    state: dict[str, Any],
+    keep: int,
+    ranks: Ranks,
 ) -> None:
     tensors = {
         **checkpoints.named("optimizer", optimizer.tensors()),
         **checkpoints.named("random", checkpoints.random_state()),
     }
-    checkpoints.save(folder, step, tensors, state, keep=keep)
+    checkpoints.save(folder, step, tensors, state, keep=keep, ranks=ranks)
 
 
 def _take_back(

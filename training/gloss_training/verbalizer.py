@@ -7,7 +7,7 @@ rows, so its keys and values are computed once a batch (`decoder.py`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
 import torch
@@ -17,6 +17,7 @@ from gloss_training.decoder import Decoder
 from gloss_training.prompts import MarkedPrompt, wrap
 from gloss_training.scoring import EPSILON
 from gloss_training.seeds import torch_seed
+from gloss_training.sharding import whole
 
 IGNORED: Final = -100
 GENERATION_BATCH_SIZE: Final = 128
@@ -52,6 +53,11 @@ class Verbalizer:
         self.decoder.text.requires_grad_(True)
         self.model.get_output_embeddings().requires_grad_(True)
         return {name: w for name, w in self.model.named_parameters() if w.requires_grad}
+
+    def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """All weights by their names in a checkpoint; gathered."""
+        for name, weight in self.decoder.named_weights():
+            yield name, whole(weight.detach())
 
     def response_states(self, rows: torch.Tensor, responses: torch.Tensor) -> torch.Tensor:
         """See `Speaker`."""

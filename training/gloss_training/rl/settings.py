@@ -107,6 +107,8 @@ class RlSettings:
             end the run.
         micro_batch: responses of one forward and backward pass.
         vocabulary_chunk: tokens whose logits over the vocabulary are held at once.
+        gradient_checkpointing: compute the blocks again in the backward pass rather than keep
+            what they computed.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -127,6 +129,7 @@ class RlSettings:
     max_skipped: int = 10
     micro_batch: int = 64
     vocabulary_chunk: int = 4096
+    gradient_checkpointing: bool = False
     checkpoint_every: int = 25
     keep_checkpoints: int = 2
     advantages: AdvantageSettings = field(default_factory=AdvantageSettings)

@@ -87,7 +87,7 @@ def train_rl(
     state, start = _State(), 0
     newest = checkpoints.latest(folder)
     if newest is not None:
-        start, state = _take_back(checkpoints.load(newest), learner)
+        start, state = _take_back(checkpoints.load(newest, learner.tensors()), learner)
     sampler.load(pair)
     for step in range(start, settings.num_steps):
         clock = Clock(learner.device)
@@ -173,7 +173,7 @@ def _save(folder: Path, step: int, learner: Learner, state: _State) -> None:
         **checkpoints.named("random", checkpoints.random_state()),
     }
     keep = learner.settings.keep_checkpoints
-    checkpoints.save(folder, step, tensors, vars(state), keep=keep)
+    checkpoints.save(folder, step, tensors, vars(state), keep=keep, ranks=learner.ranks)
 
 
 def _take_back(checkpoint: checkpoints.Checkpoint, learner: Learner) -> tuple[int, _State]:

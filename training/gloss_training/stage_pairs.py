@@ -1,0 +1,77 @@
+"""What a stage trains: all of a model's weights, or adapters over the target; on how many ranks.
+
+Of several ranks, what is trained is loaded in float32 and spread (its own masters), and computes in
+the run's type. Of one, weights are of the run's type and the optimizer has the masters.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from gloss_training.context import Context
+from gloss_training.full_pair import FullPair
+from gloss_training.lora_pair import AR, AV, LoraPair
+from gloss_training.model_files import load_language_model
+from gloss_training.pair_adapters import FOLDER, load_role
+from gloss_training.prompts import marked_prompt
+from gloss_training.reconstructor import Reconstructor, load_reconstructor
+from gloss_training.sharding import shard_decoder, shard_head
+
+
+def stored_dtype(run: Context) -> torch.dtype:
+    """The type that weights which are trained whole stand in."""
+    return run.dtype if run.ranks.count == 1 else torch.float32
+
+
+def new_lora_pair(run: Context, *, is_checkpointed: bool) -> LoraPair:
+    """Adapters that are still the target; not spread yet, so that others can be loaded."""
+    model = load_language_model(run.target, run.dtype)
+    if run.ranks.count == 1:
+        model = model.to(run.device)
+    return LoraPair(
+        model,
+        marked_prompt(run.tokenizer(), run.config.prompt),
+        run.config.layer_index,
+        run.config.lora,
+        seed=run.config.seed,
+        gradient_checkpointing=is_checkpointed,
+    )
+
+
+def rl_pair(run: Context) -> FullPair | LoraPair:
+    """The pair as RL begins: what stages ar and av have left, with the AV as its reference."""
+    root, settings = run.folder.root, run.config.rl
+    if run.config.lora.is_enabled:
+        lora = new_lora_pair(run, is_checkpointed=settings.gradient_checkpointing)
+        for role in (AR, AV):
+            load_role(lora, role, root / FOLDER / role)
+        lora.keep_reference()
+        spread_lora(run, lora)
+        return lora
+    dtype = stored_dtype(run)
+    model = load_language_model(root / "av", dtype)
+    reconstructor = load_reconstructor(root / "ar", dtype)
+    if run.ranks.count == 1:
+        model, reconstructor = model.to(run.device), reconstructor.to(run.device)
+    full = FullPair(
+        model,
+        reconstructor,
+        marked_prompt(run.tokenizer(), run.config.prompt),
+        gradient_checkpointing=settings.gradient_checkpointing,
+    )
+    for decoder in (full.av, full.reference):
+        shard_decoder(decoder, run.ranks, run.config.sharding, run.dtype)
+    spread_reconstructor(run, full.reconstructor)
+    return full
+
+
+def spread_lora(run: Context, pair: LoraPair) -> None:
+    """Spreads base, adapters and value head over the ranks."""
+    shard_decoder(pair.decoder, run.ranks, run.config.sharding, run.dtype)
+    shard_head(pair.value_head, run.ranks)
+
+
+def spread_reconstructor(run: Context, reconstructor: Reconstructor) -> None:
+    """Spreads an AR over the ranks."""
+    shard_decoder(reconstructor.decoder, run.ranks, run.config.sharding, run.dtype)
+    shard_head(reconstructor.value_head, run.ranks, run.dtype)
