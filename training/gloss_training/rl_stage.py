@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from gloss_training.context import Context
 from gloss_training.data_run import teacher_of
@@ -16,12 +12,11 @@ from gloss_training.errors import ConfigError, Declined
 from gloss_training.lora_pair import AR, AV
 from gloss_training.pair_release import save_pair
 from gloss_training.reconstructor import encode_explanations
-from gloss_training.rl.rollout import Rollout
 from gloss_training.rl.sampler import Sampler
 from gloss_training.rl.task import RlTask
 from gloss_training.rl.trainer import train_rl
 from gloss_training.stage_pairs import rl_pair
-from gloss_training.teachers.judging import Judge
+from gloss_training.teachers.judging import Judge, rollout_judge
 
 
 def make_rl(run: Context) -> dict[str, Any]:
@@ -40,7 +35,7 @@ def make_rl(run: Context) -> dict[str, Any]:
     with ExitStack() as open_things:
         judge = None
         if settings.reward.judge:
-            judge = _judge(open_things.enter_context(_hired(run, rows)), rows)
+            judge = rollout_judge(open_things.enter_context(_hired(run, rows)), rows)
         task = RlTask(
             activations=rows.activations,
             texts=rows.texts,
@@ -88,13 +83,3 @@ def _hired(run: Context, rows: Rows) -> Judge:
         judge.close()
         raise Declined("not confirmed: no explanation was judged and nothing was trained")
     return judge
-
-
-def _judge(judge: Judge, rows: Rows) -> Callable[[Rollout], Tensor]:
-    def scores(rollout: Rollout) -> Tensor:
-        repeated = rollout.rows.repeat_interleave(rollout.samples_per_prompt).tolist()
-        passages = [rows.passage(row) for row in repeated]
-        found: Sequence[float] = judge.scores(passages, rollout.explanations)
-        return torch.tensor(found)
-
-    return scores
