@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 from gloss_training.errors import ConfigError
 from gloss_training.run_config import (
@@ -124,6 +125,12 @@ def test_shipped_configurations_are_valid(name: str) -> None:
 def test_configurations_are_found_in_the_repository_and_in_the_package() -> None:
     assert (REPOSITORY / "training" / "configs").resolve() == SHIPPED.resolve()
     assert {"tiny", "smoke"} <= {*shipped_names()}
+
+
+def test_a_wheel_has_the_configurations() -> None:
+    files = WheelBuilder(str(REPOSITORY)).recurse_included_files()
+    packed = {file.distribution_path for file in files}
+    assert {f"gloss_training/configs/{name}.toml" for name in shipped_names()} <= packed
 
 
 def test_every_setting_has_a_dotted_name() -> None:

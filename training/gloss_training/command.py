@@ -9,7 +9,10 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
-_NEEDED = ("numpy", "typer", "rich", "pyarrow", "pydantic", "torch", "transformers", "safetensors")
+_NEEDED = (
+    *("numpy", "typer", "rich", "pyarrow", "pydantic", "yaml", "torch", "transformers"),
+    *("tokenizers", "safetensors", "tensorboard", "matplotlib"),
+)
 
 
 def main() -> None:
