@@ -148,6 +148,9 @@ def test_a_run_moves_both_models_and_tells_of_each_step(tmp_path: Path) -> None:
         *("dead_groups", "advantage_scale", "av_grad_norm", "ar_grad_norm", "skipped"),
         *("lost_in_rounding", "step"),
     }
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
+    section = page.partition("### What `logs/rl.jsonl`")[2].partition("\n## ")[0]
+    assert all(f"`{name}`" in section for name in expected - {"step"})
     for line in log.figures:
         assert line.keys() == expected
         assert all(math.isfinite(value) for value in line.values())
