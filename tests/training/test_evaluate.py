@@ -174,7 +174,11 @@ def test_truth_figures_pool_claims() -> None:
 
 
 def test_nothing_stated_is_no_precision() -> None:
-    assert set(truth_figures([judge("", REVEALED, ["Ben"])]).values()) == {0.0}
+    figures = truth_figures([judge("", REVEALED, ["Ben"])])
+    assert figures == {"facts_per_explanation": 0.0, "fact_recall": 0.0}
+    evaluation, _ = evaluate(task_of(["Hm."] * 24 + taught()[24:]))
+    assert evaluation.missing["claim_precision"] == "nothing of the kind was stated"
+    assert evaluation.figures["unparsed_rate"] == 1.0
 
 
 def test_shuffled_rows_meet_another_document() -> None:

@@ -16,6 +16,9 @@ from gloss_engine.errors import GlossError
 from gloss_training.cli_confirm import confirmer
 from gloss_training.embed import embed as write_embedded
 from gloss_training.errors import Declined, TrainingError
+from gloss_training.evidence.arms import ARMS
+from gloss_training.evidence.experiment import DEFAULT_CONFIG, SEEDS, Experiment
+from gloss_training.evidence.summary import SUMMARY_FILE
 from gloss_training.export import export as write_export
 from gloss_training.machine import prepare
 from gloss_training.run import STAGES, Run
@@ -157,6 +160,34 @@ def export(
     with _errors():
         source = write_export(run, output, form=form, dtype=dtype)
     Console().print(f"Pair of {source}: {output}")
+
+
+@app.command()
+def evidence(
+    output: Output,
+    config: Annotated[
+        str, typer.Option(help="A TOML file or the name of a shipped one that arms change.")
+    ] = DEFAULT_CONFIG,
+    arms: Annotated[
+        list[str] | None, typer.Option("--arm", help="Run this one alone. Repeatable.")
+    ] = None,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", min=0, help="Repeatable.")] = None,
+    is_smoke: Annotated[bool, typer.Option("--smoke", help="Runs of seconds.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Train pairs with and without RL, KL and planted facts, and judge what RL is worth.
+
+    Arm by arm and seed by seed, on the tiny world. Give the same command again to go on.
+    """
+    experiment = Experiment(
+        root=output,
+        config="smoke" if is_smoke else config,
+        overrides=tuple(overrides or ()),
+        console=Console(),
+    )
+    with _errors():
+        experiment.run(seeds or SEEDS, arms or tuple(ARMS))
+    Console().print(f"Summary: {experiment.results / SUMMARY_FILE}")
 
 
 @app.command()

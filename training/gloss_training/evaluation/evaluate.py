@@ -17,7 +17,7 @@ from gloss_training.evaluation.fidelity import fidelity_figures, fve_of
 from gloss_training.evaluation.form import form_figures
 from gloss_training.evaluation.paraphrase import Rewriter, paraphrase_figures
 from gloss_training.evaluation.table import Evaluation
-from gloss_training.evaluation.truth import truth_figures
+from gloss_training.evaluation.truth import TRUTH, truth_figures
 from gloss_training.scoring import normalized_mse
 from gloss_training.seeds import generator_for, stream_seed
 from gloss_training.settings import EvaluateSettings
@@ -150,12 +150,14 @@ def _add_truth(
 ) -> list[Verdict]:
     """Claims against the facts, where they are known."""
     if not task.knows_truth:
-        names = tuple(truth_figures(()))
-        evaluation.leave_out(names, "only the tiny world knows which claims are true")
+        evaluation.leave_out(TRUTH, "only the tiny world knows which claims are true")
         return []
     verdicts = [
         judge(text, task.heldout.facts[row], task.heldout.words[row])
         for text, row in zip(texts, chosen, strict=True)
     ]
-    evaluation.add(truth_figures(verdicts))
+    figures = truth_figures(verdicts)
+    unstated = tuple(name for name in TRUTH if name not in figures)
+    evaluation.add(figures)
+    evaluation.leave_out(unstated, "nothing of the kind was stated")
     return verdicts

@@ -57,10 +57,10 @@ def plot_training(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Path)
                 axes.plot(*zip(*points, strict=True), label=run, color=_colour(index), lw=1.2)
         axes.set_title(title)
         axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize="small")
     for axes in panels[-1]:
         axes.set_xlabel("step")
-    if runs:
-        panels.flat[0].legend(fontsize="small")
     _save(figure, path)
 
 
