@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from gloss_training import checkpoints
 from gloss_training.decoder import Decoder
 from gloss_training.lora import LoraSettings
 from gloss_training.lora_pair import LoraPair
-from gloss_training.sharded_tensors import read_sharded, spread, write_sharded
 from gloss_training.sharding import (
     Ranks,
     ShardingSettings,
@@ -30,7 +30,6 @@ from gloss_training.sharding import (
 from support.small_pairs import PROMPT, made, random_ids
 
 KINDS: Final = ("lora", "full")
-SINGLE_FILE: Final = "tensors.safetensors"
 NUM_ROWS: Final = 8
 NUM_STEPS: Final = 3
 LAYER_INDEX: Final = 3
@@ -116,7 +115,7 @@ def steps(
         _take_back(load, parameters, optimizer)
     for step in range(NUM_STEPS - 1 if load else 0, NUM_STEPS):
         if save is not None and step == NUM_STEPS - 1:
-            _save(save, ranks, _tensors(parameters, optimizer))
+            checkpoints.save(save, step, _tensors(parameters, optimizer), {}, ranks=ranks)
         losses = _backward(trained, ranks, _batch(step, ranks, trained.head.in_features))
         norm = whole(torch.nn.utils.clip_grad_norm_(parameters, 1.0))
         if torch.isfinite(norm):
@@ -141,14 +140,6 @@ def _batch(step: int, ranks: Ranks, width: int) -> tuple[Tensor, ...]:
     return rows[own], advantages[own], responses[own], lengths[own], is_valid[own]
 
 
-def _save(folder: Path, ranks: Ranks, tensors: dict[str, Tensor]) -> None:
-    if ranks.count > 1:
-        write_sharded(folder, tensors)
-        return
-    folder.mkdir()
-    save_file(tensors, folder / SINGLE_FILE)
-
-
 def _tensors(
     parameters: Sequence[torch.nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
@@ -164,11 +155,9 @@ def _tensors(
 def _take_back(
     folder: Path, parameters: Sequence[torch.nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> None:
-    own = _tensors(parameters, optimizer)
-    if (folder / SINGLE_FILE).exists():
-        read = spread(load_file(folder / SINGLE_FILE), own)
-    else:
-        read = read_sharded(folder, own)
+    newest = checkpoints.latest(folder)
+    assert newest is not None
+    read = checkpoints.load(newest, _tensors(parameters, optimizer)).tensors
     for index, parameter in enumerate(parameters):
         parameter.copy_(read.pop(f"master.{index}"))
         keys = [k for k in ("step", "exp_avg", "exp_avg_sq") if f"{k}.{index}" in read]
