@@ -182,6 +182,17 @@ class TestEmbedded:
         assert not any(rollout.is_valid) and set(rollout.explanations) == {""}
         assert {len(ids) for ids in rollout.response_ids} == {2}
 
+    def test_an_activation_is_prefilled_once_and_the_prefix_never(
+        self, sampler: Sampler, rows: Tensor
+    ) -> None:
+        engine = sampler.engine
+        before, facts = engine.stats(), engine.facts
+        sampler.sample(rows, 7, SETTINGS)
+        after = engine.stats()
+        assert after.prefill_tokens - before.prefill_tokens == 6 * facts.suffix_len
+        reused = after.prefix_tokens_reused - before.prefix_tokens_reused
+        assert reused == 6 * facts.prefix_len > 0
+
     def test_samples_do_not_hang_on_the_batch(self, sampler: Sampler, rows: Tensor) -> None:
         whole = sampler.sample(rows, 7, SETTINGS)
         alone = sampler.sample(rows[:2], 7, SETTINGS)
