@@ -16,8 +16,6 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 
 @dataclass(frozen=True, kw_only=True)
 class Death:
@@ -106,7 +104,6 @@ def _child(
         _arm(death)
     if max_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
-    cli.Console = lambda: Console(width=200)  # type: ignore[attr-defined]
     status = 0
     try:
         cli.app(arguments)

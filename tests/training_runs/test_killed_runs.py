@@ -110,7 +110,7 @@ def test_a_full_disk_loses_nothing_and_says_what_to_do(
     newest = checkpoints.latest(root / "checkpoints" / "ar")
     assert newest is not None
     kept = {path.name: path.read_bytes() for path in newest.iterdir()}
-    data = {path.name: path.read_bytes() for path in (root / "data").iterdir()}
+    data = {path.name: path.read_bytes() for path in (root / "data").glob("*.parquet")}
     small = (newest / "tensors.safetensors").stat().st_size // 2
     full = gloss_train([*command, "--resume"], root / "log", max_file_bytes=small)
     assert full.status == 1
@@ -118,7 +118,7 @@ def test_a_full_disk_loses_nothing_and_says_what_to_do(
         assert said in full.output
     assert "Traceback" not in full.output
     assert {path.name: path.read_bytes() for path in newest.iterdir()} == kept
-    assert {path.name: path.read_bytes() for path in (root / "data").iterdir()} == data
+    assert {path.name: path.read_bytes() for path in (root / "data").glob("*.parquet")} == data
     assert [path.name for path in newest.parent.iterdir()] == [newest.name]
     resumed = gloss_train([*command, "--resume"], root / "log")
     assert resumed.status == 0, resumed.output
