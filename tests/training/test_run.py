@@ -86,8 +86,12 @@ def test_a_stage_begun_with_other_settings_is_refused_by_name(copied: Path) -> N
         Run(copied, read_config("smoke", ["seed=4"]), QUIET)
     with pytest.raises(RunFolderError, match=r"stage av .*av\.num_steps: 6 -> 7"):
         Run(copied, read_config("smoke", ["av.num_steps=7"]), QUIET)
-    for name in ("evaluate.json", "evaluate.settings.json"):
-        (copied / "stages" / name).unlink()
+    (copied / "stages" / "evaluate.json").unlink()
+    with pytest.raises(
+        RunFolderError, match="remove .*evaluate.settings.json .*to begin the stage"
+    ):
+        Run(copied, read_config("smoke", ["evaluate.num_rows=5"]), QUIET)
+    (copied / "stages" / "evaluate.settings.json").unlink()
     changed = read_config("smoke", ["evaluate.num_rows=5"])
     assert Run(copied, changed, QUIET).stage("evaluate")["num_rows"] == 5
 

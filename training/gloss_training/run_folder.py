@@ -151,11 +151,18 @@ class RunFolder:
 
     def _compare(self, stage: str, begun: dict[str, Any]) -> None:
         changed = differences(begun, self._settings(stage))
-        if changed:
-            raise RunFolderError(
-                f"stage {stage} of {self.root} was begun with other settings "
-                f"({'; '.join(changed)}); choose another --output or the old settings"
+        if not changed:
+            return
+        again = ""
+        if not self.is_finished(stage):
+            again = (
+                f", or remove {self._settings_path(stage)} and {self.checkpoints(stage)} to begin "
+                "the stage again"
             )
+        raise RunFolderError(
+            f"stage {stage} of {self.root} was begun with other settings ({'; '.join(changed)}); "
+            f"choose another --output or the old settings{again}"
+        )
 
     def _settings(self, stage: str) -> dict[str, Any]:
         names = dict.fromkeys((*SECTIONS["data"], *SECTIONS[stage]))
