@@ -24,7 +24,14 @@ from gloss_training.rl.trainer import train_rl
 from support.rl_runs import SETTINGS, PairSampler, make_pair, make_task
 
 TEN_STEPS: Final = replace(
-    SETTINGS, num_steps=10, checkpoint_every=5, kl=KlSettings(kind="exact", weight=0.1)
+    SETTINGS,
+    num_steps=10,
+    prompts_per_step=2,
+    checkpoint_every=5,
+    kl=KlSettings(kind="exact", weight=0.1),
+)
+_MODELS: Final = tuple(
+    f"transformers.models.{name}.modeling_{name}" for name in ("qwen2", "qwen3", "llama", "gemma3")
 )
 
 
@@ -63,7 +70,10 @@ def ten_steps(folder: Path, death: Death | None = None) -> int:
     Its lines are in steps.jsonl, and in `digest` what became of all weights.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["support.rl_process"])
+    # The server has no path to this file, but to what takes long to import.
+    context.set_forkserver_preload(
+        ["gloss_training.full_pair", "gloss_training.rl.trainer", *_MODELS]
+    )
     process = context.Process(target=_child, args=(folder, death or Death()))
     process.start()
     process.join(120)
