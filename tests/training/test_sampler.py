@@ -182,6 +182,12 @@ class TestEmbedded:
         assert not any(rollout.is_valid) and set(rollout.explanations) == {""}
         assert {len(ids) for ids in rollout.response_ids} == {2}
 
+    def test_there_is_room_for_a_ranks_rollout(self, sampler: Sampler) -> None:
+        assert sampler.engine.scheduler.num_slots == 12
+        settings = RlSettings(prompts_per_step=4, samples_per_prompt=3, max_new_tokens=24)
+        shared = Sampler.of(embedded_pair().av, settings, device="cpu", num_ranks=2)
+        assert shared.engine.scheduler.num_slots == 6
+
     def test_an_activation_is_prefilled_once_and_the_prefix_never(
         self, sampler: Sampler, rows: Tensor
     ) -> None:

@@ -30,7 +30,13 @@ def make_rl(run: Context) -> dict[str, Any]:
             "expected 0: what a judge has answered is kept by one process"
         )
     tokenizer, pair = run.tokenizer(), rl_pair(run)
-    sampler = Sampler.of(root / AV, settings, device=run.device.type, dtype=run.config.dtype)
+    sampler = Sampler.of(
+        root / AV,
+        settings,
+        device=run.device.type,
+        dtype=run.config.dtype,
+        num_ranks=run.ranks.count,
+    )
     rows = run.rows("rl")
     with ExitStack() as open_things:
         judge = None

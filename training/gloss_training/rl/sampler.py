@@ -47,7 +47,13 @@ class Sampler:
 
     @classmethod
     def of(
-        cls, av: Path, settings: RlSettings, *, device: str = "auto", dtype: str = "auto"
+        cls,
+        av: Path,
+        settings: RlSettings,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        num_ranks: int = 1,
     ) -> Sampler:
         """The sampler of an AV in the released layout, with room for one rollout.
 
@@ -55,8 +61,10 @@ class Sampler:
             av: its directory.
             settings: the RL stage's.
             device, dtype: as in EngineConfig.
+            num_ranks: processes that share a step's activations, each with a sampler.
         """
-        num_responses = settings.prompts_per_step * settings.samples_per_prompt
+        num_prompts = max(1, settings.prompts_per_step // num_ranks)
+        num_responses = num_prompts * settings.samples_per_prompt
         config = EngineConfig(
             device=device,
             dtype=dtype,
