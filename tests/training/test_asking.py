@@ -134,21 +134,22 @@ def test_a_busy_teacher_is_asked_again_after_growing_waits(tmp_path: Path) -> No
 
 def test_retry_after_makes_everybody_wait() -> None:
     clock = Clock()
-    api = Api(
-        lambda p, n: (
-            ApiError(Trouble.BUSY, "429", 30.0)
-            if (p, n) == ("a", 0)
-            else Reply(text=str(clock.now))
-        )
-    )
+    api = Api(lambda p, n: ApiError(Trouble.BUSY, "429", 30.0) if n == 0 else echo(p, n))
     attempts = attempts_of(api, clock)
+    paused: list[float] = []
+    pause = attempts.pace.pause
+    attempts.pace.pause = lambda seconds: (paused.append(seconds), pause(seconds))[1]  # type: ignore[method-assign]
+    assert asyncio.run(attempts.ask("a", 1)) == Reply(text="a!")
+    assert paused == [30.0] and clock.now >= 30
 
-    async def both() -> list[Reply | None]:
-        first = asyncio.create_task(attempts.ask("a", 1))
-        await asyncio.sleep(0.01)
-        return [await attempts.ask("b", 1), await first]
 
-    assert all(reply is not None and float(reply.text) >= 30 for reply in asyncio.run(both()))
+def test_a_pause_holds_whoever_comes() -> None:
+    clock = Clock()
+    pace = Pace(0, 0, clock, clock.sleep)
+    pace.pause(30)
+    pace.pause(5)
+    asyncio.run(pace.turn(1))
+    assert clock.now == 30
 
 
 def test_a_teacher_that_asks_to_wait_too_long_ends_the_run() -> None:
@@ -170,6 +171,13 @@ def test_a_dead_teacher_ends_the_run_soon(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match=r"has not answered 5 questions in a row.*be reached"):
         ask([f"q{i}" for i in range(500)], api, tmp_path / "a.jsonl", settings)
     assert len(set(api.asked)) <= 5 + settings.concurrency
+
+
+def test_failures_that_are_not_in_a_row_end_nothing(tmp_path: Path) -> None:
+    api = Api(lambda p, n: ApiError(Trouble.REFUSED, "no") if int(p) % 2 else echo(p, n))
+    settings = TeacherSettings(provider="openai", model="m", max_failures=2, concurrency=1)
+    replies = ask([str(i) for i in range(20)], api, tmp_path / "a.jsonl", settings)
+    assert replies.count(None) == 10
 
 
 def test_a_closed_door_ends_the_run_and_keeps_what_was_in_flight(tmp_path: Path) -> None:
@@ -233,12 +241,12 @@ def test_a_torn_line_is_dropped_and_the_rest_stays(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     ask(["a", "b"], Api(echo), path)
     whole = path.read_bytes()
-    path.write_bytes(whole + b'{"key": "abc", "te')
+    path.write_bytes(whole + b'{"key": "abc", "text": "' + b"x" * 999)
     answers = AnswerFile(path)
     assert len(answers) == 2
     answers.add("k", Reply(text="é\n"))
     answers.close()
-    assert path.read_bytes().startswith(whole)
+    assert path.read_bytes().startswith(whole) and path.read_bytes().endswith(b"\n")
     again = AnswerFile(path)
     assert again.get("k") == Reply(text="é\n")
     again.close()
