@@ -25,6 +25,7 @@ def told() -> dict[str, str]:
         for line in rest.splitlines():
             match = re.match(r"\| `([a-z_0-9]+)` \| ([^|]*) \|", line)
             if match:
+                assert not {f"{prefix}{match[1]}" for prefix in prefixes} & found.keys(), line
                 found.update({f"{prefix}{match[1]}": match[2] for prefix in prefixes})
     return found
 
