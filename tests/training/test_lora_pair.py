@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gloss_training.lora import LoraSettings
 from gloss_training.lora_pair import AR, AV, REFERENCE, LoraPair
+from gloss_training.model_files import cast_weights
 from support.small_pairs import PROMPT, made, random_ids
 
 LAYER_INDEX = 3
@@ -18,7 +19,7 @@ FAMILIES = ("qwen2", "qwen3", "llama3", "gemma3_wrapped")
 
 def drawn_pair(arch: str = "qwen3", **options: Any) -> LoraPair:
     """A pair in the middle of its training: adapters and value head are drawn."""
-    model = made(arch).to(options.pop("dtype", torch.float32))
+    model = cast_weights(made(arch), options.pop("dtype", torch.float32))
     pair = LoraPair(model, PROMPT, LAYER_INDEX, SETTINGS, seed=0, **options)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():

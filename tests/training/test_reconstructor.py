@@ -9,6 +9,7 @@ from safetensors import safe_open
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from gloss_training.dataset.statistics import Statistics
+from gloss_training.model_files import cast_weights
 from gloss_training.pair_release import save_part
 from gloss_training.reconstructor import (
     Reconstructor,
@@ -104,3 +105,18 @@ def test_missing_weights_are_refused(
     )
     with pytest.raises(RuntimeError, match=r"layers\.2"):
         load_reconstructor(tmp_path)
+
+
+def test_casting_leaves_the_rotary_frequencies_as_they_are(
+    tmp_path: Path, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Rounded to bfloat16 they turn late positions by a good part of a radian."""
+    exact = [each.clone() for each in target.model.rotary_emb.buffers()]
+    reconstructor = cast_weights(from_target(target, 2), torch.bfloat16)
+    assert {weight.dtype for weight in reconstructor.parameters()} == {torch.bfloat16}
+    save(reconstructor, target, tokenizer, tmp_path)
+    for each in (reconstructor, load_reconstructor(tmp_path, torch.bfloat16)):
+        found = list(each.decoder.text.rotary_emb.buffers())
+        assert all(torch.equal(a, b) for a, b in zip(found, exact, strict=True))
+    with pytest.raises(AssertionError, match="frequencies were rounded"):
+        reconstruct(reconstructor.to(torch.bfloat16), tokenizer, AR_TEMPLATE, TEXTS)

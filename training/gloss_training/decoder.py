@@ -146,6 +146,8 @@ class Decoder(torch.nn.Module):
         count = hidden.shape[1]
         positions = torch.arange(start, start + count, device=hidden.device)[None]
         rotary = self.text.rotary_emb
+        is_exact = all(each.dtype.itemsize >= 4 for each in rotary.buffers())
+        assert is_exact, "rotary frequencies were rounded; cast with model_files.cast_weights"
         # Gemma's blocks have angles of their own kind.
         by_kind = "layer_type" in inspect.signature(rotary.forward).parameters
         angles = rotary(hidden, positions, kind) if by_kind else rotary(hidden, positions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -12,6 +12,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from gloss_engine.weight_files import weight_files
+
+_Module = TypeVar("_Module", bound=torch.nn.Module)
 
 
 class FirstBlocks(torch.nn.Module):
@@ -43,6 +45,17 @@ def load_language_model(folder: Path | str, dtype: torch.dtype = torch.float32) 
     return model.eval()
 
 
+def cast_weights(module: _Module, dtype: torch.dtype) -> _Module:
+    """Casts weights alone, in place, as a model that was loaded in `dtype` has them.
+
+    `Module.to` would round the rotary frequencies too: bfloat16 has 8 bits, which turns position
+    100 by a fifth of a radian.
+    """
+    for weight in module.parameters():
+        weight.data = weight.data.to(dtype)
+    return module
+
+
 def first_blocks(model: Any, num_blocks: int) -> FirstBlocks:
     """A copy of a causal language model's first blocks.
 
@@ -64,7 +77,7 @@ def load_first_blocks(folder: Path, dtype: torch.dtype = torch.float32) -> First
     """An AR's blocks, in one file or several. RuntimeError for weights missing or unknown."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     config._attn_implementation = "sdpa"
-    decoder = AutoModel.from_config(config).to(dtype)
+    decoder = cast_weights(AutoModel.from_config(config), dtype)
     decoder.norm = torch.nn.Identity()
     weights: dict[str, torch.Tensor] = {}
     for path in weight_files(folder):

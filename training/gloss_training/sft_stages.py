@@ -9,7 +9,7 @@ import torch
 
 from gloss_training.context import Context
 from gloss_training.lora_pair import AR, AV, LoraPair
-from gloss_training.model_files import load_language_model
+from gloss_training.model_files import cast_weights, load_language_model
 from gloss_training.pair_adapters import FOLDER, save_role
 from gloss_training.pair_release import save_part
 from gloss_training.prompts import marked_prompt, stop_ids_of
@@ -43,7 +43,8 @@ def make_ar(run: Context) -> dict[str, Any]:
         model = run.load_target()
         reconstructor = from_target(
             model, run.config.layer_index, is_checkpointed=settings.gradient_checkpointing
-        ).to(stored_dtype(run))
+        )
+        cast_weights(reconstructor, stored_dtype(run))
         if run.ranks.count == 1:
             reconstructor = reconstructor.to(run.device)
         spread_reconstructor(run, reconstructor)

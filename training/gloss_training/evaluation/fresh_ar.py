@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from gloss_training.model_files import cast_weights
 from gloss_training.progress import Progress
 from gloss_training.reconstructor import Reconstructor, from_target
 from gloss_training.settings import SftSettings
@@ -45,7 +46,7 @@ def train_fresh_ar(
     reconstructor = from_target(
         target, layer_index, is_checkpointed=settings.gradient_checkpointing
     )
-    reconstructor = reconstructor.to(lesson.device, dtype).train()
+    reconstructor = cast_weights(reconstructor, dtype).to(lesson.device).train()
     weights = dict(reconstructor.named_parameters())
     supervision = ar_supervision(lesson, settings, reconstructor, weights)
     train(supervision, settings, progress, checkpoints)
