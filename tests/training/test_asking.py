@@ -398,6 +398,25 @@ def test_a_judge_of_garbage_is_asked_once_more_then_missing(tmp_path: Path) -> N
     asyncio.run(teacher.close())
 
 
+def test_rewordings_stand_in_order_and_are_missing_where_there_is_none(tmp_path: Path) -> None:
+    def answer(prompt: str, number: int) -> Reply | ApiError:
+        if "text 1\n" in prompt:
+            return Reply(text="<reworded>One</reworded>", is_cut_off=True)
+        if "text 2\n" in prompt:
+            return ApiError(Trouble.REFUSED, "no")
+        return Reply(text="<reworded>In other words.</reworded>")
+
+    api = Api(answer)
+    teacher = teacher_of(api, tmp_path / "a.jsonl")
+    texts = [f"text {index}" for index in range(4)]
+    wanted = ["In other words.", None, None, "In other words."]
+    assert asyncio.run(teacher.reword(texts)) == wanted
+    assert asyncio.run(teacher.reword(texts)) == wanted
+    # Only what had no answer is asked again.
+    assert len(api.asked) == 5
+    asyncio.run(teacher.close())
+
+
 def test_the_estimate_counts_what_is_not_answered_yet(tmp_path: Path) -> None:
     settings = TeacherSettings(
         provider="openai",

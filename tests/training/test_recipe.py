@@ -10,7 +10,9 @@ from gloss_training.teachers.recipe import (
     explain_prompt,
     judge_prompt,
     read_explanation,
+    read_reworded,
     read_score,
+    reword_prompt,
 )
 from gloss_training.teachers.teacher import KEPT
 
@@ -89,7 +91,25 @@ def test_scores_are_read_or_missing(reply: str, score: float | None) -> None:
     assert read_score(reply) == score
 
 
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        ("Here: <reworded>\n A kite is red.\n</reworded>", "A kite is red."),
+        ("<reworded>One.\n\nTwo.</reworded>", "One.\n\nTwo."),
+        ("A kite is red.", None),
+        ("<reworded> </reworded>", None),
+        ("<reworded>One.</reworded><reworded>Two.</reworded>", None),
+        ("<reworded><explanation>One.</explanation></reworded>", None),
+    ],
+)
+def test_a_rewording_is_read_or_missing(reply: str, text: str | None) -> None:
+    assert read_reworded(reply) == text
+
+
 def test_braces_of_texts_mean_nothing() -> None:
     assert "a {text} {explanation} b" in explain_prompt("a {text} {explanation} b")
     asked = judge_prompt("a {explanation} b", "c {text} d")
+    assert "<explanation>\na {text} {explanation} b\n</explanation>" in reword_prompt(
+        "a {text} {explanation} b"
+    )
     assert asked.count("a {explanation} b") == 1 and asked.count("c {text} d") == 1

@@ -19,9 +19,13 @@ from typer.testing import CliRunner
 from gloss_training import run as run_module
 from gloss_training.cli import app
 from gloss_training.errors import DatasetError, RunFolderError
+from gloss_training.evaluation.fresh_ar import train_fresh_ar
+from gloss_training.progress import Silence
 from gloss_training.prompts import marked_prompt
+from gloss_training.reconstructor import load_reconstructor
 from gloss_training.run import STAGES, Run
 from gloss_training.run_config import read_config
+from gloss_training.sft import Lesson
 from gloss_training.world_settings import WORLD_PROMPT
 
 QUIET = Console(quiet=True)
@@ -150,6 +154,32 @@ def test_checkpoints_have_the_released_layout(finished: Path) -> None:
     assert (ar["num_hidden_layers"], ar["model_type"]) == (SMOKE.layer_index + 1, "qwen3")
     dataset = yaml.safe_load((finished / "data" / "av.parquet.nla_meta.yaml").read_text())
     assert (dataset["kind"], dataset["extraction"]["d_model"]) == ("nla_dataset", 32)
+
+
+def test_a_fresh_ar_learns_as_the_stage_does(finished: Path, tmp_path: Path) -> None:
+    """From the same texts it is the same AR, to the bit."""
+    run = Run(finished, SMOKE, QUIET).context
+    rows = run.rows("ar")
+    lesson = Lesson(
+        activations=rows.activations,
+        explanations=rows.explanations,
+        tokenizer=run.tokenizer(),
+        prompt=SMOKE.prompt,
+        device=run.device,
+        seed=SMOKE.seed,
+    )
+    fresh = train_fresh_ar(
+        run.load_target(),
+        SMOKE.layer_index,
+        lesson,
+        SMOKE.ar,
+        dtype=run.dtype,
+        progress=Silence(),
+        checkpoints=tmp_path,
+    )
+    made = load_reconstructor(finished / "ar").state_dict()
+    assert fresh.state_dict().keys() == made.keys()
+    assert all(torch.equal(weight, made[name]) for name, weight in fresh.state_dict().items())
 
 
 def test_models_load_by_the_ordinary_client_in_float32(finished: Path) -> None:

@@ -8,16 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gloss_training.claims import judge
+from gloss_training.evaluation.explaining import Explainer
 from gloss_training.evaluation.fidelity import other_documents
 from gloss_training.evaluation.truth import truth_figures
-from gloss_training.prompts import explanation_of, marked_prompt
 from gloss_training.reconstructor import load_reconstructor, reconstruct
 from gloss_training.scoring import fve, normalized_mse
 from gloss_training.teacher import UNKNOWN_WORD
-from gloss_training.verbalizer import injected_rows, verbalize
 from gloss_training.world_settings import WORLD_PROMPT
 
 SHIPPED = Path(__file__).parents[2] / "server" / "gloss_server" / "embedded"
@@ -49,15 +48,8 @@ def test_fresh_explanations_meet_the_bar() -> None:
     table = pq.read_table(SHIPPED / "activations.parquet")
     rows = table.take(np.linspace(0, len(table) - 1, NUM_ROWS).astype(int)).to_pylist()
     activations = torch.tensor([row["activation_vector"] for row in rows])
-    responses = verbalize(
-        Qwen3ForCausalLM.from_pretrained(SHIPPED / "av").eval(),
-        tokenizer,
-        marked_prompt(tokenizer, WORLD_PROMPT),
-        injected_rows(activations, meta["injection_scale"]),
-        max_new_tokens=96,
-        seed=11,
-    )
-    texts = [explanation_of(response)[0] for response in responses]
+    explainer = Explainer(SHIPPED / "av", 96, device="cpu", dtype="float32")
+    texts = explainer.explain(activations, 11).texts
     rebuilt = reconstruct(
         load_reconstructor(SHIPPED / "ar"), tokenizer, WORLD_PROMPT.ar_template, texts
     )

@@ -1,17 +1,14 @@
-"""Injection by position, the shared prompt, and responses cut where the turn ends."""
+"""Injection by position, and the shared prompt."""
 
-import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-from gloss_training.prompts import explanation_of, marked_prompt
+from gloss_training.prompts import marked_prompt
 from gloss_training.verbalizer import (
     Verbalizer,
     encode_responses,
     injected_rows,
-    prompt_embeddings,
     response_loss,
-    verbalize,
 )
 from gloss_training.world_settings import WORLD_PROMPT
 
@@ -29,8 +26,8 @@ def unshared_loss(
     prompt = marked_prompt(tokenizer, WORLD_PROMPT)
     total = torch.zeros((), dtype=rows.dtype)
     for row, response in zip(rows, responses, strict=True):
-        answer = model.get_input_embeddings()(torch.tensor([response]))
-        inputs = torch.cat([prompt_embeddings(model, prompt, row[None]), answer], dim=1)
+        inputs = model.get_input_embeddings()(torch.tensor([[*prompt.token_ids, *response]]))
+        inputs = inputs.index_copy(1, torch.tensor([prompt.marker_index]), row[None, None])
         logits = model(inputs_embeds=inputs).logits[0, len(prompt.token_ids) - 1 : -1]
         total = total + torch.nn.functional.cross_entropy(
             logits, torch.tensor(response), reduction="sum"
@@ -80,43 +77,3 @@ def test_injected_rows_have_the_asked_norm_whatever_came_in() -> None:
     injected = injected_rows(rows, 2.5)
     torch.testing.assert_close(injected, torch.tensor([[1.5, 2.0]]).expand(3, 2))
     assert injected_rows(torch.zeros(1, 2), 2.5).tolist() == [[0.0, 0.0]]
-
-
-def test_only_the_marker_row_differs(
-    target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    prompt = marked_prompt(tokenizer, WORLD_PROMPT)
-    rows = torch.randn(2, 32)
-    embedded = prompt_embeddings(target, prompt, rows)
-    plain = target.get_input_embeddings()(torch.tensor(prompt.token_ids))
-    for index in range(len(prompt.token_ids)):
-        expected = rows if index == prompt.marker_index else plain[index].expand(2, -1)
-        assert torch.equal(embedded[:, index], expected)
-
-
-def test_responses_repeat_for_a_seed_and_end_at_the_turns_end(
-    target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    rows = torch.randn(9, 32)
-
-    def sample(seed: int) -> list[str]:
-        prompt = marked_prompt(tokenizer, WORLD_PROMPT)
-        return verbalize(target, tokenizer, prompt, rows, max_new_tokens=40, seed=seed)
-
-    texts = sample(5)
-    assert sample(5) == texts
-    assert sample(6) != texts
-    assert not any(tokenizer.eos_token in text or tokenizer.pad_token in text for text in texts)
-
-
-@pytest.mark.parametrize(
-    ("response", "expected"),
-    [
-        ("<explanation> He eats. </explanation>", ("He eats.", True)),
-        ("<explanation> He eats", ("He eats", False)),
-        ("He eats. </explanation> more", ("He eats.", True)),
-        ("", ("", False)),
-    ],
-)
-def test_explanation_of_a_response(response: str, expected: tuple[str, bool]) -> None:
-    assert explanation_of(response) == expected

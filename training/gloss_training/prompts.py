@@ -61,13 +61,6 @@ def wrap(explanation: str) -> str:
     return f"{EXPLANATION_OPEN} {explanation} {EXPLANATION_CLOSE}"
 
 
-def explanation_of(response: str) -> tuple[str, bool]:
-    """The text between the tags and whether it was closed; all that came when it was not."""
-    body = response.split(EXPLANATION_OPEN, 1)[-1]
-    text, closing, _ = body.partition(EXPLANATION_CLOSE)
-    return text.strip(), bool(closing)
-
-
 def end_of_turn_id(tokenizer: Any, stop_ids: Iterable[int]) -> int:
     """The id that ends an assistant's turn: the last of `stop_ids` in a rendered one."""
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]

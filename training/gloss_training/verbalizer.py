@@ -16,11 +16,9 @@ from gloss_training.batches import pad_right
 from gloss_training.decoder import Decoder
 from gloss_training.prompts import MarkedPrompt, wrap
 from gloss_training.scoring import EPSILON
-from gloss_training.seeds import torch_seed
 from gloss_training.sharding import whole
 
 IGNORED: Final = -100
-GENERATION_BATCH_SIZE: Final = 128
 
 
 class Speaker(Protocol):
@@ -91,53 +89,3 @@ def response_loss(
     is_token = targets != IGNORED
     logits = speaker.logits(states[is_token])
     return torch.nn.functional.cross_entropy(logits, targets[is_token], reduction="sum")
-
-
-def prompt_embeddings(model: Any, prompt: MarkedPrompt, rows: torch.Tensor) -> torch.Tensor:
-    """The whole prompt for each injected row: [n, d] -> [n, prompt length, d]."""
-    token_ids = torch.tensor(prompt.token_ids, device=rows.device)
-    embedded = model.get_input_embeddings()(token_ids)
-    batch = embedded.expand(len(rows), -1, -1).clone()
-    batch[:, prompt.marker_index] = rows.to(batch.dtype)
-    return batch
-
-
-@torch.no_grad()
-def verbalize(
-    model: Any,
-    tokenizer: Any,
-    prompt: MarkedPrompt,
-    rows: torch.Tensor,
-    *,
-    max_new_tokens: int,
-    seed: int,
-) -> list[str]:
-    """Samples one response at temperature 1 for each injected row [n, d]; raw text with tags."""
-    torch_seed(seed, "verbalize")
-    texts: list[str] = []
-    for batch in rows.split(GENERATION_BATCH_SIZE):
-        inputs = prompt_embeddings(model, prompt, batch)
-        output = model.generate(
-            inputs_embeds=inputs,
-            attention_mask=torch.ones(inputs.shape[:2], dtype=torch.int64, device=rows.device),
-            max_new_tokens=max_new_tokens,
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            repetition_penalty=1.0,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        texts.extend(
-            tokenizer.decode(_until_end(row, tokenizer), skip_special_tokens=False)
-            for row in output.tolist()
-        )
-    return texts
-
-
-def _until_end(token_ids: list[int], tokenizer: Any) -> list[int]:
-    """The ids before the end of the turn."""
-    stops = {tokenizer.eos_token_id, tokenizer.pad_token_id}
-    cut = next((i for i, token in enumerate(token_ids) if token in stops), len(token_ids))
-    return token_ids[:cut]
