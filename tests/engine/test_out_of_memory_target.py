@@ -44,7 +44,8 @@ def _submit(engine: Engine) -> None:
     for number in range(3):
         watched = WatchRequest(
             input=ids(*_text(1 + 20 * number)),
-            target_sampling=SamplingParams(max_new_tokens=6, temperature=0.9, seed=number),
+            # Long enough that all three speak at once, whoever was let in first.
+            target_sampling=SamplingParams(max_new_tokens=14, temperature=0.9, seed=number),
             sampling=SAMPLING,
             every=2,
         )
