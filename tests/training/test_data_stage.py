@@ -238,6 +238,16 @@ def test_documents_that_are_added_move_no_row(
         torch.testing.assert_close(rows.activations[: len(before)], before.activations)
 
 
+@pytest.mark.parametrize("name", ["fingerprint", "how"])
+def test_another_target_or_type_reads_all_again(
+    name: str, reader: CountingReader, tmp_path: Path
+) -> None:
+    run(tmp_path, reader)
+    setattr(reader, name, "another")
+    run(tmp_path, reader)
+    assert reader.num_texts == 2 * NUM_STORIES
+
+
 def test_nothing_happens_without_a_yes(reader: CountingReader, tmp_path: Path) -> None:
     seen: list[Estimate] = []
 
