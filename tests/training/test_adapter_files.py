@@ -54,7 +54,8 @@ def test_peft_loads_what_is_written(tmp_path: Path, arch: str, num_blocks: int) 
     assert loaded.get_nb_trainable_parameters()[0] == 0
     num_layers = sum("lora_A" in name for name, _ in loaded.named_parameters())
     assert num_layers == num_blocks * len(LINEAR_LAYERS)
-    torch.testing.assert_close(loaded(token_ids).logits, expected, rtol=1e-5, atol=1e-5)
+    # peft scales the update before it adds it: float32, once more rounded, in every layer.
+    torch.testing.assert_close(loaded(token_ids).logits, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("targets", (["q_proj", "down_proj"], list(LINEAR_LAYERS)))
@@ -71,7 +72,7 @@ def test_what_peft_wrote_is_loaded(tmp_path: Path, targets: list[str]) -> None:
     token_ids = random_ids(2, 9)
     with adapters.use("av"):
         got = model(token_ids).logits
-    torch.testing.assert_close(got, theirs(token_ids).logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(got, theirs(token_ids).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_what_was_written_is_read_to_the_bit_and_learns_on(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ class LoraLinear(torch.nn.Linear):
             return output
         narrow = functional.linear(inputs, self.lora_a[name].to(inputs.dtype))
         update = functional.linear(narrow, self.lora_b[name].to(inputs.dtype))
-        return output + update * self.scales[name]
+        return torch.add(output, update, alpha=self.scales[name])
 
     def update(self, name: str) -> Tensor:
         """What adapter `name` adds to the weight: [out, in] float32."""
