@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from gloss_training.errors import ConfigError
+from gloss_training.evaluation.plots import curves
 from gloss_training.evidence.acceptance import judge_results
 from gloss_training.evidence.arms import ARMS, BASES
-from gloss_training.evidence.experiment import Experiment, curves, share_stages
+from gloss_training.evidence.experiment import Experiment, share_stages
 from gloss_training.evidence.results import read_results, result_path, write_result
 from gloss_training.evidence.summary import summarise
 from gloss_training.run_config import read_config

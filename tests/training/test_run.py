@@ -197,6 +197,7 @@ def test_a_run_leaves_everything_to_look_at(finished: Path) -> None:
     assert "claim_precision" in {**figures, **figures["missing"]}
     samples = (finished / "evaluation" / "rl.samples.jsonl").read_text("utf-8").splitlines()
     assert len(samples) == figures["num_rows"] == SMOKE.evaluate.num_rows
+    assert (finished / "evaluation" / "curves.png").read_bytes().startswith(b"\x89PNG")
     for stage, settings in (("ar", SMOKE.ar), ("av", SMOKE.av), ("rl", SMOKE.rl)):
         log = (finished / "logs" / f"{stage}.jsonl").read_text().splitlines()
         assert len(log) == settings.num_steps

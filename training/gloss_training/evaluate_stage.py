@@ -16,6 +16,7 @@ from gloss_training.evaluation.evaluate import EvaluationTask, Reader, evaluate
 from gloss_training.evaluation.explaining import Explainer
 from gloss_training.evaluation.fresh_ar import train_fresh_ar
 from gloss_training.evaluation.paraphrase import Rewriter
+from gloss_training.evaluation.plots import curves, plot_training
 from gloss_training.evaluation.table import terminal_table
 from gloss_training.reconstructor import Reconstructor, load_reconstructor, reconstruct
 from gloss_training.run_folder import write_json
@@ -23,6 +24,7 @@ from gloss_training.seeds import torch_seed
 from gloss_training.sft import Lesson
 from gloss_training.teachers.judging import Judge
 
+CURVES_FILE: Final = "curves.png"
 TRAINING_SPLIT: Final = "ar"
 """Whose rows the controls learn from: the AV has seen neither them nor the held-out ones."""
 
@@ -32,6 +34,8 @@ def make_evaluation(run: Context) -> dict[str, Any]:
     figures = evaluate_pair(run, "sft")
     if run.folder.is_finished("rl"):
         figures = evaluate_pair(run, "rl")
+        steps = curves(run.folder.root / "logs" / "rl.jsonl")
+        plot_training({"rl": steps}, run.folder.root / "evaluation" / CURVES_FILE)
     return figures
 
 

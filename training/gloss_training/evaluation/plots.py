@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,20 @@ class Point:
     claim_precision: float
 
 
+def curves(log: Path) -> list[dict[str, float]]:
+    """What is drawn of each step of an RL log, to five digits; nothing where there is no log."""
+    if not log.exists():
+        return []
+    steps = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return [
+        {
+            "step": step["step"],
+            **{name: float(f"{step[name]:.5g}") for name in CURVES if name in step},
+        }
+        for step in steps
+    ]
+
+
 def plot_training(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
     """The curves of RL runs by name, one panel a figure.
 
@@ -57,10 +72,12 @@ def plot_training(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Path)
                 axes.plot(*zip(*points, strict=True), label=run, color=_colour(index), lw=1.2)
         axes.set_title(title)
         axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(fontsize="small")
     for axes in panels[-1]:
         axes.set_xlabel("step")
+    # A run may lack a figure, so the names are those of all panels.
+    named = {line.get_label(): line for axes in panels.flat for line in axes.lines}
+    if named:
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named))
     _save(figure, path)
 
 
@@ -101,4 +118,4 @@ def _save(figure: Figure, path: Path) -> None:
     with writing(str(path), "The figures are whole; only the plot is not."):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Without a date and a version, equal figures give equal bytes.
-        figure.savefig(path, dpi=110, metadata={"Software": None})
+        figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})

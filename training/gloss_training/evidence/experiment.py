@@ -12,13 +12,13 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 
 from gloss_training.errors import ConfigError
 from gloss_training.evaluate_stage import evaluate_pair
-from gloss_training.evaluation.plots import CURVES
+from gloss_training.evaluation.plots import curves
 from gloss_training.evidence.arms import ARMS, BASES, Arm
 from gloss_training.evidence.machine import commit, describe_machine
 from gloss_training.evidence.results import Result, result_path, write_result
@@ -129,17 +129,3 @@ def share_stages(base: Path, folder: Path) -> None:
             copied = folder / "stages" / name
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(base / "stages" / name, copied)
-
-
-def curves(log: Path) -> list[dict[str, Any]]:
-    """What is drawn of each RL step, to five digits; nothing where there was no RL."""
-    if not log.exists():
-        return []
-    steps = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    return [
-        {
-            "step": step["step"],
-            **{name: float(f"{step[name]:.5g}") for name in CURVES if name in step},
-        }
-        for step in steps
-    ]
