@@ -11,7 +11,7 @@ import torch
 from gloss_training.context import Context
 from gloss_training.full_pair import FullPair
 from gloss_training.lora_pair import AR, AV, LoraPair
-from gloss_training.model_files import load_language_model
+from gloss_training.model_files import cast_weights, load_language_model
 from gloss_training.pair_adapters import FOLDER, load_role
 from gloss_training.prompts import marked_prompt
 from gloss_training.reconstructor import Reconstructor, load_reconstructor
@@ -59,6 +59,8 @@ def rl_pair(run: Context) -> FullPair | LoraPair:
         marked_prompt(run.tokenizer(), run.config.prompt),
         gradient_checkpointing=settings.gradient_checkpointing,
     )
+    # It is not trained, so it needs no float32.
+    cast_weights(full.reference, run.dtype)
     for decoder in (full.av, full.reference):
         shard_decoder(decoder, run.ranks, run.config.sharding, run.dtype)
     spread_reconstructor(run, full.reconstructor)
