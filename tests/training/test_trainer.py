@@ -19,6 +19,7 @@ from gloss_training.rl.rollout import Rollout
 from gloss_training.rl.settings import KlSettings, RewardSettings, RlSettings
 from gloss_training.rl.task import RlTask
 from gloss_training.rl.trainer import train_rl
+from gloss_training.scoring import normalized_mse
 from gloss_training.sharding import ALONE
 from support import rl_runs
 from support.rl_runs import (
@@ -190,6 +191,13 @@ def test_figures_of_one_rollout_by_hand() -> None:
     assert figures["dead_groups"] == float((~alive).sum())
     assert torch.equal(learned.mse.isnan(), ~is_valid)
     assert figures["mse"] == pytest.approx(float(learned.mse[is_valid].mean()), rel=1e-6)
+    # Each is read against its own activation, by the AR as it was before it learnt.
+    first = make_pair()
+    for index in is_valid.nonzero()[:, 0].tolist():
+        read = first.reconstruct(*rl_runs.encode([rollout.explanations[index]]))
+        own = rollout.activations[index // 4][None]
+        expected = float(normalized_mse(read, own).detach())
+        assert float(learned.mse[index]) == pytest.approx(expected, rel=1e-4)
     baseline = make_task(WIDTH).fve_baseline
     assert figures["fve"] == pytest.approx(1 - figures["mse"] / baseline)
 
@@ -357,12 +365,12 @@ def test_a_control_trains_the_ar_alone(tmp_path: Path) -> None:
 
 def test_several_updates_of_one_rollout_clip_against_the_first() -> None:
     one, _, first = learn_once()
-    two, _, second = learn_once(replace(SETTINGS, updates_per_rollout=2, clip_ratio=1e-6))
+    two, _, second = learn_once(replace(SETTINGS, updates_per_rollout=3, clip_ratio=1e-6))
     assert not same(weights_of(one), weights_of(two))
-    # The second update's ratios have moved from 1, so that nearly half its tokens are clipped
+    # The later updates' ratios have moved from 1, so that about half their tokens are clipped
     # (those that went the way of their advantage); ratios to the engine stay those of the first.
     assert first.figures["clipped_share"] == 0.0
-    assert 0.1 < second.figures["clipped_share"] < 0.5
+    assert 0.2 < second.figures["clipped_share"] < 0.6
     assert second.figures["ratio_mean"] == pytest.approx(1.0, abs=1e-5)
 
 
