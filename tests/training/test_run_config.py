@@ -119,7 +119,7 @@ def test_configuration_is_frozen_and_survives_json() -> None:
 @pytest.mark.parametrize("name", shipped_names())
 def test_shipped_configurations_are_valid(name: str) -> None:
     config = read_config(name)
-    assert (config.world is not None) == (name in ("tiny", "smoke"))
+    assert (config.world is not None) == (name in ("tiny", "smoke", "evidence"))
 
 
 def test_configurations_are_found_in_the_repository_and_in_the_package() -> None:

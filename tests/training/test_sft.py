@@ -34,7 +34,7 @@ TEXTS = (
     "Code that computes an area.",
     "A question about a model.",
 )
-STEPS = {"num_steps": 6, "batch_size": 8, "learning_rate": 2e-3, "num_warmup_steps": 1}
+STEPS = {"num_steps": 4, "batch_size": 20, "learning_rate": 2e-3, "num_warmup_steps": 1}
 
 
 def context(root: Path, target: Path, kind: str, **settings: Any) -> Context:
@@ -111,9 +111,9 @@ def test_every_family_learns_and_leaves_a_pair_that_the_engine_runs(
 
 def test_bfloat16_learns_in_float32_masters_and_is_saved_as_it_computes(tmp_path: Path) -> None:
     target = write_target(tmp_path / "target", "qwen3")
-    run = context(tmp_path / "run", target, "qwen3", dtype="bfloat16", stage={"num_steps": 4})
+    run = context(tmp_path / "run", target, "qwen3", dtype="bfloat16", stage={"num_steps": 2})
     make_av(run)
-    kept = checkpoints.load(run.folder.checkpoints("av") / "step-00000004")
+    kept = checkpoints.load(run.folder.checkpoints("av") / "step-00000002")
     masters = checkpoints.part(kept.tensors, "optimizer")
     name = "model.layers.0.self_attn.q_proj.weight"
     master, saved = masters[f"master.{name}"], load_file(run.folder.root / "av/model.safetensors")
@@ -130,7 +130,7 @@ def test_blocks_that_are_computed_again_change_no_bit(make: Any, tmp_path: Path)
     stage = make.__name__.removeprefix("make_")
     logs = []
     for again in (False, True):
-        steps = {"num_steps": 3, "gradient_checkpointing": again}
+        steps = {"num_steps": 2, "gradient_checkpointing": again}
         run = context(tmp_path / str(again), target, "gemma3", stage=steps)
         make(run)
         logs.append((run.folder.root / "logs" / f"{stage}.jsonl").read_bytes())
@@ -142,8 +142,8 @@ def test_micro_batches_are_the_whole_batch(make: Any, tmp_path: Path) -> None:
     target = write_target(tmp_path / "target", "qwen2")
     stage = make.__name__.removeprefix("make_")
     seen = []
-    for size in (8, 3):
-        steps = {"num_steps": 3, "micro_batch": size}
+    for size in (20, 7):
+        steps = {"num_steps": 2, "micro_batch": size}
         run = context(tmp_path / str(size), target, "qwen2", stage=steps)
         make(run)
         seen.append(losses(run, stage))
