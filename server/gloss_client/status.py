@@ -45,6 +45,8 @@ ERRORS: dict[grpc.StatusCode, type[GlossClientError]] = {
     grpc.StatusCode.ABORTED: ServerError,
 }
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
+UNHEALTHY = "backend unhealthy"
+"""What gRPC's own health checks say of a server that can be reached and does not serve."""
 _INDEX = re.compile(r"\[(\d+)\]")
 
 
@@ -124,6 +126,11 @@ def _rich_status(call: EndedCall) -> status_pb2.Status | None:
 
 def _without_details(code: grpc.StatusCode, details: str, address: str) -> str:
     """What gRPC or a proxy said, and what it means for people: no server of ours said it."""
+    if code is grpc.StatusCode.UNAVAILABLE and UNHEALTHY in details:
+        return (
+            f"no server at {address} serves now: health says NOT_SERVING, as while one loads, "
+            "restarts its engine or drains; wait until it says SERVING"
+        )
     if code is grpc.StatusCode.UNAVAILABLE:
         return f"no server can be reached at {address}: {details}"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -78,6 +78,8 @@ class ServiceConnection:
                     "Start one there with gloss serve, reach one with TLS by --tls or --tls-ca, or "
                     "add --local to run in this process"
                 )
+                if "NOT_SERVING" in error.message:
+                    hint = "gloss health says when, or add --local to run in this process"
                 raise SourceLost(f"{command_error(error)}. {hint}") from error
             except GlossClientError as error:
                 raise command_error(error) from error

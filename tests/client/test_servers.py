@@ -61,6 +61,16 @@ def test_calls_go_round_the_servers_that_serve(connect: Any, rows: np.ndarray) -
         wait_until(first_gets_calls)
 
 
+def test_a_server_that_does_not_serve_is_not_said_to_be_gone(
+    connect: Any, server: EchoServer, rows: np.ndarray
+) -> None:
+    """As while its engine is started again: it can be reached, and nobody has to start one."""
+    server.set_serving(False)
+    client = connect(server.address)
+    with pytest.raises(Unavailable, match=f"no server at {server.address} serves.*NOT_SERVING"):
+        client.verbalize(rows[:1])
+
+
 def test_pieces_go_round_too(connect: Any, rows: np.ndarray) -> None:
     with echo_server() as first, echo_server() as second:
         for server in (first, second):
