@@ -1,13 +1,14 @@
 """What is made of results: conditions with their margins, a page, plots."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from gloss_training.errors import ConfigError
+from gloss_training.errors import ConfigError, RunFolderError
 from gloss_training.evaluation.plots import curves
 from gloss_training.evidence.acceptance import judge_results
 from gloss_training.evidence.arms import ARMS, BASES
@@ -128,6 +129,21 @@ def test_curves_keep_what_is_drawn(tmp_path: Path) -> None:
     line = {"step": 0, "reward": -0.123456789, "mse": 1.0, "k3": 1e-4}
     (tmp_path / "rl.jsonl").write_text(json.dumps(line) + "\n")
     assert curves(tmp_path / "rl.jsonl") == [{"step": 0, "reward": -0.12346, "k3": 1e-4}]
+
+
+def test_results_of_other_settings_are_refused_and_the_same_ones_kept(tmp_path: Path) -> None:
+    experiment = Experiment(
+        root=tmp_path, config="smoke", overrides=(), console=Console(quiet=True)
+    )
+    write_result(experiment.results, {**result("rl_kl", 0), "curves": []})
+    before = result_path(experiment.results, "rl_kl", 0).read_bytes()
+    experiment.run([0], ["rl_kl"])
+    assert result_path(experiment.results, "rl_kl", 0).read_bytes() == before
+    assert (experiment.results / "summary.md").exists()
+    assert not (tmp_path / "seed-0").exists()
+    other = replace(experiment, overrides=("rl.num_steps=4",))
+    with pytest.raises(RunFolderError, match=r"rl_kl-seed-0.json .*rl.num_steps: 3 -> 4"):
+        other.run([0], ["rl_kl"])
 
 
 def test_an_arm_that_is_none_is_refused_before_anything_runs(tmp_path: Path) -> None:

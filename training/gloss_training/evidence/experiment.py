@@ -16,7 +16,7 @@ from typing import Final
 
 from rich.console import Console
 
-from gloss_training.errors import ConfigError
+from gloss_training.errors import ConfigError, RunFolderError
 from gloss_training.evaluate_stage import evaluate_pair
 from gloss_training.evaluation.plots import curves
 from gloss_training.evidence.arms import ARMS, BASES, Arm
@@ -25,6 +25,7 @@ from gloss_training.evidence.results import Result, result_path, write_result
 from gloss_training.evidence.summary import summarise
 from gloss_training.run import Run
 from gloss_training.run_config import RunConfig, read_config
+from gloss_training.run_folder import differences
 
 SHARED: Final = ("target", "data", "ar", "av")
 """Stages whose results the arms of a base have in common; each makes a folder of its name."""
@@ -59,7 +60,7 @@ class Experiment:
 
         Raises:
             ConfigError: an arm that is none.
-            RunFolderError: there are stages of another configuration.
+            RunFolderError: there are stages or results of another configuration.
         """
         unknown = [name for name in arms if name not in ARMS]
         if unknown:
@@ -68,11 +69,27 @@ class Experiment:
             )
         for seed in seeds:
             for name in arms:
-                if not result_path(self.results, name, seed).exists():
+                if not self._is_finished(name, seed):
                     self.console.rule(f"seed {seed}, {name}: {ARMS[name].says}")
                     write_result(self.results, self._run_arm(name, ARMS[name], seed))
                 summarise(self.results)
         summarise(self.results)
+
+    def _is_finished(self, name: str, seed: int) -> bool:
+        """Whether an arm has its result; one of other settings would not go with the rest."""
+        path = result_path(self.results, name, seed)
+        if not path.exists():
+            return False
+        arm = ARMS[name]
+        asked = self._config(seed, (*BASES[arm.base], *arm.settings)).plain()
+        made = json.loads(path.read_text(encoding="utf-8"))["config"]
+        changed = differences(made, asked)
+        if changed:
+            raise RunFolderError(
+                f"{path} was made with other settings ({'; '.join(changed)}); choose another "
+                "--output or the old settings"
+            )
+        return True
 
     def _run_arm(self, name: str, arm: Arm, seed: int) -> Result:
         base = self.root / f"seed-{seed}" / arm.base
