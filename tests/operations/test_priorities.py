@@ -95,3 +95,20 @@ def test_a_part_of_the_queue_is_kept_for_interactive_calls(
     assert len(reply.explanations) == 4 and time.monotonic() - began < 30
     batch.result()
     server.wait_idle()
+
+
+def test_a_small_call_is_not_refused_for_what_a_large_one_has_waiting(
+    server: ServerProcess, rows: np.ndarray
+) -> None:
+    large = verbalize_request(rows, seed=1, max_new_tokens=60)
+    began = time.monotonic()
+    server.stub.Verbalize(large, timeout=60)
+    seconds = time.monotonic() - began
+    beside = server.stub.Verbalize.future(large, timeout=60)
+    server.wait_for(lambda: server.stats().waiting > _BATCH // 2)
+    # Behind all of the large one it would not be done by then.
+    small = verbalize_request(rows[:1], seed=2, max_new_tokens=60)
+    reply = server.stub.Verbalize(small, timeout=seconds / 2)
+    assert reply.explanations[0].explanation and not beside.done()
+    assert len(beside.result().explanations) == _BATCH
+    server.wait_idle()

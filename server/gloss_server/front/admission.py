@@ -3,8 +3,9 @@
 A call that would wait for longer than its deadline is refused at once, while its client can still
 go elsewhere. `pace.py` makes the estimate; what is in front of a call is counted here, in the order
 in which the engine starts activations: interactive ones before batch ones, which get a share of
-the starts while both wait. Batch calls fill a part of the room only, so that interactive ones find
-some.
+the starts while both wait. Of each other call of its priority no more than a call's own number goes
+first, however many that one has waiting: the engine gives them turns (`gloss_engine.waiting`).
+Batch calls fill a part of the room only, so that interactive ones find some.
 """
 
 from __future__ import annotations
@@ -17,6 +18,31 @@ from gloss_server.front.room import Lease, Room
 
 _LEAST_RETRY_SECONDS, _MOST_RETRY_SECONDS = 0.05, 10.0
 _UNKNOWN_RETRY_SECONDS = 0.5
+
+
+class _Line:
+    """What waits of one priority, by call.
+
+    Args:
+        most: explanations.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._room = Room({"explanations that wait": most})
+        self._calls: list[Lease] = []
+
+    @property
+    def num_waiting(self) -> int:
+        return self._room.taken[0]
+
+    def wait(self, num_explanations: int) -> Lease:
+        self._calls.append(self._room.take(num_explanations))
+        return self._calls[-1]
+
+    def num_ahead(self, num_explanations: int) -> int:
+        """Those of all calls that begin before a new call's last of so many."""
+        self._calls = [call for call in self._calls if not call.is_empty]
+        return sum(min(call.left[0], num_explanations) for call in self._calls)
 
 
 class Admission:
@@ -50,7 +76,7 @@ class Admission:
                 "tokens of priority batch": max(int(batch_room * max_tokens), 1),
             }
         )
-        self._waiting_batch = Room({"explanations that wait": max_explanations})
+        self._interactive, self._batch = _Line(max_explanations), _Line(max_explanations)
         # Of what waits: so many batch ones begin for each interactive one.
         self._batch_per_interactive = batch_share / (1 - batch_share)
         self.pace, self.num_idle = Pace(), 0
@@ -68,17 +94,17 @@ class Admission:
     @property
     def num_waiting_batch(self) -> int:
         """Explanations of priority batch that have not begun."""
-        return self._waiting_batch.taken[0]
+        return self._batch.num_waiting
 
     def _num_ahead(self, num_explanations: int, is_batch: bool) -> float:
         """Explanations in flight that begin before a call's own have."""
         there = self.num_explanations - self.num_idle
+        begun = there - self._interactive.num_waiting - self._batch.num_waiting
         if is_batch:
-            return there
-        waiting = self.num_waiting_batch
-        others = there - waiting
+            return begun + self._interactive.num_waiting + self._batch.num_ahead(num_explanations)
+        others = begun + self._interactive.num_ahead(num_explanations)
         queued = max(others + num_explanations - self.pace.num_slots, 0)
-        return others + min(waiting, queued * self._batch_per_interactive)
+        return others + min(self._batch.num_waiting, queued * self._batch_per_interactive)
 
     def check(
         self,
@@ -119,9 +145,9 @@ class Admission:
         """Let a checked call in; with each explanation that ends, its `share` comes back."""
         return self.room.take(*_amounts(num_explanations, max_new_tokens, is_batch))
 
-    def wait(self, num_explanations: int) -> Lease:
-        """A batch call's explanations wait; each that begins is given back."""
-        return self._waiting_batch.take(num_explanations)
+    def wait(self, num_explanations: int, is_batch: bool = False) -> Lease:
+        """A call's explanations wait; each that begins is given back."""
+        return (self._batch if is_batch else self._interactive).wait(num_explanations)
 
     def promise(
         self,

@@ -113,7 +113,7 @@ class Gate:
             charged=num_explanations * most,
             results=admission.admit(num_explanations, most, is_batch),
             each=share(most, is_batch),
-            waiting=admission.wait(num_explanations) if is_batch else None,
+            waiting=admission.wait(num_explanations, is_batch),
         )
 
     def texts(self, request: TextRequest, caller: Caller) -> Permit:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health
+from grpc_health.v1 import health_pb2 as _health_pb2
 
 if TYPE_CHECKING:
     # Generic for the type checker only.
     Context = grpc.aio.ServicerContext[Any, Any]
-    Status = health_pb2.HealthCheckResponse.ServingStatus
+
+health_pb2: Any = _health_pb2
+"""Whose stubs lack `List`'s messages."""
 
 
 class Health(health.aio.HealthServicer):
@@ -20,14 +23,12 @@ class Health(health.aio.HealthServicer):
         super().__init__()
         self._names = {""}
 
-    async def set(self, service: str, status: Status) -> None:
+    async def set(self, service: str, status: int) -> None:
         """See health.aio.HealthServicer."""
         self._names.add(service)
         await super().set(service, status)
 
-    async def List(
-        self, request: health_pb2.HealthListRequest, context: Context
-    ) -> health_pb2.HealthListResponse:
+    async def List(self, request: object, context: Context) -> object:
         """All names with their states."""
         statuses = {}
         for name in sorted(self._names):

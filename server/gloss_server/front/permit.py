@@ -22,7 +22,7 @@ class Permit:
         rates: where tokens are charged; client: to whom; charged: how many.
         results: a share of it comes back with each result; each: that share.
         others: come back with the end.
-        waiting: of a batch call, explanations that have not begun.
+        waiting: of what is known in number, explanations that have not begun.
         pace, promise: how long it was expected to take, and who learns how long it did; None:
             nothing is expected of it.
     """
@@ -128,8 +128,7 @@ class ExplainPermit(TextPermit):
         self.rates.charge(self.client, num_charged)
         self.charged += num_charged
         self.results = admission.admit(num_explanations, most, self.is_batch)
-        if self.is_batch:
-            self.waiting = admission.wait(num_explanations)
+        self.waiting = admission.wait(num_explanations, self.is_batch)
 
 
 @dataclass(kw_only=True)

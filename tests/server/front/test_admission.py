@@ -130,12 +130,13 @@ def test_batch_finds_a_part_of_the_queue_closed() -> None:
 def test_interactive_waits_for_interactive_and_for_batchs_share() -> None:
     admission = _measured()
     admission.admit(40, 50, is_batch=True)
-    waiting = admission.wait(40)
+    waiting = admission.wait(40, is_batch=True)
     # Nothing has begun, but the four of 40 that fill the slots will have.
     waiting.give_back(4)
     alone = (4 + 1 - 4 + 1 / 7) / 4 * 50 * 0.01 + 50 * 0.01
     assert _expected(admission, 1, 50) == pytest.approx(alone)
-    behind = (40 + 1 - 4) / 4 * 50 * 0.01 + 50 * 0.01
+    # As a batch call it takes turns with the 36.
+    behind = (4 + 1 + 1 - 4) / 4 * 50 * 0.01 + 50 * 0.01
     assert admission.expected_seconds(1, 50, time.monotonic(), True) == pytest.approx(behind)
     admission.admit(8, 50)
     queued = 4 + 8 + 1 - 4
@@ -149,7 +150,27 @@ def test_interactive_waits_for_interactive_and_for_batchs_share() -> None:
 def test_batchs_share_is_no_more_than_what_waits() -> None:
     admission = _measured()
     admission.admit(2, 50, is_batch=True)
-    admission.wait(2)
+    admission.wait(2, is_batch=True)
     admission.admit(60, 50)
     expected = (62 + 1 - 4) / 4 * 50 * 0.01 + 50 * 0.01
     assert _expected(admission, 1, 50) == pytest.approx(expected)
+
+
+def test_a_large_call_is_not_ahead_of_a_small_one_with_all_it_has() -> None:
+    """The engine gives calls turns: of each other one as many go first as a call has itself."""
+    admission = _measured()
+    admission.admit(60, 50)
+    large = admission.wait(60)
+    large.give_back(4)
+    for num, ahead in ((1, 4 + 1), (3, 4 + 3), (56, 4 + 56), (70, 4 + 56)):
+        expected = (ahead + num - 4) / 4 * 50 * 0.01 + 50 * 0.01
+        assert _expected(admission, num, 50) == pytest.approx(expected)
+    admission.check(1, 50, 1.5)
+    admission.admit(2, 50)
+    other = admission.wait(2)
+    expected = (4 + 3 + 2 + 3 - 4) / 4 * 50 * 0.01 + 50 * 0.01
+    assert _expected(admission, 3, 50) == pytest.approx(expected)
+    other.close()
+    large.close()
+    # What has begun is ahead of everybody.
+    assert _expected(admission, 1, 50) == pytest.approx((62 + 1 - 4) / 4 * 0.5 + 0.5)
