@@ -9,32 +9,34 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from gloss_client import Explanation, ItemError, TextOpened
 from gloss_engine.capture.positions import Positions
 from gloss_engine.text_request import ExplainRequest, TextInput
 from gloss_server.capture_row import Failure, TextRow
+from gloss_server.command_error import CommandError
 from gloss_server.explain_input import Documents, open_documents
 from gloss_server.explain_options import ExplainOptions
 from gloss_server.explain_results import ExplainResults, check_suffix
 from gloss_server.explain_row import explain_row, failed_row
-from gloss_server.explain_run import Asked, run_texts
+from gloss_server.explain_run import Asked, begin_texts, run_texts
 from gloss_server.explain_show import Show
 from gloss_server.output_file import check_place, is_written
 from gloss_server.result_row import Row
 from gloss_server.resumable_run import begun_state, claim, resumable
 from gloss_server.run_state import RunState
 from gloss_server.terminal import RunProgress, Stage, interrupt_deferred
-from gloss_server.text_source import TextFailed, TextRunner, TextSource
+from gloss_server.text_source import Came, TextFailed, TextRunner, TextSource
 
 _ROWS_A_WRITE = 32
 _SECONDS_A_WRITE = 0.5
 """Rows written at once, or as many as come meanwhile: about what a kill can cost."""
-_ANY_TEXT = TextInput(token_ids=(0,))
+_INVALID = "INVALID_ARGUMENT"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,16 +91,40 @@ class _Job:
             priority="interactive" if self.options.file is None else "batch",
         )
 
-    def open(self, opened: ExitStack, seed: int, progress: RunProgress) -> TextRunner:
-        """The runner, having agreed to requests like this run's."""
-        runner = self.source.open(self.options, progress)
-        opened.enter_context(closing(runner))
-        only = self.documents.only
-        if only is None:
-            runner.check(self.request(_ANY_TEXT, Positions(), seed))
-        else:
-            runner.check(self.request(only, self.positions, seed))
-        return runner
+    def open(self, opened: ExitStack, progress: RunProgress) -> TextRunner:
+        """The runner."""
+        return opened.enter_context(closing(self.source.open(self.options, progress)))
+
+    def asked(
+        self, seed: int, names: dict[int, str], missing: Callable[[int], Positions | None]
+    ) -> Iterator[Asked]:
+        """The texts of which something is missing.
+
+        Args:
+            seed: of the draws.
+            names: of texts, by number; each is noted before it is asked for.
+            missing: positions of a text that lack an explanation; None: none does.
+        """
+        for row in self.documents.rows():
+            positions = missing(row.row)
+            if positions is not None:
+                names[row.row] = row.doc_id
+                yield _asked(self, row, positions, seed)
+
+    def begin(self, runner: TextRunner, seed: int, names: dict[int, str]) -> Iterator[list[Came]]:
+        """Run all texts, now that requests like this run's are known to be taken.
+
+        Raises:
+            CommandError, GlossError: they are not; or the only text cannot be read.
+        """
+        coming = begin_texts(runner, self.asked(seed, names, lambda _: self.positions))
+        if self.documents.only is None:
+            return coming
+        first = next(coming)
+        event = first[0].event
+        if isinstance(event, TextFailed) and event.error.code == _INVALID:
+            raise CommandError(event.error.message)
+        return chain([first], coming)
 
 
 def explain_to_file(
@@ -127,8 +153,11 @@ def explain_to_file(
     if is_new and options.seed is None:
         progress.note(f"No --seed: drew {state.seed}; a rerun of this command keeps it")
     assert state.seed is not None
+    names: dict[int, str] = {}
     with ExitStack() as opened:
-        runner = job.open(opened, state.seed, progress) if is_new else None
+        coming = None
+        if is_new:
+            coming = job.begin(job.open(opened, progress), state.seed, names)
 
         def begin() -> None:
             claim(state, output, holds_rows=is_written(output))
@@ -144,8 +173,10 @@ def explain_to_file(
         begun_with, seconds = results.num_rows, 0.0
         with resumable(lambda: _held(results, job)):
             if not results.is_complete:
-                runner = runner or job.open(opened, state.seed, progress)
-                seconds = _fill(job, runner, results, state.seed, progress)
+                if coming is None:
+                    asked_again = job.asked(state.seed, names, results.missing)
+                    coming = run_texts(job.open(opened, progress), asked_again)
+                seconds = _fill(coming, names, results, state, progress)
         return Outcome(
             num_new=results.num_rows - begun_with,
             num_rows=results.num_rows,
@@ -169,19 +200,13 @@ def explain_to_show(
     job = _prepare(options, source, progress)
     seed, num_failed = _drawn(options), 0
     names: dict[int, str] = {}
-
-    def asked() -> Iterator[Asked]:
-        for row in job.documents.rows():
-            names[row.row] = row.doc_id
-            yield _asked(job, row, job.positions, seed)
-
     with ExitStack() as opened:
-        runner = job.open(opened, seed, progress)
+        coming = job.begin(job.open(opened, progress), seed, names)
         if options.seed is None:
             progress.note(f"No --seed: drew {seed}")
         show.begin(options.samples, seed, None if job.documents.only else names)
         opened.callback(show.end)
-        for came in run_texts(runner, asked()):
+        for came in coming:
             for one in came:
                 failed = isinstance(one.event, TextFailed)
                 if isinstance(one.event, Explanation):
@@ -206,7 +231,7 @@ def _drawn(options: ExplainOptions) -> int:
 
 def _asked(job: _Job, row: TextRow | Failure, positions: Positions, seed: int) -> Asked:
     if isinstance(row, Failure):
-        error = ItemError(code="INVALID_ARGUMENT", reason=row.reason, message=row.message)
+        error = ItemError(code=_INVALID, reason=row.reason, message=row.message)
         return Asked(row=row.row, request=error)
     return Asked(row=row.row, request=job.request(row.text, positions, seed))
 
@@ -245,23 +270,19 @@ class _Writer:
 
 
 def _fill(
-    job: _Job, runner: TextRunner, results: ExplainResults, seed: int, progress: RunProgress
+    coming: Iterator[list[Came]],
+    names: dict[int, str],
+    results: ExplainResults,
+    state: RunState,
+    progress: RunProgress,
 ) -> float:
-    """Write what is missing; the seconds it took."""
-    names: dict[int, str] = {}
-    num_texts = job.documents.num_rows
-
-    def asked() -> Iterator[Asked]:
-        for row in job.documents.rows():
-            positions = results.missing(row.row)
-            if positions is not None:
-                names[row.row] = row.doc_id
-                yield _asked(job, row, positions, seed)
-
+    """Write what comes of texts, by their names; the seconds it took."""
+    assert state.seed is not None
+    seed, num_texts = state.seed, state.num_rows
     with progress.stage("Explaining", num_texts) as stage:
         stage.advance(results.num_ended)
         writer = _Writer(results=results, stage=stage, num_texts=num_texts)
-        for came in run_texts(runner, asked()):
+        for came in coming:
             for one in came:
                 event, row = one.event, one.row
                 if isinstance(event, TextOpened):

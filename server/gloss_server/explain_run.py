@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from gloss_client import Captured, Explanation, ItemError
 from gloss_engine.text_request import ExplainRequest
@@ -25,6 +26,22 @@ class Asked:
 
     row: int
     request: ExplainRequest | ItemError
+
+
+def begin_texts(runner: TextRunner, asked: Iterable[Asked]) -> Iterator[list[Came]]:
+    """`run_texts`, once a text has been taken or all of them have failed: a request that is refused
+    whatever the text has been refused by then.
+
+    Raises:
+        CommandError, GlossError: what was got, what was expected.
+        SourceLost: nothing explains.
+    """
+    coming, first = run_texts(runner, asked), list[list[Came]]()
+    for came in coming:
+        first.append(came)
+        if not all(isinstance(one.event, TextFailed) for one in came):
+            break
+    return chain(first, coming)
 
 
 def run_texts(runner: TextRunner, asked: Iterable[Asked]) -> Iterator[list[Came]]:

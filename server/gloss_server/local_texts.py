@@ -92,12 +92,6 @@ class EngineTexts:
         self._engine, self._events = engine, EngineEvents(engine.info)
         self._failed: list[Came] = []
 
-    def check(self, request: ExplainRequest) -> None:
-        """See TextRunner."""
-        self._engine.cancel(self._engine.submit_explain(request))
-        while self._engine.has_work:
-            self._engine.step()
-
     def submit(self, row: int, request: ExplainRequest | WatchRequest) -> None:
         """See TextRunner."""
         engine = self._engine

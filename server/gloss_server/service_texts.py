@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from queue import Empty, SimpleQueue
@@ -108,16 +108,6 @@ class StreamedTexts:
         self._came: SimpleQueue[Came | Exception] = SimpleQueue()
         self._closing = threading.Event()
 
-    def check(self, request: ExplainRequest) -> None:
-        """See TextRunner: the text is opened, and left at once."""
-        events = self._explain(request)
-        try:
-            next(events)
-        except GlossClientError as error:
-            raise command_error(error) from error
-        finally:
-            events.close()
-
     def submit(self, row: int, request: ExplainRequest | WatchRequest) -> None:
         """See TextRunner."""
         self._pool.submit(self._read, row, request)
@@ -164,7 +154,7 @@ class StreamedTexts:
         except Exception as error:
             self._came.put(error)
 
-    def _explain(self, request: ExplainRequest) -> Generator[TextEvent, None, None]:
+    def _explain(self, request: ExplainRequest) -> Iterator[TextEvent]:
         so_far, patience = _SoFar(request), Patience(self._client, self._closing)
         while True:
             try:

@@ -70,13 +70,6 @@ class TextRunner(Protocol):
     num_ahead: int
     max_watch_tokens: int
 
-    def check(self, request: ExplainRequest) -> None:
-        """Refuse at once what the request would be refused for; nothing is explained.
-
-        Raises:
-            CommandError, GlossError: what was got, what was expected.
-        """
-
     def submit(self, row: int, request: ExplainRequest | WatchRequest) -> None:
         """Take a text; its seed is stated. What is wrong with the text alone comes as TextFailed.
 
@@ -88,6 +81,7 @@ class TextRunner(Protocol):
         """Wait until something happened to what was submitted.
 
         Raises:
+            CommandError: a request that is refused whatever the text.
             SourceLost: it cannot go on.
         """
 

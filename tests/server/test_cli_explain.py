@@ -165,27 +165,28 @@ def test_one_text_in_every_form(
     ended = gloss("explain", *given, "--address", echo.address, "--positions", "-3:")
     assert ended.status == 0
     asked = [call.request for call in echo.service.received if call.method == "Explain"]
-    assert len(asked) == 2 and asked[0].input == asked[1].input, "one of them to try"
+    assert len(asked) == 1, "none to try"
     if form == "chat":
         assert asked[0].input.chat.messages[0].content == "naïve"
     else:
         assert asked[0].input.text == "naïve"
     head, *lines = ended.stdout.splitlines()
     assert head.startswith("position\ttoken\tsample") and len(lines) == 3
-    assert asked[1].options.seed < 2**53
+    assert asked[0].options.seed < 2**53
 
 
 def test_what_somebody_waits_for_goes_before_files_of_texts(
     gloss: Command, echo: EchoServer, tmp_path: Path
 ) -> None:
-    """Of a file nobody waits for a text; the one that is sent to try a run is like those of it."""
+    """Of a file nobody waits for a text."""
     rows = write_rows(tmp_path / "texts.jsonl", [{"text": "ab"}, {"text": "cd"}])
     for given, expected in ((["ab"], "INTERACTIVE"), (["-f", rows], "BATCH")):
         echo.service.received.clear()
         assert gloss("explain", *given, "--address", echo.address).status == 0
         asked = [call.request for call in echo.service.received if call.method == "Explain"]
-        assert len(asked) >= 2
-        assert {pb.Priority.Name(one.priority) for one in asked} == {f"PRIORITY_{expected}"}
+        assert asked and {pb.Priority.Name(one.priority) for one in asked} == {
+            f"PRIORITY_{expected}"
+        }
 
 
 def test_text_is_shown_not_obeyed(gloss: Command, echo: EchoServer, tmp_path: Path) -> None:
@@ -312,3 +313,19 @@ def test_what_is_asked_for(gloss: Command, echo: EchoServer) -> None:
         score=False,
     )
     assert asked.options == expected
+
+
+@pytest.mark.parametrize("kind", ["text", "file"])
+def test_a_text_is_asked_for_once(
+    gloss: Command, echo: EchoServer, tmp_path: Path, kind: str
+) -> None:
+    """What a request would be refused for comes from the call itself: none is given up."""
+    given = ["abc"]
+    if kind == "file":
+        given = ["-f", write_rows(tmp_path / "texts.jsonl", [{"text": "abc"}, {"text": "de"}])]
+    for output in ([], ["--output", tmp_path / "out.jsonl"]):
+        echo.service.received.clear()
+        assert gloss("explain", *given, "--address", echo.address, "--seed", 1, *output).status == 0
+        calls = [call.request for call in echo.service.received if call.method == "Explain"]
+        assert sorted(call.input.text for call in calls) == ["abc", "de"][: len(calls)]
+        assert len(calls) == (1 if kind == "text" else 2)
