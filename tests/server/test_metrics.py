@@ -35,6 +35,7 @@ class Loaded:
     dtype: str = "float32"
     fve_baseline: float | None = 0.5
     num_slots: int = 8
+    num_pages: int = 10
 
 
 class FakeClock:
@@ -363,6 +364,14 @@ def test_what_is_loaded_is_one_series(telemetry: Telemetry) -> None:
     (sample,) = families(telemetry)["gloss_build_info"].samples
     assert sample.labels["dtype"] == 'b"f\n' and sample.value == 1
     assert math.isnan(value(telemetry, "gloss_fve_baseline"))
+
+
+def test_the_pool_has_its_size_before_any_work(telemetry: Telemetry) -> None:
+    for pages in (10, 12):
+        telemetry.model_loaded(Loaded(num_pages=pages))
+        telemetry.engine_restarted()
+        assert value(telemetry, "gloss_kv_pages") == pages
+        assert telemetry.stats_response().kv_pages_total == pages
 
 
 def test_the_live_figures(telemetry: Telemetry, clock: FakeClock) -> None:

@@ -94,6 +94,11 @@ class ServedModel:
         """Explanations that run at once."""
         return self.info.num_slots
 
+    @property
+    def num_pages(self) -> int:
+        """Private pages of the key-value cache."""
+        return self.info.num_pages
+
     def response(self, settings: ServeSettings) -> pb.GetModelInfoResponse:
         """The answer of GetModelInfo."""
         info = self.info

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from gloss_api.v1 import gloss_pb2
@@ -36,6 +37,8 @@ class LoadedModel(Protocol):
     def fve_baseline(self) -> float | None: ...
     @property
     def num_slots(self) -> int: ...
+    @property
+    def num_pages(self) -> int: ...
 
 
 class Telemetry:
@@ -265,6 +268,9 @@ class Telemetry:
         self.metrics.fve_baseline.set(float("nan") if baseline is None else baseline)
         self._num_slots = info.num_slots
         self.metrics.slots.set(info.num_slots)
+        # Steps report it as well, but the first may be long in coming.
+        self._engine = replace(self._engine, pages_total=info.num_pages)
+        self.metrics.pages.set(info.num_pages)
 
     def stats_response(self) -> gloss_pb2.GetStatsResponse:
         """What GetStats answers now."""
