@@ -147,7 +147,7 @@ class Call:
             queue_seconds=None if started is None else started - arrived,
             first_token_seconds=None if first is None else first - arrived,
             num_items=sum(run.num_items for run in runs),
-            num_tokens=sum(run.num_tokens for run in runs),
+            num_tokens=sum(run.num_tokens_come for run in runs),
             num_text_tokens=sum(run.num_text_tokens for run in runs),
             num_target_tokens=sum(run.num_target_tokens for run in runs),
             request_bytes=len(self._content),

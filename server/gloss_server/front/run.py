@@ -40,7 +40,7 @@ class Run:
         tokens: generated ids by sequence (index * num_samples + sample); streams only.
         explanations, texts: what is finished, in the order in which it finished.
         num_started: activations that began to run.
-        num_tokens: tokens generated for explanations.
+        num_tokens: tokens of explanations that have ended.
         num_text_tokens, num_target_tokens: tokens the target has read, and generated.
         paths: the contract's names of fields that the engine judges, by the engine's; None: it
             judges none that the front has not.
@@ -106,6 +106,16 @@ class Run:
             + self.num_tokens * _TOKEN_BYTES
             + self.num_values * _VALUE_BYTES
         )
+
+    @property
+    def num_tokens_come(self) -> int:
+        """Tokens generated for explanations, as far as they have come: of one that has not ended
+        only a stream brings any."""
+        if len(self.explanations) == self.num_sequences:
+            return self.num_tokens
+        ended = {made.index * self.num_samples + made.sample for made in self.explanations}
+        begun = (ids for sequence, ids in enumerate(self.tokens) if sequence not in ended)
+        return self.num_tokens + sum(map(len, begun))
 
     @property
     def has_ended(self) -> bool:

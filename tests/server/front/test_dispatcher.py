@@ -24,6 +24,7 @@ from gloss_engine.text_request import (
     TokenPlace,
     WatchRequest,
 )
+from gloss_server.front.call import Call
 from gloss_server.front.call_error import CallError
 from gloss_server.front.call_log import CallLog
 from gloss_server.front.text_run import TextRun
@@ -52,6 +53,21 @@ def make(pairs: dict[str, Pair]) -> Iterator[Callable[..., PlayedEngine]]:
 
     yield play
     log.close()
+
+
+class _Context:
+    """Of a call without a deadline."""
+
+    def time_remaining(self) -> None:
+        """See grpc."""
+
+    def peer(self) -> str:
+        """See grpc."""
+        return "ipv4:1.2.3.4:5"
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        """See grpc."""
+        return {}
 
 
 def _explain(num_samples: int = 1) -> ExplainRequest:
@@ -354,6 +370,20 @@ def test_waiting_until_a_text_is_known(make: Any) -> None:
             assert caught.value.reason == "ENGINE_RESTARTED"
 
     asyncio.run(scenario())
+
+
+def test_tokens_that_had_come_are_counted_in_the_log_when_the_engine_is_lost(make: Any) -> None:
+    engine = make()
+    call = Call("Explain", _Context(), b"", max_seconds=9)  # type: ignore[arg-type]
+    with engine.dispatcher.explaining(_explain(), 9, caller()) as run:
+        call.runs = [run]
+        engine.report(opened=[_opened(run, 0, 1)], captured=[_captured(run, 0, 0)])
+        engine.report(captured=[_captured(run, 1, 1)])
+        tokens = [(run.run_id, 0, token) for token in (1, 2, 3)] + [(run.run_id, 1, 5)] * 2
+        engine.report(tokens=tokens, explanations=[_explanation(run, 0)])
+        engine.dispatcher.engine_died("was killed", 1.0)
+        assert run.failure is not None and run.failure.reason == "ENGINE_RESTARTED"
+    assert call.end("UNAVAILABLE", "ENGINE_RESTARTED", 1.0).num_tokens == 3 + 2
 
 
 def test_readings_are_taken_once(make: Any) -> None:
