@@ -7,9 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from gloss_server.front.call_log import _EVENTS
+from gloss_server.front.call_log import EVENTS
 from gloss_server.front.metrics import Metrics
-from gloss_server.link.supervisor import WORKER
 from gloss_server.settings import ServeSettings
 from support.image import REPOSITORY
 
@@ -62,7 +61,7 @@ def test_settings_exist() -> None:
     settings = ServeSettings.model_fields.keys()
     objectives = set(re.findall(r"objective: (\w+)", "".join(file.read_text() for file in RULES)))
     others = (
-        _EVENTS.keys()
+        EVENTS.keys()
         | objectives
         | {
             *("request_id", "text_tokens", "low_fidelity", "norm_outlier", "tokens_per_second"),
@@ -88,9 +87,10 @@ def test_files_and_tests_exist() -> None:
 
 
 def test_drills_find_the_processes_they_mean() -> None:
-    """The commands of the table name the engine's module as the supervisor starts it."""
-    patterns = set(re.findall(r"pkill -\w+ -f (\S+)`", PAGE))
-    assert patterns == {WORKER[-1]}
+    """The commands of the table end the engine of the server they started, and no other's."""
+    commands = re.findall(r"`(pkill [^`]+)`", PAGE)
+    assert commands == ["pkill -KILL -P $!", "pkill -STOP -P $!"]
+    assert "2> gloss.log &\n" in PAGE
     assert "the engine died 6 times within 60 s" in PAGE
     defaults = ServeSettings()
     assert (defaults.restart_limit + 1, defaults.restart_window_seconds) == (6, 60)
