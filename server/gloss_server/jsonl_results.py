@@ -32,4 +32,4 @@ class JsonlResults:
         self._file.close()
 
     def _mark(self, row: Any) -> bool:
-        return self.done.mark(row["index"], row["sample"], row["error"] is not None)
+        return self.done.mark(row["index"], row["sample"], row["error"] is not None, row["fve"])

@@ -38,7 +38,7 @@ class ParquetResults:
         name = f"{fresh[0]['index']:012d}-{fresh[0]['sample']:06d}"
         self._parts.add(name, pa.Table.from_pylist(fresh, schema=SCHEMA))
         for row in fresh:
-            self.done.mark(row["index"], row["sample"], row["error"] is not None)
+            self.done.mark(row["index"], row["sample"], row["error"] is not None, row["fve"])
 
     def finish(self) -> None:
         """See `Results`: the parts become the file, and are gone."""
@@ -51,12 +51,10 @@ class ParquetResults:
     def _mark(self, file: Path) -> bool:
         """Note the explanations of a file; False where they are not of this run."""
         try:
-            table = pq.read_table(file, columns=["index", "sample", "error"])
+            table = pq.read_table(file, columns=["index", "sample", "error", "fve"])
             failed = pc.is_valid(table["error"]).to_pylist()
-            places = zip(table["index"].to_pylist(), table["sample"].to_pylist(), strict=True)
-            return all(
-                self.done.mark(index, sample, fail)
-                for (index, sample), fail in zip(places, failed, strict=True)
-            )
+            columns = (table[name].to_pylist() for name in ("index", "sample"))
+            rows = zip(*columns, failed, table["fve"].to_pylist(), strict=True)
+            return all(self.done.mark(*row) for row in rows)
         except (pa.ArrowException, KeyError, OSError):
             return False

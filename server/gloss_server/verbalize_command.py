@@ -36,6 +36,7 @@ class Outcome:
     Attributes:
         num_new: explanations this process made.
         num_done, num_failed: explanations the output holds, and those among them with an error.
+        num_scored: of those it holds, those with an FVE; mean_fve: of these, None: there is none.
         num_rows: activations in the input.
         seed: of the draws.
         seconds: this process explained for.
@@ -47,11 +48,15 @@ class Outcome:
     num_rows: int
     seed: int
     seconds: float
+    num_scored: int = 0
+    mean_fve: float | None = None
 
     def summary(self, output: Path) -> str:
         """One line for people."""
         failed = f", {self.num_failed:,} of them failed" if self.num_failed else ""
         held = f"{self.num_done:,} explanations of {self.num_rows:,} activations{failed}"
+        if self.mean_fve is not None:
+            held += f", mean FVE {self.mean_fve:.3f} of {self.num_scored:,} scored"
         if not self.num_new:
             return f"{output} is finished already: {held}; nothing to do"
         rate = self.num_new / max(self.seconds, 1e-9)
@@ -108,6 +113,8 @@ def verbalize(
             num_rows=job.source.num_rows,
             seed=_seed(job.state),
             seconds=seconds,
+            num_scored=results.done.num_scored,
+            mean_fve=results.done.mean_fve,
         )
 
 

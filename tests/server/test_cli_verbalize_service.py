@@ -103,7 +103,11 @@ def test_rows_are_those_of_local(
     assert same(rows, local_rows)
     assert {row["index"] for row in rows if row["error"] is not None} == set(BAD_ROWS)
     assert all(row["fve"] is not None for row in rows if row["error"] is None)
+    values = [row["fve"] for row in rows if row["fve"] is not None]
+    said = f"mean FVE {np.mean(values):.3f} of {len(values)} scored"
+    assert said in ended.stderr
     again = ask(gloss, server.address, shipped, out)
+    assert said in again.stderr, "of all rows that the output holds"
     assert again.status == 3 and "nothing to do" in again.stderr
 
 
