@@ -1,6 +1,7 @@
 """A server for a benchmark: its own process, its address, and the CPU time that it takes.
 
     python benchmarks/server_process.py [--threads N] [--fake STEP_MS NUM_TOKENS]
+        [--max-unread-bytes N]
 
 serves the embedded pair, or the fake engine, until SIGTERM. Ports are the system's choice.
 """
@@ -31,16 +32,25 @@ class ServerProcess:
     Args:
         num_threads: CPU threads of the engine.
         fake: (milliseconds a step, tokens an explanation) of the fake engine; None: embedded pair.
+        max_unread_bytes: the setting; None: its default.
 
     Attributes:
         address, metrics_address: HOST:PORT of gRPC, and of /metrics.
         front_pid, engine_pid: its two processes.
     """
 
-    def __init__(self, *, num_threads: int = 1, fake: tuple[float, int] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        num_threads: int = 1,
+        fake: tuple[float, int] | None = None,
+        max_unread_bytes: int | None = None,
+    ) -> None:
         self._command = [sys.executable, __file__, "--threads", str(num_threads)]
         if fake is not None:
             self._command += ["--fake", *map(str, fake)]
+        if max_unread_bytes is not None:
+            self._command += ["--max-unread-bytes", str(max_unread_bytes)]
         self._held = ExitStack()
         self.address = self.metrics_address = ""
         self.front_pid = self.engine_pid = 0
@@ -123,8 +133,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--fake", nargs=2, metavar=("STEP_MS", "NUM_TOKENS"))
+    parser.add_argument("--max-unread-bytes", type=int)
     arguments = parser.parse_args()
+    unread = arguments.max_unread_bytes
     settings = ServeSettings(
+        **({} if unread is None else {"max_unread_bytes": unread}),
         address="127.0.0.1:0",
         metrics_address="127.0.0.1:0",
         num_threads=arguments.threads,

@@ -39,7 +39,7 @@ from load_run import LoadPlan, LoadRun, Server, run_load
 from load_sweep import measure_capacity, tell
 from server_process import ServerProcess
 from service_load import load_activations
-from soak_faults import Faults, Killer
+from soak_faults import MAX_UNREAD_BYTES, Faults, Killer
 from soak_samples import GAUGES, Sampler
 
 from gloss_api.v1 import gloss_pb2 as pb
@@ -210,7 +210,7 @@ def main() -> int:
         seed=arguments.seed,
     )
     ran_on = machine()
-    with ServerProcess() as process:
+    with ServerProcess(max_unread_bytes=MAX_UNREAD_BYTES) as process:
         found = soak(process, settings)
     rows = found.pop("by_rpc")
     output = arguments.output

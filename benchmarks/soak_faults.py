@@ -20,20 +20,28 @@ from numpy.typing import NDArray
 from server_process import children
 
 from gloss_api.v1 import gloss_pb2 as pb
+from gloss_api.v1 import gloss_pb2_grpc
 
 _REFUSED = ("RESOURCE_EXHAUSTED",)
 _SHORT, _LONG = 0.05, 10.0
+_SLOW_READER = "SLOW_READER"
+MAX_UNREAD_BYTES = 100_000
+"""Of the soak's server: about 20 explanations of 50 tokens."""
+_SLOW_READER_ITEMS = 128
+_SMALL_WINDOW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024)]
+"""Of a client that does not read: gRPC takes little for it."""
 _SLOW_READER_SECONDS = 2.0
 _GARBAGE = b"\xff\xfe no protobuf"
 EXPECTED = {
     "cancel": ("CANCELLED", "OK", *_REFUSED),
     "deadline": ("DEADLINE_EXCEEDED", *_REFUSED),
-    "slow reader": ("OK", *_REFUSED),
+    "slow reader": (_SLOW_READER, "OK", *_REFUSED),
     "wrong width": ("INVALID_ARGUMENT",),
     "garbage": ("INVALID_ARGUMENT",),
     "vanish": ("CANCELLED", "OK", *_REFUSED),
 }
-"""Statuses of a fault's call. While an engine is being started again UNAVAILABLE is one as well."""
+"""Statuses of a fault's call; of a slow reader its reason, or OK where little had come
+before it read. While an engine is being started again UNAVAILABLE is one as well."""
 
 
 class Faults(threading.Thread):
@@ -62,13 +70,14 @@ class Faults(threading.Thread):
             "deadline": lambda caller, _: caller.stub.Verbalize(
                 caller.verbalize(64), timeout=_SHORT
             ),
-            "slow reader": lambda caller, _: _read_slowly(caller),
+            "slow reader": lambda caller, _: _read_slowly(caller, self._address),
             "wrong width": lambda caller, _: caller.stub.Verbalize(_narrow(), timeout=_LONG),
             "garbage": lambda _, channel: _send_garbage(channel),
             "vanish": lambda caller, channel: _vanish(caller, channel, rng.uniform(0, 0.3)),
         }
         while not self._stop_event.wait(rng.expovariate(1 / self._every)):
-            name = rng.choice(list(faults))
+            # The one that takes longest first: a short soak has it, too.
+            name = rng.choice(list(faults)) if self.outcomes else "slow reader"
             channel = open_channel(self._address)
             caller = LoadCaller(
                 channel, Work(items=8), self._pool, np.random.default_rng(rng.randrange(2**32))
@@ -78,8 +87,7 @@ class Faults(threading.Thread):
                     faults[name](caller, channel)
                     code = "OK"
                 except grpc.RpcError as error:
-                    ended: Any = error
-                    code = ended.code().name
+                    code = _status(error)
             self.outcomes[name, code] += 1
 
     def stop(self) -> None:
@@ -88,13 +96,16 @@ class Faults(threading.Thread):
         self.join()
 
     def unexpected(self, engine_was_killed: bool) -> dict[str, int]:
-        """Outcomes that should not be, by fault and status."""
+        """Outcomes that should not be, by fault and status; one: no slow reader was ended."""
         more = ("UNAVAILABLE",) if engine_was_killed else ()
-        return {
+        found = {
             f"{fault}: {code}": count
             for (fault, code), count in self.outcomes.items()
             if code not in (*EXPECTED[fault], *more)
         }
+        if not self.outcomes["slow reader", _SLOW_READER]:
+            found[f"slow reader: never {_SLOW_READER}"] = 1
+        return found
 
 
 class Killer(threading.Thread):
@@ -132,12 +143,23 @@ def _cancel(caller: LoadCaller, after: float) -> None:
     _read_until(stream, after, stream.cancel)
 
 
-def _read_slowly(caller: LoadCaller) -> None:
+def _read_slowly(caller: LoadCaller, address: str) -> None:
     """Read nothing of a stream for a while."""
-    stream = _stream(caller, 32)
-    time.sleep(_SLOW_READER_SECONDS)
-    for _ in stream:
-        pass
+    request = pb.StreamVerbalizeRequest(request=caller.verbalize(_SLOW_READER_ITEMS))
+    with grpc.insecure_channel(address, options=_SMALL_WINDOW) as channel:
+        stub: Any = gloss_pb2_grpc.GlossServiceStub(channel)
+        stream = stub.StreamVerbalize(request, timeout=_LONG)
+        time.sleep(_SLOW_READER_SECONDS)
+        for _ in stream:
+            pass
+
+
+def _status(error: Any) -> str:
+    """A status' name, or that it ended a slow reader."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin" and _SLOW_READER.encode() in value:
+            return _SLOW_READER
+    return str(error.code().name)
 
 
 def _vanish(caller: LoadCaller, channel: grpc.Channel, after: float) -> None:
