@@ -119,7 +119,7 @@ def reason(error: grpc.RpcError) -> str:
     if code is grpc.StatusCode.UNAVAILABLE:
         return (
             f"no server answers there ({details}). Does `gloss serve` run at that address? One "
-            "with TLS needs --tls or --tls-ca"
+            "with TLS needs --tls or --tls-ca, and may want a certificate: --tls-cert"
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"no answer within {CALL_SECONDS:g} s. Is there a gRPC server at that address?"

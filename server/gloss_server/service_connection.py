@@ -75,8 +75,8 @@ class ServiceConnection:
                 return client.model_info()
             except Unavailable as error:
                 hint = (
-                    "Start one there with gloss serve, reach one with TLS by --tls or --tls-ca, or "
-                    "add --local to run in this process"
+                    "Start one there with gloss serve, reach one with TLS by --tls or --tls-ca and "
+                    "by --tls-cert if it wants a certificate, or add --local to run in this process"
                 )
                 if "NOT_SERVING" in error.message:
                     hint = "gloss health says when, or add --local to run in this process"

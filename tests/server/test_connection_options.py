@@ -96,7 +96,7 @@ def test_health_by_tls_needs_no_token(
             # The server's own gRPC, in this process, says there what it thinks of it.
             (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
             assert ended.status == 1 and "no server answers there" in line
-            assert line.endswith("One with TLS needs --tls or --tls-ca")
+            assert line.endswith("or --tls-ca, and may want a certificate: --tls-cert")
     assert gloss("health", "x:1", "--tls-ca", "none").error.endswith(
         "cannot connect: tls: ca_file: cannot read none: No such file or directory"
     )
