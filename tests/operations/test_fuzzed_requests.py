@@ -33,7 +33,7 @@ FUZZED = settings(
 )
 CODES = {
     "OK",
-    "INREQUESTS_ARGUMENT",
+    "INVALID_ARGUMENT",
     "NOT_FOUND",
     "OUT_OF_RANGE",
     "FAILED_PRECONDITION",

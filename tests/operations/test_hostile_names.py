@@ -25,7 +25,7 @@ from gloss_server.embedded import embedded_pair
 from gloss_server.terminal import visible
 from support.certificates import Certificates, write
 from support.command_runs import Command, read_rows
-from support.invariants import check, samples
+from support.invariants import check, others, samples
 from support.raw_http2 import RawConnection
 from support.server_process import ServerProcess
 from support.service_calls import fault, tensor, verbalize_request
@@ -77,8 +77,8 @@ def nothing_is_left(server: ServerProcess) -> Iterator[None]:
     log = server.log.read_bytes()
     assert log.isascii() and not set(log) & {*range(32), 127} - {ord("\n")}
     ours = [line for line in log.decode().splitlines() if not GRPC.fullmatch(line)]
-    ready, *others = sorted(ours, key=lambda line: line.startswith("{"))
-    assert ready.startswith("gloss ready: ") and all(json.loads(line)["event"] for line in others)
+    ready, *rest = sorted(ours, key=lambda line: line.startswith("{"))
+    assert ready.startswith("gloss ready: ") and all(json.loads(line)["event"] for line in rest)
 
 
 def _is_safe(text: str) -> bool:
@@ -124,6 +124,7 @@ def test_what_callers_choose(server: ServerProcess) -> None:
 @pytest.mark.parametrize("header", HEADERS, ids=lambda header: header[0].decode())
 def test_headers_that_no_client_sends(server: ServerProcess, header: tuple[bytes, bytes]) -> None:
     # Refused by gRPC with the connection, or a call as any other.
+    server.calls.add_lost("GetStats")
     with RawConnection(server.address) as raw, suppress(ConnectionError):
         assert raw.status(raw.call(f"/{OURS}/GetStats", [header])) in range(17)
 
@@ -136,21 +137,24 @@ def test_a_method_of_nobody(server: ServerProcess) -> None:
 def test_what_the_commands_say(server: ServerProcess, gloss: Command, tmp_path: Path) -> None:
     facts = server.ports
     assert facts["model"] == MODEL
-    health = gloss("health", server.address)
-    assert (health.status, health.stdout, health.stderr) == (0, "SERVING\n", "")
-    page = gloss("top", server.address, "--once")
-    assert page.status == 0 and MODEL[:40] in page.stdout and _is_safe(page.stdout)
-    rows, output = tmp_path / f"{DIRECTORY}.npy", tmp_path / f"{DIRECTORY}.jsonl"
-    np.save(rows, np.concatenate([ROWS, 0 * ROWS]))
-    ended = gloss(
-        *("verbalize", rows, "--address", server.address, "--output", output),
-        *("--max-new-tokens", 3, "--seed", 1),
-    )
-    assert ended.status == 3 and _is_safe(ended.stdout) and _is_safe(ended.stderr)
-    assert len(read_rows(output)) == 2 and DIRECTORY not in ended.stderr
-    np.save(rows, np.ones((1, 64), np.float32))
-    ended = gloss("verbalize", rows, "--address", server.address, "--output", tmp_path / "o.jsonl")
-    assert ended.status == 2 and _is_safe(ended.error) and "\\x1b[2J" in ended.error
+    with others(server):
+        health = gloss("health", server.address)
+        assert (health.status, health.stdout, health.stderr) == (0, "SERVING\n", "")
+        page = gloss("top", server.address, "--once")
+        assert page.status == 0 and MODEL[:40] in page.stdout and _is_safe(page.stdout)
+        rows, output = tmp_path / f"{DIRECTORY}.npy", tmp_path / f"{DIRECTORY}.jsonl"
+        np.save(rows, np.concatenate([ROWS, 0 * ROWS]))
+        ended = gloss(
+            *("verbalize", rows, "--address", server.address, "--output", output),
+            *("--max-new-tokens", 3, "--seed", 1),
+        )
+        assert ended.status == 3 and _is_safe(ended.stdout) and _is_safe(ended.stderr)
+        assert len(read_rows(output)) == 2 and DIRECTORY not in ended.stderr
+        np.save(rows, np.ones((1, 64), np.float32))
+        ended = gloss(
+            "verbalize", rows, "--address", server.address, "--output", tmp_path / "o.jsonl"
+        )
+        assert ended.status == 2 and _is_safe(ended.error) and "\\x1b[2J" in ended.error
 
 
 def test_the_name_in_a_certificate(tmp_path: Path) -> None:

@@ -95,8 +95,10 @@ def _bytes(method: str) -> bytes:
 
 def _quicken(server: ServerProcess) -> None:
     """Let it forget the steps that stood: it would take no call whose deadline is near."""
-    row = np.ones((1, 128), np.float32)
+    row, before = np.ones((1, 128), np.float32), len(_ends(server, "Verbalize"))
     assert server.stub.Verbalize(verbalize_request(row, max_new_tokens=80)).explanations
+    # Its line is written after its answer, and is no other call's.
+    server.wait_for(lambda: len(_ends(server, "Verbalize")) > before)
 
 
 @pytest.mark.parametrize("way", ["deadline", "cancel", "vanish"])

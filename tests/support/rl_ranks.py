@@ -28,6 +28,7 @@ from gloss_training.sharding import (
     Ranks,
     ShardingSettings,
     joined,
+    leave,
     shard_decoder,
     shard_head,
     whole,
@@ -143,3 +144,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave()

@@ -23,6 +23,7 @@ from gloss_training.sharding import (
     Ranks,
     ShardingSettings,
     joined,
+    leave,
     shard_decoder,
     shard_head,
     whole,
@@ -202,3 +203,4 @@ def main(folder: str) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1])
+    leave()

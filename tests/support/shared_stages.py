@@ -14,7 +14,7 @@ from rich.console import Console
 from gloss_training.machine import prepare
 from gloss_training.run import Run
 from gloss_training.run_config import read_config
-from gloss_training.sharding import joined
+from gloss_training.sharding import joined, leave
 
 
 def run_stages(root: Path, overrides: Sequence[str]) -> None:
@@ -27,3 +27,4 @@ def run_stages(root: Path, overrides: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     run_stages(Path(sys.argv[1]), sys.argv[2:])
+    leave()

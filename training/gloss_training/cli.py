@@ -23,7 +23,7 @@ from gloss_training.export import export as write_export
 from gloss_training.machine import prepare
 from gloss_training.run import STAGES, Run
 from gloss_training.run_config import read_config
-from gloss_training.sharding import joined
+from gloss_training.sharding import joined, leave
 from gloss_training.teachers.teacher import Estimate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -216,7 +216,12 @@ def summary(records: dict[str, dict[str, Any]]) -> Table:
 
 def main() -> None:
     """Entry point."""
-    app()
+    try:
+        app()
+    except SystemExit as ended:
+        if not ended.code:
+            leave()
+        raise
 
 
 def _stages(
