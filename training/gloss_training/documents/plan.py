@@ -136,11 +136,15 @@ def plan_documents(
             got = f"got {len(encoded.token_ids)} tokens, expected some behind position "
             leave_out(document.doc_id, "TOO_SHORT", f"{got}{settings.min_position}")
     if not planned:
-        first = f"; the first: {failures[0]}" if failures else ""
-        raise DocumentError(
-            "data.documents",
-            got=f"no document that can be used of {len(failures)}{first}",
-            expected="one or more",
-            fix="Look at the file, or lower data.min_position.",
-        )
+        raise _none_of(failures)
     return Plan(documents=tuple(planned), failures=tuple(failures))
+
+
+def _none_of(failures: list[Failure]) -> DocumentError:
+    first = f"; the first: {failures[0]}" if failures else ""
+    return DocumentError(
+        "data.documents",
+        got=f"no document that can be used of {len(failures)}{first}",
+        expected="one or more",
+        fix="Look at the file, or lower data.min_position.",
+    )

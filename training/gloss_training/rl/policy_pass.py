@@ -97,9 +97,8 @@ def policy_pass(
         assert terms.reference_logprobs is not None
         penalty = k2(logprobs, _spread(terms.reference_logprobs, mask), mask)
         # Drawn by the engine: the same weights as the policy's make its mean the AV's.
-        weights = importance_weights(
-            logprobs, responses.engine_logprobs, mask, settings.importance_cap
-        )
+        cap = settings.importance_cap
+        weights = importance_weights(logprobs, responses.engine_logprobs, mask, cap)
         loss = loss + _share((weights * penalty).sum(), settings, num_responses)
     return PolicyPass(
         loss=loss,
