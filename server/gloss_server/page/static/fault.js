@@ -1,0 +1,80 @@
+/** Why something did not work, in words: what happened, and what to do. */
+
+const TITLES = {
+  CANCELLED: "Stopped",
+  INVALID_ARGUMENT: "This cannot be asked",
+  OUT_OF_RANGE: "This cannot be asked",
+  NOT_FOUND: "The service does not know this",
+  ALREADY_EXISTS: "This request was made before",
+  FAILED_PRECONDITION: "The service has not loaded what this needs",
+  UNAUTHENTICATED: "The service wants a token",
+  PERMISSION_DENIED: "This token does not allow this",
+  RESOURCE_EXHAUSTED: "The service is busy",
+  UNAVAILABLE: "The service is away",
+  DEADLINE_EXCEEDED: "This took too long",
+  UNIMPLEMENTED: "The service is older than this page",
+  ABORTED: "The service has changed meanwhile",
+  INTERNAL: "The service has failed",
+};
+const REASON_TITLES = {
+  QUEUE_FULL: "The service's queue is full",
+  RATE_LIMITED: "Too much was asked in a short time",
+  DEADLINE_UNREACHABLE: "The service is too busy to be done in time",
+  SLOW_READER: "This page read too slowly",
+  OUT_OF_MEMORY: "The service's memory did not suffice",
+  ENGINE_RESTARTED: "The service's engine died and starts again",
+  NO_PAGE_SERVER: "The page's own server is away",
+};
+/** Codes that go away by themselves; of RESOURCE_EXHAUSTED all but those that would come again. */
+const PASSING = new Set(["UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"]);
+const LASTING_REASONS = new Set(["REPLY_TOO_LARGE", "REQUEST_TOO_LARGE"]);
+
+export class Fault extends Error {
+  /**
+   * @param {Object} given as the server says it; all of it may be missing.
+   * @param {string} [given.code] of gRPC.
+   * @param {string} [given.reason] UPPER_SNAKE.
+   * @param {string} [given.message] what was got and expected.
+   * @param {string} [given.hint] how to go on.
+   * @param {string|null} [given.field] of the request, at fault.
+   * @param {number|null} [given.retry_seconds] until another try may succeed.
+   */
+  constructor({ code, reason, message, hint, field, retry_seconds: retrySeconds } = {}) {
+    super(message || "Nothing more was said.");
+    this.code = code || "UNKNOWN";
+    this.reason = reason || "";
+    this.hint = hint || "";
+    this.field = field || null;
+    this.retrySeconds = typeof retrySeconds === "number" ? retrySeconds : null;
+  }
+
+  /** A few words for what happened. */
+  get title() {
+    return REASON_TITLES[this.reason] ?? TITLES[this.code] ?? "Something went wrong";
+  }
+
+  /** Whether waiting helps, so that the page tries again by itself. */
+  get isPassing() {
+    return PASSING.has(this.code) && !LASTING_REASONS.has(this.reason);
+  }
+
+  /** Whether the service wants another token. */
+  get wantsToken() {
+    return this.code === "UNAUTHENTICATED" || this.code === "PERMISSION_DENIED";
+  }
+
+  /** Whether somebody here ended it. */
+  get isStop() {
+    return this.code === "CANCELLED";
+  }
+}
+
+/** The page's own server does not answer. */
+export function pageServerAway() {
+  return new Fault({
+    code: "UNAVAILABLE",
+    reason: "NO_PAGE_SERVER",
+    message: "gloss ui, which brought this page, does not answer.",
+    hint: "Start it again with the same --listen; this page goes on by itself.",
+  });
+}

@@ -1,0 +1,71 @@
+/**
+ * Other people's text on the screen: as text, isolated from the direction of what is around it, with
+ * the marks that a browser would obey rather than show made visible, and of bounded length.
+ */
+
+import { element } from "./element.js";
+
+/** Control, format (bidi overrides among them), private use, line and paragraph ends. */
+const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/u;
+const ESCAPES = { "\n": "↵", "\r": "␍", "\t": "⇥" };
+/** More marks than any script sets on a letter. */
+const MARKS = /(\p{M}{8})\p{M}+/gu;
+const FIRST_CHARACTERS = 2000;
+
+/**
+ * A text as nodes: plain pieces, and hidden characters as small marks.
+ *
+ * @param {string} text
+ * @returns {DocumentFragment}
+ */
+export function shownText(text) {
+  const fragment = document.createDocumentFragment();
+  let plain = "";
+  for (const char of text.replace(MARKS, "$1…")) {
+    if (!HIDDEN.test(char)) {
+      plain += char;
+      continue;
+    }
+    fragment.append(plain, element("span", { class: "mark" }, visible(char)));
+    plain = "";
+  }
+  fragment.append(plain);
+  return fragment;
+}
+
+/**
+ * The same as one string, for labels.
+ *
+ * @param {string} text
+ */
+export function visible(text) {
+  return [...text].map((char) => (HIDDEN.test(char) ? escape(char) : char)).join("");
+}
+
+/**
+ * A paragraph of somebody's text, its direction its own. A long one is cut, with a button for all.
+ *
+ * @param {string} text
+ * @param {(text: string) => Node} [show] how a piece becomes nodes.
+ * @returns {HTMLElement}
+ */
+export function passage(text, show = shownText) {
+  const shown = element("p", { class: "passage", dir: "auto" });
+  if (text.length <= FIRST_CHARACTERS) {
+    shown.append(show(text));
+    return shown;
+  }
+  const more = element("button", { type: "button", class: "quiet" }, `Show all ${text.length.toLocaleString("en")} characters`);
+  more.addEventListener("click", () => shown.replaceChildren(show(text)));
+  shown.append(show(text.slice(0, FIRST_CHARACTERS)), "… ", more);
+  return shown;
+}
+
+function escape(char) {
+  const code = char.codePointAt(0);
+  return ESCAPES[char] ?? (code < 0x100 ? `\\x${hex(code, 2)}` : code < 0x10000 ? `\\u${hex(code, 4)}` : `\\U${hex(code, 8)}`);
+}
+
+function hex(code, digits) {
+  return code.toString(16).padStart(digits, "0");
+}
