@@ -21,7 +21,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PI
 TEST_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools demo test test-operations test-training check format proto bench serve clean
+.PHONY: help install tools demo test test-operations test-training test-page check format proto bench serve clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 17
@@ -66,8 +66,8 @@ install: $(VENV)/.dev ## Set up .venv with everything for development
 demo: $(VENV)/.server ## Read a story and explain it token by token, with the embedded models
 	@$(BIN)/gloss demo $(ARGS)
 
-test: $(VENV)/.dev ## Run the tests but for those of operations and of whole training runs
-	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --ignore=tests/operations --ignore=tests/training_runs $(ARGS)
+test: $(VENV)/.dev ## Run the tests but for those of operations, of whole training runs and of the page
+	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --ignore=tests/operations --ignore=tests/training_runs --ignore=tests/page $(ARGS)
 
 # A file's tests stay in one process: several share a server, an image or a cluster.
 test-operations: $(VENV)/.dev $(TOOLS)/.unpacked ## Run the tests of faults, dashboards and deployment
@@ -75,6 +75,12 @@ test-operations: $(VENV)/.dev $(TOOLS)/.unpacked ## Run the tests of faults, das
 
 test-training: $(VENV)/.dev ## Run the tests of training that start processes: kills, full disks, several ranks
 	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/training_runs $(ARGS)
+
+# The browser is the system's: no package of Python's brings one.
+test-page: $(VENV)/.dev ## Run the tests of the page, in a headless Chromium
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+		echo "error: got no chromium or no chromedriver on PATH, expected both (Debian: apt install chromium chromium-driver)" >&2; exit 1; }
+	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/page $(ARGS)
 
 check: $(VENV)/.dev $(PROTO_VENV)/.tools ## Lint, types, import rules, the contract and its stubs
 	@$(BIN)/ruff check .
