@@ -14,14 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from gloss_training.capture.parts import CapturedParts, capture_parts
 from gloss_training.capture.readers import ActivationReader
@@ -33,6 +25,7 @@ from gloss_training.documents.reading import Failure
 from gloss_training.documents.settings import DataSettings
 from gloss_training.errors import Declined, TeacherError
 from gloss_training.passage import Passage
+from gloss_training.progress_bar import progress_bar
 from gloss_training.prompts import marked_prompt
 from gloss_training.settings import PromptSettings
 from gloss_training.teachers.teacher import KEPT, UNANSWERED, Answer, Estimate, Teacher
@@ -152,15 +145,7 @@ class DataStage:
     @contextmanager
     def _bar(self, what: str, total: int | None) -> Iterator[Callable[[int], None]]:
         """A bar with the time left, where a total is known; what it yields advances it."""
-        columns = (
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self.console) as progress:
+        with progress_bar(self.console) as progress:
             task = progress.add_task(what, total=total)
             yield lambda count: progress.advance(task, count)
 

@@ -18,18 +18,12 @@ from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from gloss_training.disk import writing
 from gloss_training.progress import Sample
+from gloss_training.progress_bar import progress_bar
 
 _KEPT = "Checkpoints and finished stages are whole."
 _SHOWN = ("loss", "reward", "fve", "kl", "failure_rate")
@@ -97,16 +91,7 @@ def open_journal(
     root: Path, stage: str, num_steps: int, *, first_step: int = 0, console: Console | None = None
 ) -> Iterator[Journal]:
     """The journal of a stage of the run at `root`, which goes on at `first_step`."""
-    columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
-    )
-    with Progress(*columns, console=console) as bar:
+    with progress_bar(console, TextColumn("{task.fields[figures]}")) as bar:
         journal = Journal(root, stage, bar, num_steps, first_step)
         try:
             yield journal

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 import anthropic
 
-from gloss_training.teachers.api import (
-    ApiError,
-    Reply,
-    Trouble,
-    clean,
-    no_reply,
-    retry_after,
-    trouble_of,
-    whole,
-)
+from gloss_training.teachers.api import Reply, no_reply, told, whole
 from gloss_training.teachers.settings import TeacherSettings
 
 BASE_URL: Final = "https://api.anthropic.com"
@@ -48,7 +36,7 @@ class AnthropicApi:
         settings = self._settings
         # Not an argument of every version of the library.
         more = {} if settings.temperature is None else {"temperature": settings.temperature}
-        with _told(self._key):
+        with told(anthropic, self._key):
             message = await self._client.messages.create(
                 model=settings.model,
                 max_tokens=settings.max_tokens,
@@ -59,7 +47,7 @@ class AnthropicApi:
 
     async def count_tokens(self, prompt: str) -> int | None:
         """See `ChatApi`."""
-        with _told(self._key):
+        with told(anthropic, self._key):
             counted = await self._client.messages.count_tokens(
                 model=self._settings.model, messages=[{"role": "user", "content": prompt}]
             )
@@ -84,22 +72,3 @@ def _reply(message: Any) -> Reply:
         input_tokens=whole(usage, "input_tokens"),
         output_tokens=whole(usage, "output_tokens"),
     )
-
-
-@contextmanager
-def _told(key: str) -> Iterator[None]:
-    """Turns the library's errors into ours; none of them repeats the key."""
-    try:
-        yield
-    except anthropic.APIStatusError as error:
-        said = clean(error.message, key)
-        raise ApiError(
-            trouble_of(error.status_code, said),
-            f"HTTP {error.status_code}: {said}",
-            retry_after(error.response.headers),
-        ) from None
-    except anthropic.APIConnectionError as error:
-        kind = type(error.__cause__ or error).__name__
-        raise ApiError(Trouble.BUSY, f"it cannot be reached ({kind})") from None
-    except (anthropic.APIError, json.JSONDecodeError) as error:
-        raise no_reply(error) from None

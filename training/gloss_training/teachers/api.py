@@ -5,10 +5,13 @@ What follows from a failure (try again, leave the question, end the run) is `att
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from gloss_training.teachers.settings import TeacherSettings
 
@@ -103,6 +106,35 @@ def retry_after(headers: object) -> float | None:
         if 0.0 <= seconds < float("inf"):
             return seconds
     return None
+
+
+@contextmanager
+def told(library: Any, key: str) -> Iterator[None]:
+    """Turns a client library's errors into ours; none of them repeats the key.
+
+    Args:
+        library: the module `anthropic` or `openai`, which name their errors alike.
+        key: the API key.
+
+    Raises:
+        ApiError: a call inside brought no reply.
+    """
+    try:
+        yield
+    except library.APIStatusError as error:
+        said = clean(error.message, key)
+        # OpenAI's code says what the message may not: insufficient_quota.
+        code = getattr(error, "code", None)
+        raise ApiError(
+            trouble_of(error.status_code, f"{code} {said}"),
+            f"HTTP {error.status_code}: {said}",
+            retry_after(error.response.headers),
+        ) from None
+    except library.APIConnectionError as error:
+        kind = type(error.__cause__ or error).__name__
+        raise ApiError(Trouble.BUSY, f"it cannot be reached ({kind})") from None
+    except (library.APIError, json.JSONDecodeError) as error:
+        raise no_reply(error) from None
 
 
 def no_reply(got: object) -> ApiError:

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 import openai
 
-from gloss_training.teachers.api import (
-    ApiError,
-    Reply,
-    Trouble,
-    clean,
-    no_reply,
-    retry_after,
-    trouble_of,
-    whole,
-)
+from gloss_training.teachers.api import Reply, no_reply, told, whole
 from gloss_training.teachers.settings import TeacherSettings
 
 BASE_URL: Final = "https://api.openai.com/v1"
@@ -51,7 +39,7 @@ class OpenAiApi:
         more: dict[str, Any] = {self._tokens_field: settings.max_tokens}
         if settings.temperature is not None:
             more["temperature"] = settings.temperature
-        with _told(self._key):
+        with told(openai, self._key):
             completion = await self._client.chat.completions.create(
                 model=settings.model,
                 messages=[{"role": "user", "content": prompt}],
@@ -82,22 +70,3 @@ def _reply(completion: Any) -> Reply:
         input_tokens=whole(usage, "prompt_tokens"),
         output_tokens=whole(usage, "completion_tokens"),
     )
-
-
-@contextmanager
-def _told(key: str) -> Iterator[None]:
-    """Turns the library's errors into ours; none of them repeats the key."""
-    try:
-        yield
-    except openai.APIStatusError as error:
-        said = clean(error.message, key)
-        raise ApiError(
-            trouble_of(error.status_code, f"{error.code} {said}"),
-            f"HTTP {error.status_code}: {said}",
-            retry_after(error.response.headers),
-        ) from None
-    except openai.APIConnectionError as error:
-        kind = type(error.__cause__ or error).__name__
-        raise ApiError(Trouble.BUSY, f"it cannot be reached ({kind})") from None
-    except (openai.APIError, json.JSONDecodeError) as error:
-        raise no_reply(error) from None
