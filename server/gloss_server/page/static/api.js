@@ -1,7 +1,8 @@
 /** The HTTP side of the page: questions and streams of events, failures as Faults. */
 
 import { Fault, pageServerAway } from "./fault.js";
-import { parseJson, readEvents } from "./sse.js";
+import { parseJson, writeJson } from "./json.js";
+import { readEvents } from "./sse.js";
 
 /** @typedef {import("./sse.js").ServerEvent} ServerEvent */
 
@@ -66,7 +67,7 @@ export class Api {
     const response = await this.#fetch(path, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(request),
+      body: writeJson(request),
       signal,
     });
     let ended = false;

@@ -1,5 +1,7 @@
 /** Server-sent events out of a stream of bytes, which `EventSource` cannot read of a POST. */
 
+import { parseJson } from "./json.js";
+
 /**
  * @typedef {Object} ServerEvent
  * @property {string} event its name.
@@ -42,16 +44,4 @@ function readBlock(block) {
     else if (line.startsWith("data:")) data.push(line.slice(5).replace(/^ /, ""));
   }
   return data.length ? { event, data: parseJson(data.join("\n")) } : null;
-}
-
-/**
- * JSON in which whole numbers under `seed` stay exact: they have 64 bits, a number here has 53.
- *
- * @param {string} text
- * @returns {any}
- * @throws {SyntaxError}
- */
-export function parseJson(text) {
-  // Within a string the quote before the colon is escaped, so only keys are met.
-  return JSON.parse(text.replace(/"seed":(\s*)(\d{16,20})(?=\s*[,}])/g, '"seed":$1"$2"'));
 }

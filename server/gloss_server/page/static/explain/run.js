@@ -1,0 +1,176 @@
+/**
+ * Explaining a text to its end, whatever happens meanwhile: in as many calls as the service's limits
+ * want, and after a fault that passes with the positions that are still missing. The seed and the
+ * position decide what is drawn, so the result is that of one call.
+ */
+
+import { Fault } from "../fault.js";
+import { firstPositions, resolvePositions } from "../positions.js";
+
+const FIRST_PAUSE_MS = 500;
+const LONGEST_PAUSE_MS = 10_000;
+const DEFAULT_MAX_ITEMS = 1024;
+
+/**
+ * @typedef {"running"|"waiting"|"done"|"stopped"|"failed"} RunState
+ *
+ * @typedef {Object} Asked
+ * @property {{text: string}|{chat: {role: string, content: string}[]}} input
+ * @property {import("../positions.js").Slice|import("../positions.js").List} positions
+ * @property {Object} options num_samples, temperature, max_new_tokens, seed; those that are stated.
+ */
+
+export class Run {
+  /** @type {RunState} */
+  state = "running";
+  /** @type {Fault|null} Why it waits, or has failed. */
+  fault = null;
+  /** @type {any} What the last call said at its end. */
+  end = null;
+
+  #context;
+  #asked;
+  #listener;
+  #stopper = new AbortController();
+  /** @type {number[]} Position of each activation of the call. */
+  #positions = [];
+
+  /**
+   * @param {import("../main.js").Context} context
+   * @param {import("./reading.js").Reading} reading filled as it goes on.
+   * @param {Asked} asked
+   * @param {Object} listener
+   * @param {() => void} listener.opened the tokens are there.
+   * @param {(positions: Iterable<number>, at: number, scored: number[]) => void} listener.touched
+   *   something has come at `at`; `scored` are those of the positions with a new score.
+   * @param {() => void} listener.changed `state` or `fault`.
+   */
+  constructor(context, reading, asked, listener) {
+    this.#context = context;
+    this.reading = reading;
+    this.#asked = asked;
+    this.#listener = listener;
+  }
+
+  get isOver() {
+    return this.state !== "running" && this.state !== "waiting";
+  }
+
+  /** End it now; what has come stays. */
+  stop() {
+    this.#stopper.abort();
+    if (!this.isOver) this.#become("stopped", null);
+  }
+
+  /** Run until nothing is missing, or no more can come. */
+  async go() {
+    this.#stopper = new AbortController();
+    const { signal } = this.#stopper;
+    let failures = 0;
+    this.#become("running", null);
+    while (!signal.aborted) {
+      const before = this.reading.rows.length;
+      try {
+        if (await this.#call(signal)) return this.#become("done", null);
+        failures = 0;
+      } catch (error) {
+        if (signal.aborted) return;
+        const fault = error instanceof Fault ? error : new Fault({ code: "INTERNAL", message: String(error) });
+        if (!fault.isPassing) return this.#become("failed", fault);
+        failures = this.reading.rows.length > before ? 1 : failures + 1;
+        await this.#wait(fault, failures, signal);
+      }
+    }
+  }
+
+  async #wait(fault, failures, signal) {
+    this.#become("waiting", fault);
+    const backoff = Math.min(FIRST_PAUSE_MS * 2 ** (failures - 1), LONGEST_PAUSE_MS);
+    const least = fault.retrySeconds === null ? backoff : Math.max(1000 * fault.retrySeconds, FIRST_PAUSE_MS);
+    await this.#context.service.untilBack(least, Math.max(least, LONGEST_PAUSE_MS), signal);
+    if (!signal.aborted) this.#become("running", fault);
+  }
+
+  /** One call. @returns {Promise<boolean>} whether nothing is missing after it. */
+  async #call(signal) {
+    const { reading } = this;
+    const request = this.#request();
+    if (request === null) return true;
+    const before = reading.rows.length;
+    this.#positions = [];
+    for await (const event of this.#context.api.explain(request, signal)) this.#take(event);
+    const missing = reading.missing().length;
+    if (missing && reading.rows.length === before) {
+      throw new Fault({ code: "INTERNAL", message: `The service ended with ${missing} positions missing.` });
+    }
+    return !missing;
+  }
+
+  /** @returns {Object|null} what the next call asks for; null: nothing is missing. */
+  #request() {
+    const { reading } = this;
+    const { input, positions, options } = this.#asked;
+    const most = this.#mostItems(options.num_samples ?? 1);
+    if (!reading.tokenIds.length) return { ...input, positions: firstPositions(positions, most), ...options };
+    const missing = reading.missing();
+    if (!missing.length) return null;
+    return { ...options, token_ids: reading.tokenIds, positions: missing.slice(0, most), seed: reading.seed };
+  }
+
+  /** How many positions one call may ask for. */
+  #mostItems(numSamples) {
+    const limits = this.#context.service.model?.limits;
+    if (!limits) return DEFAULT_MAX_ITEMS;
+    // Half of the queue at most: others want room, too.
+    const room = Math.floor(limits.max_queued_explanations / 2 / numSamples);
+    return Math.max(1, Math.min(limits.max_items, room));
+  }
+
+  #take({ event, data, at }) {
+    const { reading } = this;
+    if (event === "opened") this.#open(data);
+    else if (event === "captured") {
+      for (const place of data.places) {
+        this.#positions[place.index] = place.position;
+        reading.capture(place);
+      }
+      this.#listener.touched(data.places.map((place) => place.position), at, []);
+    } else if (event === "deltas") {
+      for (const { index, sample, text } of data.deltas) reading.grow(this.#positions[index], sample, text);
+      this.#listener.touched(new Set(data.deltas.map(({ index }) => this.#positions[index])), at, []);
+    } else if (event === "rows") {
+      const fresh = data.rows.map(withoutActivation).filter((row) => reading.take(row));
+      const positions = fresh.map((row) => row.position);
+      this.#listener.touched(positions, at, fresh.filter((row) => row.fve !== null).map((row) => row.position));
+    } else if (event === "end") this.end = data;
+  }
+
+  #open(opened) {
+    const { reading } = this;
+    if (reading.tokenIds.length) {
+      // Two checkpoints' explanations must not stand in one text as if they were one's.
+      if (opened.fingerprint !== reading.fingerprint) {
+        throw new Fault({
+          code: "ABORTED",
+          message: "The service came back with other checkpoints, so what is missing cannot be added.",
+          hint: "Explain the text again to read all of it with the new ones.",
+        });
+      }
+      return;
+    }
+    reading.open(opened);
+    reading.wanted = resolvePositions(this.#asked.positions, opened.tokens.length);
+    this.#listener.opened();
+  }
+
+  #become(state, fault) {
+    this.state = state;
+    this.fault = fault;
+    this.#listener.changed();
+  }
+}
+
+/** The row as `gloss explain` writes it. */
+function withoutActivation({ activation, ...row }) {
+  return row;
+}

@@ -1,0 +1,184 @@
+/**
+ * The text, token by token: colours, marks, and moving along it by mouse or keyboard. To assistive
+ * technology it is a list box whose active option is the chosen token.
+ */
+
+import { element } from "../element.js";
+import { colour } from "../palette.js";
+import { shownText, visible } from "../shown.js";
+import { decimal } from "../words.js";
+
+const LONGEST_TOKEN = 200;
+const PAGE = 50;
+const RIGHT_TO_LEFT = /\p{Script=Hebrew}|\p{Script=Arabic}|\p{Script=Syriac}|\p{Script=Thaana}/u;
+/** Stands close to the word before it, where tokens bring no blanks of their own. */
+const CLOSES = /^[.,;:!?%)\]}’”'…]/u;
+
+export class Tokens {
+  /** @type {Map<number, HTMLElement>} */
+  #spans = new Map();
+  /** @type {number[]} */
+  #order = [];
+  /** @type {import("./reading.js").Reading|null} */
+  #reading = null;
+  #selected = null;
+  #listener;
+
+  /**
+   * @param {Object} listener
+   * @param {(position: number) => void} listener.select
+   * @param {(position: number|null) => void} listener.hover null: no token is under the mouse.
+   * @param {(position: number) => void} listener.pin
+   */
+  constructor(listener) {
+    this.#listener = listener;
+    this.root = element("div", {
+      id: "tokens",
+      class: "tokens",
+      role: "listbox",
+      tabindex: 0,
+      "aria-label": "Tokens",
+      "aria-orientation": "horizontal",
+      on: {
+        click: (event) => this.#onToken(event, (position) => listener.select(position)),
+        dblclick: (event) => this.#onToken(event, (position) => listener.pin(position)),
+        pointerover: (event) => event.pointerType === "mouse" && this.#onToken(event, (position) => listener.hover(position)),
+        pointerleave: () => listener.hover(null),
+        keydown: (event) => this.#key(event),
+        focus: () => this.#selected === null && this.#order.length && listener.select(this.#order[0]),
+      },
+    });
+  }
+
+  /** Positions that are shown, in the order of the text. */
+  get order() {
+    return this.#order;
+  }
+
+  /** Show a text's tokens, uncoloured. @param {import("./reading.js").Reading} reading */
+  show(reading) {
+    this.#reading = reading;
+    this.#spans.clear();
+    this.#order = [...reading.tokens.keys()];
+    const isApart = ![...reading.tokens.values()].some((token) => /^\s+\S/u.test(token));
+    const wanted = new Set(reading.wanted);
+    const text = document.createDocumentFragment();
+    let before = -1;
+    for (const [position, token] of reading.tokens) {
+      if (position > before + 1 && before >= 0) text.append(gap(before + 1, position));
+      before = position;
+      const isClose = !isApart || CLOSES.test(token);
+      const shown = element("span", { id: `token-${position}`, role: "option", class: isClose ? "token" : "token apart", "aria-selected": "false" });
+      shown.append(shownText(token.slice(0, LONGEST_TOKEN)));
+      if (!token) shown.append("∅");
+      if (!wanted.has(position)) shown.classList.add("unasked");
+      this.#spans.set(position, shown);
+      text.append(shown);
+      if (token.includes("\n")) text.append(element("br"));
+    }
+    const all = [...reading.tokens.values()].join("");
+    this.root.dir = RIGHT_TO_LEFT.test(/\p{L}/u.exec(all)?.[0] ?? "") ? "rtl" : "ltr";
+    this.root.replaceChildren(text);
+    this.#selected = null;
+    this.root.removeAttribute("aria-activedescendant");
+    for (const position of this.#order) this.update(position);
+  }
+
+  /** Show what is known of a token now. @param {number} position */
+  update(position) {
+    const shown = this.#spans.get(position);
+    if (!shown) return;
+    const reading = this.#reading;
+    const fve = reading.fve(position);
+    const failed = reading.hasFailed(position);
+    const flags = reading.flags(position);
+    colour(shown, fve);
+    shown.classList.toggle("failed", failed);
+    shown.classList.toggle("flagged", flags.length > 0);
+    shown.classList.toggle("read", reading.places.has(position));
+    const told = failed ? "failed" : fve !== null ? `FVE ${decimal(fve, 2)}` : shown.classList.contains("unasked") ? "not asked for" : "not scored";
+    const token = visible(reading.tokens.get(position).slice(0, LONGEST_TOKEN));
+    shown.setAttribute("aria-label", `${token}, position ${position}, ${told}${flags.length ? ", flagged" : ""}`);
+  }
+
+  /** @param {number|null} position @param {boolean} [scroll] */
+  select(position, scroll = true) {
+    this.#spans.get(this.#selected)?.setAttribute("aria-selected", "false");
+    this.#selected = position;
+    const shown = this.#spans.get(position);
+    if (!shown) return this.root.removeAttribute("aria-activedescendant");
+    shown.setAttribute("aria-selected", "true");
+    this.root.setAttribute("aria-activedescendant", shown.id);
+    if (scroll) shown.scrollIntoView({ block: "nearest" });
+  }
+
+  /** Set a mark on exactly these. @param {string} name a class. @param {Iterable<number>} positions */
+  mark(name, positions) {
+    const kept = new Set(positions);
+    for (const shown of this.root.querySelectorAll(`.${name}`)) shown.classList.remove(name);
+    for (const position of kept) this.#spans.get(position)?.classList.add(name);
+  }
+
+  focus() {
+    this.root.focus({ preventScroll: true });
+  }
+
+  #onToken(event, then) {
+    const shown = event.target.closest(".token");
+    if (shown) then(Number(shown.id.slice("token-".length)));
+  }
+
+  #key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const next = this.#target(event.key);
+    if (next !== undefined) this.#listener.select(next);
+    else if ((event.key === "p" || event.key === " " || event.key === "Enter") && this.#selected !== null) {
+      this.#listener.pin(this.#selected);
+    } else return;
+    event.preventDefault();
+  }
+
+  /** @returns {number|undefined} where a key leads. */
+  #target(key) {
+    const order = this.#order;
+    if (!order.length) return undefined;
+    const index = Math.max(order.indexOf(this.#selected), 0);
+    const clamped = (at) => order[Math.min(Math.max(at, 0), order.length - 1)];
+    const ahead = this.root.dir === "rtl" ? -1 : 1;
+    if (key === "ArrowRight") return clamped(index + ahead);
+    if (key === "ArrowLeft") return clamped(index - ahead);
+    if (key === "ArrowDown") return this.#line(index, 1);
+    if (key === "ArrowUp") return this.#line(index, -1);
+    if (key === "Home") return order[0];
+    if (key === "End") return order.at(-1);
+    if (key === "PageDown") return clamped(index + PAGE);
+    if (key === "PageUp") return clamped(index - PAGE);
+    return undefined;
+  }
+
+  /** The token of the next line that stands nearest below or above. */
+  #line(index, step) {
+    const order = this.#order;
+    const box = (at) => this.#spans.get(order[at]).getBoundingClientRect();
+    const from = box(index);
+    const middle = (from.left + from.right) / 2;
+    let best = order[index];
+    let bestDistance = Infinity;
+    let line = null;
+    for (let at = index + step; at >= 0 && at < order.length; at += step) {
+      const to = box(at);
+      if (Math.abs(to.top - from.top) < from.height / 2) continue;
+      line ??= to.top;
+      if (Math.abs(to.top - line) > from.height / 2) break;
+      const distance = Math.abs((to.left + to.right) / 2 - middle);
+      if (distance < bestDistance) [best, bestDistance] = [order[at], distance];
+    }
+    return best;
+  }
+}
+
+/** Tokens that a file does not name. */
+function gap(from, to) {
+  const said = to - from === 1 ? "1 token is not in the file" : `${to - from} tokens are not in the file`;
+  return element("span", { class: "gap", role: "presentation", title: said }, "⋯");
+}
