@@ -1,0 +1,57 @@
+/** What the page has seen of the service since it was opened: the last ten minutes, a row a second. */
+
+const MOST_ROWS = 600;
+/** A rate of a counter is taken over as long as the service's own rates. */
+const RATE_SECONDS = 10;
+
+/**
+ * @typedef {Object} Seen
+ * @property {number} at seconds, of the page's clock.
+ * @property {any} stats as the service said them; null: it did not answer.
+ * @property {number|null} targetRate tokens a second that the targets of Watches generated.
+ */
+
+export class History {
+  /** @type {Seen[]} the newest last. */
+  #rows = [];
+
+  /**
+   * @param {any} stats null: the service did not answer.
+   * @param {number} at seconds.
+   */
+  add(stats, at) {
+    // A line breaks once where nothing is known, however long.
+    if (stats === null && this.#rows.at(-1)?.stats === null) return;
+    this.#rows.push({ at, stats, targetRate: stats && this.#targetRate(stats, at) });
+    if (this.#rows.length > MOST_ROWS) this.#rows.shift();
+  }
+
+  /** Rows in which it answered. */
+  get length() {
+    return this.#rows.filter((row) => row.stats !== null).length;
+  }
+
+  /**
+   * Columns for a plot.
+   *
+   * @param {((row: Seen) => number|null|undefined)[]} columns
+   * @param {number} now seconds.
+   * @returns {(number|null)[][]} seconds before now, as negative numbers, and a list of each column.
+   */
+  columns(columns, now) {
+    const times = this.#rows.map((row) => row.at - now);
+    const values = columns.map((column) => this.#rows.map((row) => (row.stats ? finite(column(row)) : null)));
+    return [times, ...values];
+  }
+
+  #targetRate(stats, at) {
+    const from = this.#rows.findLast((row) => row.stats === null || at - row.at >= RATE_SECONDS);
+    const said = stats.target_tokens_generated - (from?.stats?.target_tokens_generated ?? NaN);
+    // A server that was started again counts from 0.
+    return said >= 0 ? said / (at - from.at) : null;
+  }
+}
+
+function finite(value) {
+  return Number.isFinite(value) ? value : null;
+}
