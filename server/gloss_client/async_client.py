@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +13,7 @@ import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gloss_api.v1 import gloss_pb2 as pb
-from gloss_api.v1 import gloss_pb2_grpc
+from gloss_client.async_channel import AsyncChannel
 from gloss_client.async_pauses import AsyncPauses
 from gloss_client.async_piece_streams import AsyncPieceStreams
 from gloss_client.async_stream import AsyncEventStream, AsyncExplanationStream
@@ -88,8 +88,7 @@ class AsyncClient:
             timeout=timeout,
             max_in_flight=max_in_flight,
         )
-        self._channel: grpc.aio.Channel | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._channel = AsyncChannel(self._connection)
         self._limits, self._pauses = KnownLimits(), AsyncPauses()
 
     async def verbalize(
@@ -178,7 +177,7 @@ class AsyncClient:
     async def stats(self, *, timeout: float | None = None) -> ServerStats:
         """What a server does at this moment and how fast."""
         deadline = self._connection.deadline(timeout)
-        reply = await self._one(self._stub().GetStats, pb.GetStatsRequest(), deadline)
+        reply = await self._one(self._channel.stub().GetStats, pb.GetStatsRequest(), deadline)
         return ServerStats.of(reply)
 
     async def health(self, service: str = "", *, timeout: float | None = None) -> str:
@@ -190,11 +189,20 @@ class AsyncClient:
             reply = await self._one(stub.Check, request, deadline)
         return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status).lower()
 
+    def with_token(self, token: str) -> Self:
+        """A client that shows this token, on the same connection, which ends with either.
+
+        Raises:
+            ConfigError: no token, or one that the connection would show to the network.
+        """
+        client = copy.copy(self)
+        client._connection = self._connection.with_token(token)
+        return client
+
     async def close(self) -> None:
         """Ends the connections; calls under way are cancelled."""
         self._pauses.close()
-        if self._channel is not None:
-            await self._channel.close()
+        await self._channel.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -207,27 +215,11 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    def _stub(self) -> Any:
-        """The service on this loop's connection.
-
-        Raises:
-            RuntimeError: the connection belongs to another loop, where gRPC would wait for ever.
-        """
-        loop = asyncio.get_running_loop()
-        if self._channel is None:
-            self._channel = open_async_channel(self._connection)
-            self._loop = loop
-        elif self._loop is not loop:
-            raise RuntimeError(
-                "this client was first used on another event loop; make one for each loop"
-            )
-        return gloss_pb2_grpc.GlossServiceStub(self._channel)
-
     async def _run(self, call: BatchCall[Result], timeout: float | None) -> Result:
         """Sends a batch, in pieces where it has to be."""
         deadline = self._connection.deadline(timeout)
         progress = Progress(await self._plan(call, deadline), deadline)
-        method = getattr(self._stub(), call.method)
+        method = getattr(self._channel.stub(), call.method)
         await send_pieces(
             progress,
             lambda piece: method(call.request(piece), **self._connection.call_options(deadline)),
@@ -246,7 +238,7 @@ class AsyncClient:
 
         return AsyncPieceStreams(
             begin,
-            lambda piece: getattr(self._stub(), call.method)(
+            lambda piece: getattr(self._channel.stub(), call.method)(
                 call.request(piece), **self._connection.call_options(deadline)
             ),
             lambda ended, piece: self._connection.error(ended, call.request_id(piece), piece.start),
@@ -267,7 +259,7 @@ class AsyncClient:
 
     async def _model_info(self, deadline: Deadline) -> ModelInfo:
         request = pb.GetModelInfoRequest()
-        return ModelInfo.of(await self._one(self._stub().GetModelInfo, request, deadline))
+        return ModelInfo.of(await self._one(self._channel.stub().GetModelInfo, request, deadline))
 
     async def _one(self, method: Any, request: object, deadline: Deadline) -> Any:
         """A single small call."""

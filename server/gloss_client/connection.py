@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Connection:
         address: where the servers are.
         tls: how the connection is encrypted; None: not at all.
         token: what calls show; None: nothing.
+        allow_plaintext_token: show it though the connection is not encrypted.
         retry: when calls are tried again.
         wait_for_ready: calls wait for a server that serves, up to their deadline.
         timeout: seconds of a call that states none.
@@ -52,6 +53,7 @@ class Connection:
     address: Address
     tls: TlsOptions | None
     token: BearerToken | None
+    allow_plaintext_token: bool
     retry: RetryPolicy
     wait_for_ready: bool
     timeout: float
@@ -82,25 +84,45 @@ class Connection:
         if max_in_flight < 1:
             raise ConfigError(f"max_in_flight: got {max_in_flight}, expected 1 or more")
         parsed, bearer = Address.parse(address), BearerToken.of(token, token_file)
-        if bearer and not (tls or parsed.loopback or allow_plaintext_token):
-            raise ConfigError(
-                f"token: without TLS anyone on the way to {parsed} can read it; give tls=TlsOptions"
-                "(...), or allow_plaintext_token=True where something else encrypts"
-            )
         if tls and tls.server_name is None and parsed.target.startswith("ipv"):
             raise ConfigError(
                 f"tls: server_name is needed with {parsed}: a list of addresses has no one name "
                 "that the servers' certificates could hold"
             )
-        return cls(
+        made = cls(
             address=parsed,
             tls=tls,
             token=bearer,
+            allow_plaintext_token=allow_plaintext_token,
             retry=retry or RetryPolicy(),
             wait_for_ready=wait_for_ready,
             timeout=timeout,
             max_in_flight=max_in_flight,
         )
+        made.check_token()
+        return made
+
+    def with_token(self, token: str) -> Connection:
+        """The same with another token.
+
+        Raises:
+            ConfigError: no token, or one that would be shown to the network.
+        """
+        made = replace(self, token=BearerToken.of(token, None))
+        made.check_token()
+        return made
+
+    def check_token(self) -> None:
+        """Refuse to show a token to the network.
+
+        Raises:
+            ConfigError: as it says.
+        """
+        if self.token and not (self.tls or self.address.loopback or self.allow_plaintext_token):
+            raise ConfigError(
+                f"token: without TLS anyone on the way to {self.address} can read it; give "
+                "tls=TlsOptions(...), or allow_plaintext_token=True where something else encrypts"
+            )
 
     def deadline(self, timeout: float | None) -> Deadline:
         """The deadline of a call that begins now; None: the usual one."""

@@ -58,6 +58,12 @@ class EventStream(Generic[Event, Summary]):
                 raise
         return self._events.popleft()
 
+    def ready(self) -> list[Event]:
+        """The events that came with the last one, in the same message, and are taken by this."""
+        events = list(self._events)
+        self._events.clear()
+        return events
+
     def close(self) -> None:
         """Cancels what still runs; no event comes after it."""
         self._streams.cancel()

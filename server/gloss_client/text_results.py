@@ -23,9 +23,12 @@ class TextOpened:
 
     Attributes:
         token_ids: all of them, special tokens included.
+        tokens: the text of each alone; data, to be escaped before it is shown. Empty from a server
+            that is older than this field.
     """
 
     token_ids: tuple[int, ...]
+    tokens: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,11 +34,30 @@ class _Captures:
         ]
 
 
+class _Opening:
+    """The text's tokens and their texts, which a long one brings in several messages."""
+
+    def __init__(self) -> None:
+        self._token_ids: tuple[int, ...] = ()
+        self._tokens: list[str] = []
+
+    def events(self, message: Any, token_ids: Any, tokens: Any) -> list[TextOpened]:
+        begins = message.HasField("start")
+        if begins:
+            self._token_ids = tuple(token_ids)
+        self._tokens.extend(tokens)
+        num_missing = len(self._token_ids) - len(self._tokens)
+        # A server that is older than the texts sends none.
+        if (tokens and not num_missing) or (begins and not tokens):
+            return [TextOpened(token_ids=self._token_ids, tokens=tuple(self._tokens))]
+        return []
+
+
 class ExplainState:
     """State of a text that is explained. See StreamState."""
 
     def __init__(self) -> None:
-        self._ends, self._captures = StreamEnds(), _Captures()
+        self._ends, self._opening, self._captures = StreamEnds(), _Opening(), _Captures()
 
     @property
     def fingerprint(self) -> str | None:
@@ -48,7 +67,7 @@ class ExplainState:
         message = self._ends.read(received)
         if message is None:
             return []
-        opened = _opened(message, message.input_ids)
+        opened = self._opening.events(message, message.input_ids, message.input_tokens)
         return [*opened, *self._captures.events(message), *explanation_events(message)]
 
     def summary(self) -> StreamSummary:
@@ -59,7 +78,7 @@ class WatchState:
     """State of a target that is watched. See StreamState."""
 
     def __init__(self) -> None:
-        self._ends, self._captures = StreamEnds(), _Captures()
+        self._ends, self._opening, self._captures = StreamEnds(), _Opening(), _Captures()
         self._target_finish_reason: str | None = None
         self._skip_counts: dict[str, int] = {}
 
@@ -74,7 +93,7 @@ class WatchState:
         for count in message.skip_counts:
             self._skip_counts[name_of(SKIP_REASONS, count.reason)] = count.count
         return [
-            *_opened(message, message.prompt_ids),
+            *self._opening.events(message, message.prompt_ids, message.prompt_tokens),
             *self._target_events(message),
             *self._captures.events(message),
             *(
@@ -105,8 +124,3 @@ class WatchState:
             self._target_finish_reason = reason
             events.append(TargetEnd(finish_reason=reason))
         return events
-
-
-def _opened(message: Any, token_ids: Any) -> list[TextOpened]:
-    """The text's tokens, which come with the first message."""
-    return [TextOpened(token_ids=tuple(token_ids))] if message.HasField("start") else []

@@ -396,20 +396,22 @@ class ExplainRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., input: _Optional[_Union[TextInput, _Mapping]] = ..., positions: _Optional[_Union[PositionSelection, _Mapping]] = ..., options: _Optional[_Union[GenerationOptions, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("start", "input_ids", "deltas", "explanations", "end", "captured")
+    __slots__ = ("start", "input_ids", "deltas", "explanations", "end", "captured", "input_tokens")
     START_FIELD_NUMBER: _ClassVar[int]
     INPUT_IDS_FIELD_NUMBER: _ClassVar[int]
     DELTAS_FIELD_NUMBER: _ClassVar[int]
     EXPLANATIONS_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
     CAPTURED_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     start: StreamStart
     input_ids: _containers.RepeatedScalarFieldContainer[int]
     deltas: _containers.RepeatedCompositeFieldContainer[TextDelta]
     explanations: _containers.RepeatedCompositeFieldContainer[Explanation]
     end: StreamEnd
     captured: _containers.RepeatedCompositeFieldContainer[TokenPosition]
-    def __init__(self, start: _Optional[_Union[StreamStart, _Mapping]] = ..., input_ids: _Optional[_Iterable[int]] = ..., deltas: _Optional[_Iterable[_Union[TextDelta, _Mapping]]] = ..., explanations: _Optional[_Iterable[_Union[Explanation, _Mapping]]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., captured: _Optional[_Iterable[_Union[TokenPosition, _Mapping]]] = ...) -> None: ...
+    input_tokens: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, start: _Optional[_Union[StreamStart, _Mapping]] = ..., input_ids: _Optional[_Iterable[int]] = ..., deltas: _Optional[_Iterable[_Union[TextDelta, _Mapping]]] = ..., explanations: _Optional[_Iterable[_Union[Explanation, _Mapping]]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., captured: _Optional[_Iterable[_Union[TokenPosition, _Mapping]]] = ..., input_tokens: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ("request_id", "model", "prompt", "target_options", "options", "every", "prompt_positions", "max_pending", "tokens_per_second")
@@ -460,7 +462,7 @@ class TargetToken(_message.Message):
     def __init__(self, position: _Optional[int] = ..., token_id: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
 
 class WatchResponse(_message.Message):
-    __slots__ = ("start", "prompt_ids", "target_tokens", "deltas", "explanations", "target_finish_reason", "end", "captured", "skipped", "skip_counts")
+    __slots__ = ("start", "prompt_ids", "target_tokens", "deltas", "explanations", "target_finish_reason", "end", "captured", "skipped", "skip_counts", "prompt_tokens")
     START_FIELD_NUMBER: _ClassVar[int]
     PROMPT_IDS_FIELD_NUMBER: _ClassVar[int]
     TARGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -471,6 +473,7 @@ class WatchResponse(_message.Message):
     CAPTURED_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
     SKIP_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     start: StreamStart
     prompt_ids: _containers.RepeatedScalarFieldContainer[int]
     target_tokens: _containers.RepeatedCompositeFieldContainer[TargetToken]
@@ -481,7 +484,8 @@ class WatchResponse(_message.Message):
     captured: _containers.RepeatedCompositeFieldContainer[TokenPosition]
     skipped: _containers.RepeatedCompositeFieldContainer[SkippedToken]
     skip_counts: _containers.RepeatedCompositeFieldContainer[SkipCount]
-    def __init__(self, start: _Optional[_Union[StreamStart, _Mapping]] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., target_tokens: _Optional[_Iterable[_Union[TargetToken, _Mapping]]] = ..., deltas: _Optional[_Iterable[_Union[TextDelta, _Mapping]]] = ..., explanations: _Optional[_Iterable[_Union[Explanation, _Mapping]]] = ..., target_finish_reason: _Optional[_Union[FinishReason, str]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., captured: _Optional[_Iterable[_Union[TokenPosition, _Mapping]]] = ..., skipped: _Optional[_Iterable[_Union[SkippedToken, _Mapping]]] = ..., skip_counts: _Optional[_Iterable[_Union[SkipCount, _Mapping]]] = ...) -> None: ...
+    prompt_tokens: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, start: _Optional[_Union[StreamStart, _Mapping]] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., target_tokens: _Optional[_Iterable[_Union[TargetToken, _Mapping]]] = ..., deltas: _Optional[_Iterable[_Union[TextDelta, _Mapping]]] = ..., explanations: _Optional[_Iterable[_Union[Explanation, _Mapping]]] = ..., target_finish_reason: _Optional[_Union[FinishReason, str]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., captured: _Optional[_Iterable[_Union[TokenPosition, _Mapping]]] = ..., skipped: _Optional[_Iterable[_Union[SkippedToken, _Mapping]]] = ..., skip_counts: _Optional[_Iterable[_Union[SkipCount, _Mapping]]] = ..., prompt_tokens: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CaptureInput(_message.Message):
     __slots__ = ("doc_id", "input")

@@ -5,17 +5,19 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from gloss_api.v1 import gloss_pb2 as pb
+from gloss_engine.text_request import OpenedText
 from gloss_server.front.call import Call
 from gloss_server.front.capture_pieces import CapturePieces, Piece
 from gloss_server.front.capture_stream import CaptureMessages
 from gloss_server.front.dispatcher import Dispatcher
 from gloss_server.front.handlers import Method
+from gloss_server.front.model import ServedModel
 from gloss_server.front.options import Limits
 from gloss_server.front.reading_text import read_capture, read_explain, read_watch
 from gloss_server.front.stream_writer import StreamWriter
 from gloss_server.front.text_input import most_tokens
-from gloss_server.front.text_run import CaptureRun
-from gloss_server.front.text_stream import ExplainCursor, WatchCursor
+from gloss_server.front.text_run import CaptureRun, TextRun
+from gloss_server.front.text_stream import ExplainCursor, WatchCursor, opening_messages
 from gloss_server.front.writing import stream_start
 from gloss_server.settings import ServeSettings
 
@@ -51,7 +53,7 @@ class TextService:
             opened = await run.until_opened()
             start = stream_start(run, call.request_id, model.info)
             first = pb.ExplainResponse(start=start, input_ids=opened.token_ids)
-            await self._streams.send([first], call, run)
+            await self._open(first, opened, call, run, model)
             await self._streams.write(ExplainCursor(run, model), call, model.info)
 
     async def watch(self, request: pb.WatchRequest, call: Call) -> None:
@@ -67,7 +69,7 @@ class TextService:
             opened = await run.until_opened()
             start = stream_start(run, call.request_id, model.info)
             first = pb.WatchResponse(start=start, prompt_ids=opened.token_ids)
-            await self._streams.send([first], call, run)
+            await self._open(first, opened, call, run, model)
             await self._streams.write(WatchCursor(run, model), call, model.info)
 
     async def capture(self, request: pb.CaptureRequest, call: Call) -> None:
@@ -98,6 +100,19 @@ class TextService:
                     await _write(*before, messages, call)
             if ahead is not None:
                 await _write(*ahead, messages, call)
+
+    async def _open(
+        self,
+        first: pb.ExplainResponse | pb.WatchResponse,
+        opened: OpenedText,
+        call: Call,
+        run: TextRun,
+        model: ServedModel,
+    ) -> None:
+        """Write what a stream begins with."""
+        assert model.target is not None
+        messages = opening_messages(first, opened.token_ids, model.target.texts)
+        await self._streams.send(messages, call, run)
 
     def _limits(self) -> Limits:
         return Limits(settings=self._settings, model=self._dispatcher.serving_new_calls())

@@ -8,8 +8,14 @@ from gloss_api.v1 import gloss_pb2 as pb
 from gloss_engine.info import ModelInfo
 from gloss_engine.request import Explanation
 from gloss_server.front.model import ServedModel
-from gloss_server.front.stream import StreamCursor, StreamMessage, TextStream
+from gloss_server.front.stream import (
+    MAX_MESSAGE_BYTES,
+    StreamCursor,
+    StreamMessage,
+    TextStream,
+)
 from gloss_server.front.text_run import TextRun
+from gloss_server.front.token_texts import TokenTexts
 from gloss_server.front.writing import (
     FINISH_REASONS,
     SKIPPED,
@@ -17,8 +23,34 @@ from gloss_server.front.writing import (
     token_position,
 )
 
-_PLACE_BYTES, _TARGET_TOKEN_BYTES, _SKIPPED_BYTES = 40, 20, 12
+TOKEN_FIELDS = {pb.ExplainResponse: "input_tokens", pb.WatchResponse: "prompt_tokens"}
+"""Where a text's tokens stand as text."""
+_PLACE_BYTES, _TARGET_TOKEN_BYTES, _SKIPPED_BYTES, _TEXT_BYTES = 40, 20, 12, 4
 """Of a message of each kind, without its text."""
+
+
+def opening_messages(
+    first: pb.ExplainResponse | pb.WatchResponse, token_ids: Sequence[int], texts: TokenTexts
+) -> list[StreamMessage]:
+    """The messages that open a stream: the first one, and those that its tokens' texts need more.
+
+    Args:
+        first: complete but for these texts.
+        token_ids: the text's tokens.
+        texts: of the target's tokens.
+    """
+    name = TOKEN_FIELDS[type(first)]
+    messages: list[StreamMessage] = [first]
+    held, num_bytes = getattr(first, name), first.ByteSize()
+    for token_id in token_ids:
+        text = texts.of(token_id)
+        # The first message has one at least: who reads it knows by that that there are more.
+        if num_bytes >= MAX_MESSAGE_BYTES and held:
+            messages.append(type(first)())
+            held, num_bytes = getattr(messages[-1], name), 0
+        held.append(text)
+        num_bytes += _TEXT_BYTES + 4 * len(text)
+    return messages
 
 
 class ExplainCursor(StreamCursor):
