@@ -15,7 +15,7 @@ import typer
 from gloss_server import __version__
 from gloss_server.cli_files import capture, verbalize
 from gloss_server.cli_local import demo, doctor, plan
-from gloss_server.cli_server import health, serve, token, top
+from gloss_server.cli_server import health, serve, token, top, ui
 from gloss_server.cli_texts import explain, watch
 from gloss_server.command_error import CommandError
 from gloss_server.terminal import flush_stdout, print_lines, say
@@ -107,5 +107,18 @@ def gloss(
         raise typer.Exit(2)
 
 
-for _command in (explain, watch, verbalize, capture, serve, health, top, token, demo, doctor, plan):
+for _command in (
+    explain,
+    watch,
+    verbalize,
+    capture,
+    serve,
+    health,
+    top,
+    ui,
+    token,
+    demo,
+    doctor,
+    plan,
+):
     app.command()(_command)

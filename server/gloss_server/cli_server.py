@@ -1,4 +1,4 @@
-"""Commands of a server and about one: `gloss serve`, `health`, `top`, `token`.
+"""Commands of a server and about one: `gloss serve`, `health`, `top`, `ui`, `token`.
 
 torch takes seconds to import, so commands import what they need when they run.
 """
@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from gloss_server import option_types as kinds
+from gloss_server import ui_options as page
 from gloss_server.explainer_choice import DEFAULT_ADDRESS
 from gloss_server.terminal import print_lines, say
 
@@ -107,6 +108,39 @@ def top(
         token_file=token_file,
     )
     run_top(addresses or [DEFAULT_ADDRESS], options, Console(), once, as_json)
+
+
+def ui(
+    address: page.Addresses = None,
+    listen: page.Listen = page.DEFAULT_LISTEN,
+    allow_host: page.AllowHosts = None,
+    token_file: kinds.TokenFile = None,
+    tls: kinds.Tls = None,
+    tls_ca: kinds.TlsCa = None,
+    tls_cert: kinds.TlsCert = None,
+    tls_key: kinds.TlsKey = None,
+    tls_server_name: kinds.TlsServerName = None,
+) -> None:
+    """Serve a page on which a browser reads a service's explanations, until SIGTERM or Ctrl-C."""
+    from gloss_server.connection_options import ConnectionOptions
+    from gloss_server.ui_command import UiOptions, run_ui
+
+    connection = ConnectionOptions(
+        tls=bool(tls),
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_server_name=tls_server_name,
+        token_file=token_file,
+    )
+    run_ui(
+        UiOptions(
+            addresses=address or [DEFAULT_ADDRESS],
+            listen=listen,
+            allow_hosts=allow_host or [],
+            connection=connection,
+        )
+    )
 
 
 def token(name: kinds.ClientName) -> None:

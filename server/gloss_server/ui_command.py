@@ -1,0 +1,109 @@
+"""`gloss ui`: serve the page, as a client of a service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from gloss_client import AsyncClient, ConfigError, RetryPolicy
+from gloss_server.address import Address
+from gloss_server.command_error import CommandError
+from gloss_server.connection_options import ConnectionOptions
+from gloss_server.terminal import print_lines
+
+_NEEDED = ("starlette", "uvicorn", "uvloop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UiOptions:
+    """Options of the page, as the command line names them.
+
+    Attributes:
+        addresses: of the service; of several, calls go round them.
+        listen: where browsers are served.
+        allow_hosts: names that browsers may reach it by, besides those of loopback.
+        connection: how the service is reached.
+    """
+
+    addresses: Sequence[str]
+    listen: str
+    allow_hosts: Sequence[str] = ()
+    connection: ConnectionOptions = ConnectionOptions()
+
+
+def run_ui(options: UiOptions) -> None:
+    """Serve the page until SIGTERM or Ctrl-C.
+
+    Raises:
+        CommandError: an extra that is missing; options that cannot work; a port that is taken.
+    """
+    check_installed("gloss ui")
+    from gloss_server.page.server import listen, serve_page
+
+    address = listen_address(options.listen)
+    token, token_file = _token_source(options.connection, address)
+
+    def open_client() -> AsyncClient:
+        addresses = options.addresses
+        return AsyncClient(
+            addresses[0] if len(addresses) == 1 else addresses,
+            tls=options.connection.tls_options(),
+            token=token,
+            token_file=token_file,
+            # The page says at once that nobody answers, and asks again itself.
+            retry=RetryPolicy(max_attempts=1),
+        )
+
+    try:
+        open_client()
+    except ConfigError as error:
+        raise CommandError(f"cannot connect: {error}") from error
+    listening = listen(address)
+    hosts = (*options.allow_hosts, *([] if address.is_local else [address.host]))
+    with listening:
+        bound = address.with_port(listening.getsockname()[1])
+        print_lines([f"gloss ui ready: http://{bound}/"])
+        serve_page(open_client, listening, hosts)
+
+
+def check_installed(command: str) -> None:
+    """Refuse to start without what the page needs.
+
+    Raises:
+        CommandError: as it says.
+    """
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise CommandError(f"{command} needs {', '.join(missing)}: pip install 'gloss-nla[ui]'")
+
+
+def listen_address(text: str) -> Address:
+    """Where browsers are served.
+
+    Raises:
+        CommandError: no address.
+    """
+    try:
+        return Address.parse(text)
+    except ValueError as error:
+        raise CommandError(f"--listen: got {text!r}, expected {error}") from error
+
+
+def _token_source(
+    connection: ConnectionOptions, address: Address
+) -> tuple[str | None, Path | None]:
+    """The token of those who show none.
+
+    Raises:
+        CommandError: it would be everybody's.
+    """
+    token, token_file = connection.token_source()
+    if address.is_local or (token is None and token_file is None):
+        return token, token_file
+    raise CommandError(
+        f"--token-file, GLOSS_TOKEN_FILE or GLOSS_TOKEN: got a token with --listen {address}, "
+        "which everybody who reaches the page would use; leave it out and enter it in the page, "
+        "or listen on loopback"
+    )
