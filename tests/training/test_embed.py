@@ -52,9 +52,13 @@ def test_everything_a_server_needs_is_there(embedded: Path) -> None:
     for name in ("av", "ar"):
         assert (embedded / name / "nla_meta.yaml").exists()
     assert (embedded / "ar" / "value_head.safetensors").exists()
-    figures = json.loads((embedded / "evaluation.json").read_text())
+    before, after = (
+        json.loads((embedded / name).read_text())
+        for name in ("evaluation-before-rl.json", "evaluation.json")
+    )
     page = (embedded / "README.md").read_text()
-    assert f"| num rows | {figures['num_rows']} |" in page
+    for name in ("fve", "fve_shuffled", "num_rows"):
+        assert f"| {name.replace('_', ' ')} | {before[name]:,.4g} | {after[name]:,.4g} |" in page
     assert "gloss-train tiny" in page and "planted" in page
 
 

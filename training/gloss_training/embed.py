@@ -24,6 +24,7 @@ from gloss_training.dataset.sidecar import sidecar_path, write_dataset_sidecar
 from gloss_training.documents.document import Document
 from gloss_training.documents.splits import Splitter
 from gloss_training.errors import RunFolderError
+from gloss_training.evaluation.table import NAMES
 from gloss_training.run import STAGES
 from gloss_training.run_config import RunConfig, parse_config
 from gloss_training.run_folder import RunFolder
@@ -31,6 +32,8 @@ from gloss_training.tokenizer import text_of
 from gloss_training.world_documents import world_documents
 
 ACTIVATIONS_FILE: Final = "activations.parquet"
+EVALUATION_FILE: Final = "evaluation.json"
+BEFORE_RL_FILE: Final = "evaluation-before-rl.json"
 NUM_STORIES: Final = 24
 POSITION_STRIDE: Final = 2
 
@@ -44,7 +47,8 @@ def embed(run: Path, output: Path) -> None:
     for source in (folder.target, folder.pair / "av", folder.pair / "ar"):
         shutil.rmtree(output / source.name, ignore_errors=True)
         shutil.copytree(source, output / source.name)
-    shutil.copyfile(run / "evaluation" / "rl.json", output / "evaluation.json")
+    for source_file, name in (("rl.json", EVALUATION_FILE), ("sft.json", BEFORE_RL_FILE)):
+        shutil.copyfile(run / "evaluation" / source_file, output / name)
     reader = EngineReader(
         run / "target",
         config.layer_index,
@@ -58,7 +62,8 @@ def embed(run: Path, output: Path) -> None:
     contents = yaml.safe_load(of_split.read_text(encoding="utf-8"))
     contents["dataset"]["num_rows"] = len(table)
     write_dataset_sidecar(output / ACTIVATIONS_FILE, contents)
-    text = page(config, records, len(table), reader.d_model)
+    evaluations = (_evaluation(output / BEFORE_RL_FILE), _evaluation(output / EVALUATION_FILE))
+    text = page(config, records, evaluations, len(table), reader.d_model)
     (output / "README.md").write_text(text, "utf-8")
 
 
@@ -117,15 +122,28 @@ def heldout_stories(config: RunConfig) -> list[Document]:
 
 
 def page(
-    config: RunConfig, records: dict[str, dict[str, Any]], num_activations: int, d_model: int
+    config: RunConfig,
+    records: dict[str, dict[str, Any]],
+    evaluations: tuple[dict[str, Any], dict[str, Any]],
+    num_activations: int,
+    d_model: int,
 ) -> str:
-    """README.md of the shipped pair."""
+    """README.md of the shipped pair.
+
+    Args:
+        config: of the run.
+        records: of its stages.
+        evaluations: before and after RL, as evaluation/{sft,rl}.json have them.
+        num_activations: rows that ship beside it.
+        d_model: their width.
+    """
     minutes = {stage: record["seconds"] / 60 for stage, record in records.items()}
     times = ", ".join(f"{stage} {value:.1f}" for stage, value in minutes.items())
+    before, after = evaluations
     figures = "\n".join(
-        f"| {name.replace('_', ' ')} | {value:,.4g} |"
-        for name, value in records["evaluate"].items()
-        if name != "seconds"
+        f"| {name.replace('_', ' ')} | {_cell(before, name)} | {_cell(after, name)} |"
+        for name in NAMES
+        if name in before or name in after
     )
     return f"""# The shipped pair
 
@@ -149,17 +167,26 @@ itself said (reinforcement learning, KL to the AV before it: {config.rl.kl.kind}
 
 Held-out stories, one explanation a row at temperature 1. FVE uses the strict baseline; `fve
 shuffled` scores explanations against other stories' rows; `fve teacher` is the AR on the teacher's
-own words. A claim is a stated fact or a statement about the last words; it is right when the text
-up to that position has said so.
+own words; `docs/training.md` says what the others are. A claim is a stated fact or a statement
+about the last words; it is right when the text up to that position has said so.
 
-| figure | value |
-|---|---|
+| figure | before RL | shipped |
+|---|---|---|
 {figures}
 
 `{ACTIVATIONS_FILE}`: {num_activations} activations of {NUM_STORIES} held-out stories, every second
 position from {config.data.min_position} on, raw, with the text and the facts revealed so far.
 Stories hold words of the world only; any other word becomes [UNK].
 """
+
+
+def _evaluation(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def _cell(evaluation: dict[str, Any], name: str) -> str:
+    return f"{evaluation[name]:,.4g}" if name in evaluation else "none"
 
 
 def _config(run: Path) -> RunConfig:
