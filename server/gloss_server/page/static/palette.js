@@ -8,12 +8,12 @@
 /** @type {readonly Band[]} Ascending; a band ends where the next begins. */
 export const BANDS = Object.freeze([
   { name: "f0", from: -Infinity, label: "below 0" },
-  { name: "f1", from: 0, label: "0 to 0.2" },
-  { name: "f2", from: 0.2, label: "0.2 to 0.4" },
-  { name: "f3", from: 0.4, label: "0.4 to 0.6" },
-  { name: "f4", from: 0.6, label: "0.6 to 0.8" },
-  { name: "f5", from: 0.8, label: "0.8 to 0.9" },
-  { name: "f6", from: 0.9, label: "0.9 and more" },
+  { name: "f1", from: 0, label: "0–0.2" },
+  { name: "f2", from: 0.2, label: "0.2–0.4" },
+  { name: "f3", from: 0.4, label: "0.4–0.6" },
+  { name: "f4", from: 0.6, label: "0.6–0.8" },
+  { name: "f5", from: 0.8, label: "0.8–0.9" },
+  { name: "f6", from: 0.9, label: "0.9–1" },
 ]);
 export const UNSCORED = "unscored";
 

@@ -19,7 +19,7 @@ export function mountTokenBar(root, api, service) {
   };
   const form = element(
     "form",
-    { class: "token", "aria-label": "Token", on: { submit: use } },
+    { class: "token-form", "aria-label": "Token", on: { submit: use } },
     why,
     element("label", { for: input.id }, "Bearer token"),
     input,

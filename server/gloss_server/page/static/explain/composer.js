@@ -1,6 +1,6 @@
 /** The form that asks for explanations: a text or a chat, examples, options; or a file to read. */
 
-import { button, element, field } from "../element.js";
+import { button, element } from "../element.js";
 import { ChatFields, parseChat } from "./chat_fields.js";
 import { EXAMPLES } from "./examples.js";
 import { Options } from "./options.js";
@@ -8,7 +8,7 @@ import { Options } from "./options.js";
 export class Composer {
   #text = element("textarea", { id: "text", rows: 6, dir: "auto", spellcheck: "false", placeholder: "What the model reads" });
   #chat = new ChatFields();
-  #textField = field("Text", this.#text);
+  #textField = element("div", { class: "field" }, element("label", { for: "text", class: "unseen" }, "Text"), this.#text);
   #isChat = false;
   #modes;
   #empty = element("small", { class: "error", id: "text-error", hidden: true }, "Expected some text.");

@@ -28,7 +28,7 @@ export class Options {
       const error = element("small", { class: "error", id: `option-${name}-error`, hidden: true });
       const shown = field(label, input, hint);
       shown.append(error);
-      shown.classList.add(name);
+      shown.dataset.option = name;
       input.addEventListener("change", () => this.#check(name));
       this.#inputs.set(name, input);
       this.#errors.set(name, error);

@@ -5,7 +5,8 @@
 
 import { element } from "../element.js";
 import { afterPaint, onceAFrame } from "../frame.js";
-import { FlagLegend, legend } from "./legend.js";
+import { legend } from "../legend.js";
+import { FlagLegend } from "./flag_legend.js";
 import { Panel } from "./panel.js";
 import { Pins } from "./pins.js";
 import { Search } from "./search.js";
@@ -27,6 +28,7 @@ export class ReadingView {
   #numScored = 0;
   #drawSoon = onceAFrame(() => this.#draw());
   #changed;
+  #layout;
 
   /** @param {() => void} changed the selection, the pins or the search. */
   constructor(changed) {
@@ -48,8 +50,6 @@ export class ReadingView {
       element("aside", { id: "details", "aria-label": "Tokens in detail" }, this.panel.root, this.pins.root));
     this.root = element("div", { id: "results", hidden: true }, this.#layout);
   }
-
-  #layout;
 
   /** Show another reading. @param {import("./reading.js").Reading} reading */
   show(reading) {

@@ -67,8 +67,8 @@ export class Tokens {
     for (const [position, token] of reading.tokens) {
       if (position > before + 1 && before >= 0) text.append(gap(before + 1, position));
       before = position;
-      const isClose = !isApart || CLOSES.test(token);
-      const shown = element("span", { id: `token-${position}`, role: "option", class: isClose ? "token" : "token apart", "aria-selected": "false" });
+      if (isApart && text.childNodes.length && !CLOSES.test(token)) text.append(" ");
+      const shown = element("span", { id: `token-${position}`, role: "option", class: "token", "aria-selected": "false" });
       shown.append(shownText(token.slice(0, LONGEST_TOKEN)));
       if (!token) shown.append("∅");
       if (!wanted.has(position)) shown.classList.add("unasked");

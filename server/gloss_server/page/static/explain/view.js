@@ -35,6 +35,9 @@ class ExplainView {
   #written = null;
   #isOpening = false;
   #context;
+  #composer;
+  #bar;
+  #shown;
   #facts = new ModelFacts();
   #notice = new Notice();
   #tellSoon = onceAFrame(() => this.#tell());
@@ -56,7 +59,7 @@ class ExplainView {
       choose: (number) => this.#choose(number),
     });
     this.#shown = new ReadingView(() => this.#write());
-    root.append(element("h1", { class: "unseen" }, "Explain"), this.#composer.root, this.#notice.root, this.#bar.root, this.#shown.root, this.#facts.root);
+    root.append(intro(), this.#composer.root, this.#notice.root, this.#bar.root, this.#shown.root, this.#facts.root);
     root.addEventListener("dragover", (event) => event.dataTransfer.types.includes("Files") && event.preventDefault());
     root.addEventListener("drop", (event) => {
       event.preventDefault();
@@ -64,10 +67,6 @@ class ExplainView {
     });
     context.service.addEventListener("change", () => this.#serviceChanged());
   }
-
-  #composer;
-  #bar;
-  #shown;
 
   /** The view is seen; where the address is another one than was written, it is opened. */
   open() {
@@ -213,4 +212,9 @@ class ExplainView {
     this.#facts.show(service.model);
     this.#composer.options.limits = service.model?.limits ?? null;
   }
+}
+
+function intro() {
+  const lead = "The model reads a text. What it thinks at each token, its activation, is put into words, and how well they carry it is measured.";
+  return element("header", { class: "intro" }, element("h1", {}, "Explain a text"), element("p", { class: "lead" }, lead));
 }

@@ -1,23 +1,9 @@
-/** What the colours and marks mean, and the sober sentence about fidelity. */
+/** Which flags and failures there are in a text, as lines below it. */
 
 import { element } from "../element.js";
-import { BANDS } from "../palette.js";
-import { flagMeaning, plural } from "../words.js";
 import { visible } from "../shown.js";
+import { flagMeaning, plural } from "../words.js";
 
-/** The bands, lowest first. @returns {HTMLElement} */
-export function legend() {
-  const bands = BANDS.map(({ name, label }) => element("li", {}, element("span", { class: `swatch ${name}`, "aria-hidden": "true" }), label));
-  const unscored = element("li", {}, element("span", { class: "swatch unscored", "aria-hidden": "true" }), "not scored");
-  return element(
-    "div",
-    { class: "legend" },
-    element("p", {}, element("strong", {}, "Fidelity (FVE)"), ": how much of the activation the explanation lets the AR rebuild. It is not truth: a faithful explanation may still say what is false."),
-    element("ul", { id: "legend", "aria-label": "Colours of fidelity" }, ...bands, unscored),
-  );
-}
-
-/** Which flags and failures there are, as lines below the text. */
 export class FlagLegend {
   root = element("ul", { id: "flags", class: "flag-legend", "aria-label": "Flags in this text" });
   #before = "";

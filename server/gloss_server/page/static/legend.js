@@ -1,0 +1,20 @@
+/** What the colours mean, and the sober sentence about fidelity. */
+
+import { element } from "./element.js";
+import { BANDS } from "./palette.js";
+
+/** The bands, lowest first, each in its colour. @returns {HTMLElement} */
+export function legend() {
+  const bands = BANDS.map(({ name, label }) => element("li", { class: name }, label));
+  return element(
+    "div",
+    { class: "legend" },
+    element(
+      "p",
+      {},
+      element("strong", {}, "Fidelity (FVE)"),
+      " says how much of the activation can be rebuilt from the explanation alone. It is not truth: a faithful explanation may still say what is false.",
+    ),
+    element("ul", { "aria-label": "Colours of fidelity" }, ...bands, element("li", { class: "unscored" }, "not scored")),
+  );
+}
