@@ -13,13 +13,14 @@ export const FLAG_MEANINGS = Object.freeze({
   no_fve_baseline: "no baseline for FVE is known",
 });
 
+/** What an explanation ended by. */
 export const FINISH_MEANINGS = Object.freeze({
-  eos: "the model ended it",
-  closing_tag: "its closing tag came",
-  stop: "a stop string came",
-  length: "it met the longest length",
-  cancelled: "it was stopped",
-  error: "it failed",
+  eos: "end of sequence",
+  closing_tag: "closing tag",
+  stop: "stop string",
+  length: "longest length",
+  cancelled: "cancelled",
+  error: "failed",
 });
 
 /** @param {string} flag */

@@ -11,7 +11,7 @@ export class ModelFacts {
   #body = element("div", {}, element("p", { class: "quietly" }, "Not known yet."));
 
   constructor() {
-    this.root = element("details", { id: "model-facts", class: "card model-facts" }, element("summary", {}, "What explains this"), this.#body);
+    this.root = element("details", { id: "model-facts", class: "card model-facts", open: true }, element("summary", {}, "What is loaded"), this.#body);
   }
 
   /** @param {any} model what GetModelInfo says. */

@@ -28,7 +28,6 @@ export class ReadingView {
   #numScored = 0;
   #drawSoon = onceAFrame(() => this.#draw());
   #changed;
-  #layout;
 
   /** @param {() => void} changed the selection, the pins or the search. */
   constructor(changed) {
@@ -45,10 +44,10 @@ export class ReadingView {
       place: () => ({ order: this.tokens.order, selected: this.selected }),
     });
     this.flags = new FlagLegend();
-    this.#layout = element("div", { class: "reading" },
+    const layout = element("div", { class: "reading" },
       element("div", { class: "text" }, legend(), element("div", { class: "tools" }, this.strip.root, this.search.root), this.tokens.root, this.flags.root),
       element("aside", { id: "details", "aria-label": "Tokens in detail" }, this.panel.root, this.pins.root));
-    this.root = element("div", { id: "results", hidden: true }, this.#layout);
+    this.root = element("div", { id: "results", hidden: true }, layout);
   }
 
   /** Show another reading. @param {import("./reading.js").Reading} reading */
@@ -104,7 +103,6 @@ export class ReadingView {
     this.pinned = [...positions].sort((a, b) => a - b);
     this.tokens.mark("pinned", this.pinned);
     this.strip.mark(this.pinned, this.search.found);
-    this.#layout.classList.toggle("comparing", this.pinned.length > 1);
     this.pins.show(this.#reading, this.pinned, this.search.show);
     this.#showPanel();
     this.#changed();

@@ -32,7 +32,7 @@ export function sampleCard(sample, number, isAlone, show) {
       ["MSE", decimal(row.mse, 3)],
       ["Log-prob", row.logprob === null ? "–" : `${decimal(row.logprob, 2)} nats`],
       ["Tokens", String(row.token_ids.length)],
-      ["Ended", finishMeaning(row.finish_reason)],
+      ["Ended by", finishMeaning(row.finish_reason)],
     ]),
   );
   if (row.flags.length) card.append(flagList(row.flags));

@@ -5,7 +5,8 @@ import { onceAFrame } from "../frame.js";
 import { BANDS, fidelityClass } from "../palette.js";
 
 const HEIGHT = 56;
-const LOWEST = -0.5;
+/** What is lower is cut there: how far below 0 it is hardly matters. */
+const LOWEST = -0.3;
 
 export class Strip {
   #canvas = element("canvas", { "aria-hidden": "true" });
@@ -110,6 +111,7 @@ export class Strip {
     const zero = y(0);
     pen.fillStyle = this.#colour("line");
     pen.fillRect(0, zero, width, 1);
+    pen.fillRect(0, y(1), width, 1);
     this.#order.forEach((position, index) => {
       const fve = this.#reading.fve(position);
       const left = index * each;

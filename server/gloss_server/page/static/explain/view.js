@@ -38,6 +38,7 @@ class ExplainView {
   #composer;
   #bar;
   #shown;
+  #intro = intro();
   #facts = new ModelFacts();
   #notice = new Notice();
   #tellSoon = onceAFrame(() => this.#tell());
@@ -59,7 +60,7 @@ class ExplainView {
       choose: (number) => this.#choose(number),
     });
     this.#shown = new ReadingView(() => this.#write());
-    root.append(intro(), this.#composer.root, this.#notice.root, this.#bar.root, this.#shown.root, this.#facts.root);
+    root.append(element("h1", { class: "unseen" }, "Explain"), this.#intro, this.#composer.root, this.#notice.root, this.#bar.root, this.#shown.root, this.#facts.root);
     root.addEventListener("dragover", (event) => event.dataTransfer.types.includes("Files") && event.preventDefault());
     root.addEventListener("drop", (event) => {
       event.preventDefault();
@@ -120,6 +121,7 @@ class ExplainView {
     const pins = (wanted?.pins ?? "").split(",").filter(Boolean).map(Number);
     const at = wanted?.at ? Number(wanted.at) : null;
     this.#isOpening = true;
+    this.#facts.root.open = false;
     this.#shown.show(this.#reading);
     this.#shown.restore(at, pins, wanted?.find ?? this.#shown.search.query);
     this.#isOpening = false;
@@ -152,7 +154,7 @@ class ExplainView {
   }
 
   #edit(isEditing) {
-    this.#composer.root.hidden = !isEditing;
+    this.#composer.root.hidden = this.#intro.hidden = !isEditing;
     if (isEditing) this.#composer.focus();
     this.#tell();
   }
@@ -216,5 +218,5 @@ class ExplainView {
 
 function intro() {
   const lead = "The model reads a text. What it thinks at each token, its activation, is put into words, and how well they carry it is measured.";
-  return element("header", { class: "intro" }, element("h1", {}, "Explain a text"), element("p", { class: "lead" }, lead));
+  return element("div", {}, element("p", { class: "display" }, "Explain a text"), element("p", { class: "lead" }, lead));
 }
