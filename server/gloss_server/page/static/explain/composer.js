@@ -1,17 +1,14 @@
 /** The form that asks for explanations: a text or a chat, examples, options; or a file to read. */
 
 import { button, element } from "../element.js";
-import { ChatFields, parseChat } from "./chat_fields.js";
+import { TextInput } from "../text_input.js";
 import { EXAMPLES } from "./examples.js";
 import { Options } from "./options.js";
 
+const WORDS = { label: "Text", about: "What the model reads", placeholder: "What the model reads" };
+
 export class Composer {
-  #text = element("textarea", { id: "text", rows: 6, dir: "auto", spellcheck: "false", placeholder: "What the model reads" });
-  #chat = new ChatFields();
-  #textField = element("div", { class: "field" }, element("label", { for: "text", class: "unseen" }, "Text"), this.#text);
-  #isChat = false;
-  #modes;
-  #empty = element("small", { class: "error", id: "text-error", hidden: true }, "Expected some text.");
+  #input;
 
   /**
    * @param {Object} listener
@@ -21,12 +18,8 @@ export class Composer {
    */
   constructor(listener) {
     this.options = new Options();
-    this.#modes = element(
-      "div",
-      { class: "modes", role: "group", "aria-label": "What the model reads" },
-      button("mode-text", "Text", () => this.#choose(false)),
-      button("mode-chat", "Chat", () => this.#choose(true)),
-    );
+    this.#input = new TextInput("", WORDS, 6, listener.edited);
+    this.#input.root.append(this.#examples(listener.edited));
     const submit = (event) => {
       event.preventDefault();
       const asked = this.read();
@@ -35,7 +28,7 @@ export class Composer {
     this.root = element(
       "form",
       { id: "composer", class: "card composer", "aria-label": "Ask for explanations", novalidate: true, on: { submit, input: listener.edited } },
-      element("div", { class: "input" }, this.#modes, this.#textField, this.#chat.root, this.#empty, this.#examples(listener.edited)),
+      this.#input.root,
       element(
         "div",
         { class: "settings" },
@@ -43,63 +36,42 @@ export class Composer {
         element("div", { class: "row" }, button("run", "Explain", () => {}, { type: "submit", class: "primary" }), fileChooser(listener.open)),
       ),
     );
-    this.#text.addEventListener("keydown", (event) => {
+    this.#input.root.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event);
     });
-    this.#choose(false);
   }
 
   /** What stands in the form, as the address has it. @returns {Object<string, string>} */
   get values() {
-    const input = this.#isChat ? { chat: JSON.stringify(this.#chat.messages) } : { text: this.#text.value };
-    return { ...input, ...this.options.values };
+    return { ...this.#input.values, ...this.options.values };
   }
 
   set values(values) {
-    const messages = values.chat ? parseChat(values.chat) : null;
-    if (messages) this.#chat.messages = messages;
-    this.#text.value = values.text ?? "";
+    this.#input.values = values;
     this.options.values = values;
-    this.#choose(messages !== null);
   }
 
   /** The first words of what is asked, for a heading. */
   get title() {
-    return this.#isChat ? this.#chat.messages.map(({ content }) => content).join(" · ") : this.#text.value;
+    return this.#input.title;
   }
 
   /** Where somebody begins. */
   focus() {
-    if (this.#isChat) this.#chat.root.querySelector("textarea").focus();
-    else this.#text.focus();
+    this.#input.focus();
   }
 
   /** @returns {import("./run.js").Asked|null} null: something is wrong, and says so. */
   read() {
-    const messages = this.#chat.messages;
-    const isEmpty = this.#isChat ? messages.every(({ content }) => !content) : !this.#text.value;
-    this.#empty.hidden = !isEmpty;
-    if (isEmpty) this.focus();
-    const how = isEmpty ? null : this.options.read();
-    if (how === null) return null;
-    return { input: this.#isChat ? { chat: messages } : { text: this.#text.value }, ...how };
-  }
-
-  #choose(isChat) {
-    this.#isChat = isChat;
-    this.#textField.hidden = isChat;
-    this.#chat.root.hidden = !isChat;
-    const [text, chat] = this.#modes.children;
-    text.setAttribute("aria-pressed", String(!isChat));
-    chat.setAttribute("aria-pressed", String(isChat));
+    const how = this.#input.check() ? this.options.read() : null;
+    return how && { input: this.#input.input, ...how };
   }
 
   #examples(edited) {
     const use = ({ text }) => {
-      this.#choose(false);
-      this.#text.value = text;
+      this.#input.values = { text };
       edited();
-      this.#text.focus();
+      this.#input.focus();
     };
     const buttons = EXAMPLES.map((one, index) => button(`example-${index + 1}`, one.name, () => use(one), { class: "quiet" }));
     return element("div", { class: "row examples", role: "group", "aria-label": "Examples" }, element("small", {}, "Try"), ...buttons);

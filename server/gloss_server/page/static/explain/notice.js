@@ -4,7 +4,13 @@ import { element } from "../element.js";
 import { visible } from "../shown.js";
 
 export class Notice {
-  root = element("div", { id: "notice", class: "notice", role: "alert", hidden: true });
+  /** @type {HTMLElement} */
+  root;
+
+  /** @param {string} [prefix] of its id. */
+  constructor(prefix = "") {
+    this.root = element("div", { id: `${prefix}notice`, class: "notice", role: "alert", hidden: true });
+  }
 
   /**
    * @param {import("../fault.js").Fault} fault

@@ -20,7 +20,8 @@
  * @property {number} layer_index
  *
  * @typedef {Object} Sample
- * @property {string} raw what was generated so far.
+ * @property {string} raw what was generated so far, in the call that runs.
+ * @property {string} kept what a call before had brought, shown until `raw` has caught up.
  * @property {Row|null} row once it is finished.
  */
 
@@ -74,10 +75,13 @@ export class Reading {
     opened.tokens.forEach((token, position) => this.tokens.set(position, token));
   }
 
-  /** An activation was read; what was begun of it begins again. @param {Place} place */
+  /** An activation was read; what was begun of it begins again, and draws the same. @param {Place} place */
   capture(place) {
     this.places.set(place.position, place);
-    for (const sample of this.#at(place.position)) if (!sample.row) sample.raw = "";
+    for (const sample of this.#at(place.position)) {
+      if (sample.raw.length > sample.kept.length) sample.kept = sample.raw;
+      sample.raw = "";
+    }
   }
 
   /** An explanation has grown. */
@@ -105,7 +109,7 @@ export class Reading {
   forgetFailed() {
     const failed = this.rows.filter((row) => row.error);
     this.rows = this.rows.filter((row) => !row.error);
-    for (const { position, sample } of failed) this.samples.get(position)[sample] = { raw: "", row: null };
+    for (const { position, sample } of failed) this.samples.get(position)[sample] = unsaid();
     return [...new Set(failed.map((row) => row.position))];
   }
 
@@ -145,20 +149,26 @@ export class Reading {
   #at(position) {
     let samples = this.samples.get(position);
     if (samples === undefined) {
-      samples = Array.from({ length: this.numSamples }, () => ({ raw: "", row: null }));
+      samples = Array.from({ length: this.numSamples }, unsaid);
       this.samples.set(position, samples);
     }
     return samples;
   }
 }
 
-/** What a sample says so far, without its tags. @param {Sample} sample */
+/** @returns {Sample} */
+function unsaid() {
+  return { raw: "", kept: "", row: null };
+}
+
+/** What a sample says so far, without its tags or the beginning of one. @param {Sample} sample */
 export function saidSoFar(sample) {
   if (sample.row) return sample.row.explanation;
-  const raw = sample.raw.trimStart();
+  const raw = (sample.raw.length < sample.kept.length ? sample.kept : sample.raw).trimStart();
   if (OPENING.startsWith(raw)) return "";
   const opened = raw.indexOf(OPENING);
   const body = opened < 0 ? raw : raw.slice(opened + OPENING.length);
-  const closed = body.indexOf(CLOSING);
-  return (closed < 0 ? body : body.slice(0, closed)).trim();
+  const [said] = body.split(CLOSING, 1);
+  const tag = said.lastIndexOf("<");
+  return (tag >= 0 && CLOSING.startsWith(said.slice(tag)) ? said.slice(0, tag) : said).trim();
 }

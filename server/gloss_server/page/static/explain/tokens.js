@@ -23,17 +23,22 @@ export class Tokens {
   #reading = null;
   #selected = null;
   #listener;
+  #prefix;
+  /** Whether tokens bring no blanks of their own, so that words are set apart. */
+  #isApart = false;
 
   /**
    * @param {Object} listener
    * @param {(position: number) => void} listener.select
    * @param {(position: number|null) => void} listener.hover null: no token is under the mouse.
    * @param {(position: number) => void} listener.pin
+   * @param {string} [prefix] of its elements' ids.
    */
-  constructor(listener) {
+  constructor(listener, prefix = "") {
     this.#listener = listener;
+    this.#prefix = prefix;
     this.root = element("div", {
-      id: "tokens",
+      id: `${prefix}tokens`,
       class: "tokens",
       role: "listbox",
       tabindex: 0,
@@ -60,21 +65,15 @@ export class Tokens {
     this.#reading = reading;
     this.#spans.clear();
     this.#order = [...reading.tokens.keys()];
-    const isApart = ![...reading.tokens.values()].some((token) => /^\s+\S/u.test(token));
+    this.#isApart = ![...reading.tokens.values()].some((token) => /^\s+\S/u.test(token));
     const wanted = new Set(reading.wanted);
     const text = document.createDocumentFragment();
     let before = -1;
     for (const [position, token] of reading.tokens) {
       if (position > before + 1 && before >= 0) text.append(gap(before + 1, position));
       before = position;
-      if (isApart && text.childNodes.length && !CLOSES.test(token)) text.append(" ");
-      const shown = element("span", { id: `token-${position}`, role: "option", class: "token", "aria-selected": "false" });
-      shown.append(shownText(token.slice(0, LONGEST_TOKEN)));
-      if (!token) shown.append("∅");
-      if (!wanted.has(position)) shown.classList.add("unasked");
-      this.#spans.set(position, shown);
-      text.append(shown);
-      if (token.includes("\n")) text.append(element("br"));
+      if (this.#isApart && text.childNodes.length && !CLOSES.test(token)) text.append(" ");
+      text.append(...this.#make(position, token, wanted.has(position)));
     }
     const all = [...reading.tokens.values()].join("");
     this.root.dir = RIGHT_TO_LEFT.test(/\p{L}/u.exec(all)?.[0] ?? "") ? "rtl" : "ltr";
@@ -82,6 +81,19 @@ export class Tokens {
     this.#selected = null;
     this.root.removeAttribute("aria-activedescendant");
     for (const position of this.#order) this.update(position);
+  }
+
+  /**
+   * The text has grown by a token.
+   *
+   * @param {number} position
+   * @param {boolean} isWanted whether it is to be explained.
+   */
+  add(position, isWanted) {
+    const token = this.#reading.tokens.get(position);
+    this.#order.push(position);
+    if (this.#isApart && this.#order.length > 1 && !/^\s/u.test(token) && !CLOSES.test(token)) this.root.append(" ");
+    this.root.append(...this.#make(position, token, isWanted));
   }
 
   /** Show what is known of a token now. @param {number} position */
@@ -123,9 +135,19 @@ export class Tokens {
     this.root.focus({ preventScroll: true });
   }
 
+  /** A token's element, and a line's end behind it where it has one. */
+  #make(position, token, isWanted) {
+    const shown = element("span", { id: `${this.#prefix}token-${position}`, role: "option", class: "token", "data-position": position, "aria-selected": "false" });
+    shown.append(shownText(token.slice(0, LONGEST_TOKEN)));
+    if (!token) shown.append("∅");
+    if (!isWanted) shown.classList.add("unasked");
+    this.#spans.set(position, shown);
+    return token.includes("\n") ? [shown, element("br")] : [shown];
+  }
+
   #onToken(event, then) {
     const shown = event.target.closest(".token");
-    if (shown) then(Number(shown.id.slice("token-".length)));
+    if (shown) then(Number(shown.dataset.position));
   }
 
   #key(event) {

@@ -1,6 +1,6 @@
 /** A chat to fill in: messages of a role and what it says. */
 
-import { button, element } from "../element.js";
+import { button, element } from "./element.js";
 
 const ROLES = ["user", "assistant", "system"];
 
@@ -8,9 +8,13 @@ export class ChatFields {
   #list = element("ol", { class: "messages", "aria-label": "Messages" });
   #number = 0;
 
-  constructor() {
+  #prefix;
+
+  /** @param {string} prefix of its buttons' ids. */
+  constructor(prefix) {
+    this.#prefix = prefix;
     const add = () => this.#add(this.messages.at(-1)?.role === "user" ? "assistant" : "user", "").focus();
-    this.root = element("div", { class: "chat" }, this.#list, button("add-message", "Add a message", add));
+    this.root = element("div", { class: "chat" }, this.#list, button(`${prefix}add-message`, "Add a message", add));
     this.#add("user", "");
   }
 
@@ -36,7 +40,7 @@ export class ChatFields {
     const text = element("textarea", { rows: 2, dir: "auto", "aria-label": `What message ${number} says` });
     text.value = content;
     const item = element("li", {}, choice, text);
-    item.append(button(`remove-message-${number}`, "Remove", () => this.#remove(item), { class: "quiet" }));
+    item.append(button(`${this.#prefix}remove-message-${number}`, "Remove", () => this.#remove(item), { class: "quiet" }));
     this.#list.append(item);
     return text;
   }
