@@ -25,9 +25,8 @@ const REASON_TITLES = {
   ENGINE_RESTARTED: "The service's engine died and starts again",
   NO_PAGE_SERVER: "The page's own server is away",
 };
-/** Codes that go away by themselves; of RESOURCE_EXHAUSTED all but those that would come again. */
-const PASSING = new Set(["UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"]);
-const LASTING_REASONS = new Set(["REPLY_TOO_LARGE", "REQUEST_TOO_LARGE"]);
+/** Codes after which a run that has come further may be asked for the rest. */
+const WITH_PROGRESS = new Set(["RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"]);
 
 export class Fault extends Error {
   /**
@@ -53,9 +52,14 @@ export class Fault extends Error {
     return REASON_TITLES[this.reason] ?? TITLES[this.code] ?? "Something went wrong";
   }
 
-  /** Whether waiting helps, so that the page tries again by itself. */
-  get isPassing() {
-    return PASSING.has(this.code) && !LASTING_REASONS.has(this.reason);
+  /**
+   * Whether waiting helps, so that the page tries again by itself.
+   *
+   * @param {boolean} hasProgressed something has come before it.
+   */
+  isPassing(hasProgressed) {
+    if (this.code === "UNAVAILABLE" || this.retrySeconds !== null) return true;
+    return hasProgressed && WITH_PROGRESS.has(this.code);
   }
 
   /** Whether the service wants another token. */

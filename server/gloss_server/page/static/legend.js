@@ -8,7 +8,7 @@ export function legend() {
   const bands = BANDS.map(({ name, label }) => element("li", { class: name }, label));
   return element(
     "div",
-    { class: "legend" },
+    { class: "fidelity-legend" },
     element(
       "p",
       {},

@@ -76,8 +76,9 @@ export class Run {
       } catch (error) {
         if (signal.aborted) return;
         const fault = error instanceof Fault ? error : new Fault({ code: "INTERNAL", message: String(error) });
-        if (!fault.isPassing) return this.#become("failed", fault);
-        failures = this.reading.rows.length > before ? 1 : failures + 1;
+        const hasProgressed = this.reading.rows.length > before;
+        if (!fault.isPassing(hasProgressed)) return this.#become("failed", fault);
+        failures = hasProgressed ? 1 : failures + 1;
         await this.#wait(fault, failures, signal);
       }
     }
