@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gloss_client import Explanation, ItemError
-from gloss_server.result_row import Row, result_row
+from gloss_client import Explanation, ItemError, TokenPlace
+from gloss_server.result_row import Row, finite, result_row
 
 PLACE_FIELDS = ("position", "token_id", "token", "norm", "layer_index")
 
@@ -20,10 +20,13 @@ def explain_row(explanation: Explanation, index: int, doc_id: str, seed: int) ->
     place = explanation.place
     assert place is not None
     row = result_row(explanation, index, seed, f", position {place.position}")
-    row["doc_id"] = doc_id
-    for name in PLACE_FIELDS:
-        row[name] = getattr(place, name)
-    return row
+    return row | {"doc_id": doc_id} | place_row(place)
+
+
+def place_row(place: TokenPlace) -> Row:
+    """Where an activation stands; that of one that is not finite has no norm."""
+    row = {name: getattr(place, name) for name in PLACE_FIELDS}
+    return row | {"norm": finite(place.norm)}
 
 
 def failed_row(error: ItemError, index: int, doc_id: str, seed: int) -> Row:

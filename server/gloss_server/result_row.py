@@ -1,36 +1,13 @@
-"""A row of `gloss verbalize`'s output, as JSON and as parquet. Others script against its fields.
+"""A row of `gloss verbalize`'s output. Others script against its fields.
 
-`gloss explain` adds where the activation stands (`explain_row.py`).
+`result_schema.py` has them as columns of parquet; `gloss explain` adds where the activation stands
+(`explain_row.py`).
 """
 
 from __future__ import annotations
 
 import math
 from typing import Any, Protocol
-
-import pyarrow as pa
-
-SCHEMA = pa.schema(
-    [
-        pa.field("index", pa.int64(), nullable=False),
-        pa.field("sample", pa.int32(), nullable=False),
-        pa.field("seed", pa.uint64(), nullable=False),
-        pa.field("explanation", pa.string(), nullable=False),
-        pa.field("raw_text", pa.string(), nullable=False),
-        pa.field("token_ids", pa.list_(pa.int32()), nullable=False),
-        pa.field("finish_reason", pa.string(), nullable=False),
-        ("logprob", pa.float64()),
-        ("cosine", pa.float64()),
-        ("mse", pa.float64()),
-        ("fve", pa.float64()),
-        pa.field("flags", pa.list_(pa.string()), nullable=False),
-        (
-            "error",
-            pa.struct([("code", pa.string()), ("reason", pa.string()), ("message", pa.string())]),
-        ),
-    ]
-)
-"""Columns of parquet output, and the order of the keys of a JSON line."""
 
 Row = dict[str, Any]
 
@@ -92,10 +69,10 @@ def result_row(explanation: Explained, index: int, seed: int, place: str = "") -
         "raw_text": explanation.raw_text,
         "token_ids": list(explanation.token_ids),
         "finish_reason": explanation.finish_reason,
-        "logprob": _finite(explanation.logprob),
-        "cosine": _finite(explanation.cosine),
-        "mse": _finite(explanation.mse),
-        "fve": _finite(explanation.fve),
+        "logprob": finite(explanation.logprob),
+        "cosine": finite(explanation.cosine),
+        "mse": finite(explanation.mse),
+        "fve": finite(explanation.fve),
         "flags": list(explanation.flags),
         "error": None,
     }
@@ -106,6 +83,6 @@ def result_row(explanation: Explained, index: int, seed: int, place: str = "") -
     return row
 
 
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
     """JSON has no NaN and no infinity."""
     return value if value is not None and math.isfinite(value) else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from gloss_client import Explanation, Skipped, TargetEnd, TargetToken, TextOpened
 from gloss_engine.text_request import TextInput
-from gloss_server.explain_row import PLACE_FIELDS
+from gloss_server.explain_row import place_row
 from gloss_server.result_row import result_row
 from gloss_server.terminal import print_lines, visible
 from gloss_server.text_source import TextEnded, TextEvent
@@ -105,8 +105,7 @@ class WatchJson:
 def _row(event: Explanation, seed: int) -> dict[str, Any]:
     assert event.place is not None
     row = result_row(event, event.index, seed, f", position {event.place.position}")
-    row |= {name: getattr(event.place, name) for name in PLACE_FIELDS}
-    return row | {"lag_seconds": event.lag_seconds}
+    return row | place_row(event.place) | {"lag_seconds": event.lag_seconds}
 
 
 def _explained(event: Explanation) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from gloss_api.v1 import gloss_pb2 as pb
-from gloss_server.result_row import SCHEMA
+from gloss_server.result_schema import SCHEMA
 from support.checkpoints import Pair, write_target
 from support.command_process import end, start_gloss, wait_until
 from support.command_runs import Command, read_rows, write_rows

@@ -19,7 +19,7 @@ from rich.console import Console
 from gloss_client import Captured, Explanation, Skipped, TargetEnd, TargetToken, TokenPlace
 from gloss_engine.text_request import SKIP_REASONS, TextInput
 from gloss_server import watch_page
-from gloss_server.result_row import SCHEMA
+from gloss_server.result_schema import SCHEMA
 from gloss_server.text_source import TextEnded
 from gloss_server.watch_page import WatchPage
 from support.command_process import end, start_gloss

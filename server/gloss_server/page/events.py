@@ -23,7 +23,7 @@ from gloss_client import (
     WatchEvent,
     WatchSummary,
 )
-from gloss_server.explain_row import explain_row
+from gloss_server.explain_row import explain_row, place_row
 from gloss_server.page.json_text import Json, json_text
 from gloss_server.page.problem import Problem
 
@@ -90,7 +90,7 @@ class EventWriter:
 
 
 def _place(event: Captured) -> Json:
-    return {"index": event.index} | asdict(event.place)
+    return {"index": event.index} | place_row(event.place)
 
 
 def _delta(event: TextDelta) -> Json:
