@@ -12,6 +12,7 @@ from gloss_engine.memory_plan import MEMORY_FRACTION
 from gloss_server import option_types as kinds
 from gloss_server import plan_options as planned
 from gloss_server.terminal import RunProgress, print_lines
+from gloss_server.ui_options import DEFAULT_LISTEN
 
 DOES_NOT_FIT = 1
 
@@ -23,9 +24,18 @@ def demo(
     samples: kinds.Samples = 1,
     seed: kinds.DemoSeed = 0,
     show_all: kinds.ShowAll = False,
+    ui: kinds.DemoUi = False,
+    listen: kinds.DemoListen = None,
 ) -> None:
     """Explain a text with the embedded models, end to end: a shipped story, or your own in the
-    words of their tiny world."""
+    words of their tiny world. With --ui on a page, until SIGTERM or Ctrl-C."""
+    if ui or listen is not None:
+        from gloss_server.demo_ui import check_flags, run_demo_ui
+
+        others = {"TEXT": text, "--story": story, "--stories": stories, "--all": show_all}
+        check_flags(ui, others | {"--samples": samples != 1, "--seed": seed != 0})
+        run_demo_ui(listen or DEFAULT_LISTEN)
+        return
     from gloss_server.demo import run_demo
     from gloss_server.demo_page import print_demo, print_stories
     from gloss_server.demo_stories import read_stories

@@ -128,6 +128,19 @@ Story = Annotated[
 Stories = Annotated[bool, Option("--stories", help="Show the stories' first words, and end.")]
 DemoSeed = Annotated[int, Option(help="Of the draws.")]
 ShowAll = Annotated[bool, Option("--all", help="Show every token, not a dozen of them.")]
+DemoUi = Annotated[
+    bool,
+    Option("--ui", help="Read in a browser instead: a service of these models, and its page."),
+]
+DemoListen = Annotated[
+    str | None,
+    Option(
+        help="Where browsers find the page of --ui: HOST:PORT (0: any free one). Default: "
+        "127.0.0.1:8080.",
+        metavar="ADDRESS",
+        show_default=False,
+    ),
+]
 CheckpointDirectory = Annotated[
     Path, Argument(help="An AV, AR or target, or a folder of them.", show_default=False)
 ]

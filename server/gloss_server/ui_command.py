@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,22 +34,42 @@ class UiOptions:
     connection: ConnectionOptions = ConnectionOptions()
 
 
-def run_ui(options: UiOptions) -> None:
+def run_ui(
+    options: UiOptions, beside: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> None:
     """Serve the page until SIGTERM or Ctrl-C.
+
+    Args:
+        options: as the command line has them.
+        beside: entered once the page has its port, and left after it.
 
     Raises:
         CommandError: an extra that is missing; options that cannot work; a port that is taken.
     """
-    check_installed("gloss ui")
+    check_installed()
     from gloss_server.page.server import listen, serve_page
 
-    address = listen_address(options.listen)
+    address = _listen_address(options.listen)
+    open_client = _client_maker(options, address)
+    hosts = (*options.allow_hosts, *([] if address.is_local else [address.host]))
+    with listen(address) as listening, beside():
+        bound = address.with_port(listening.getsockname()[1])
+        print_lines([f"gloss ui ready: http://{bound}/"])
+        serve_page(open_client, listening, hosts)
+
+
+def _client_maker(options: UiOptions, address: Address) -> Callable[[], AsyncClient]:
+    """What makes the client of the service, on the loop that it is for.
+
+    Raises:
+        CommandError: an address, file or token that cannot be used.
+    """
     token, token_file = _token_source(options.connection, address)
+    given = options.addresses
 
     def open_client() -> AsyncClient:
-        addresses = options.addresses
         return AsyncClient(
-            addresses[0] if len(addresses) == 1 else addresses,
+            given[0] if len(given) == 1 else given,
             tls=options.connection.tls_options(),
             token=token,
             token_file=token_file,
@@ -60,15 +81,10 @@ def run_ui(options: UiOptions) -> None:
         open_client()
     except ConfigError as error:
         raise CommandError(f"cannot connect: {error}") from error
-    listening = listen(address)
-    hosts = (*options.allow_hosts, *([] if address.is_local else [address.host]))
-    with listening:
-        bound = address.with_port(listening.getsockname()[1])
-        print_lines([f"gloss ui ready: http://{bound}/"])
-        serve_page(open_client, listening, hosts)
+    return open_client
 
 
-def check_installed(command: str) -> None:
+def check_installed() -> None:
     """Refuse to start without what the page needs.
 
     Raises:
@@ -76,10 +92,10 @@ def check_installed(command: str) -> None:
     """
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
-        raise CommandError(f"{command} needs {', '.join(missing)}: pip install 'gloss-nla[ui]'")
+        raise CommandError(f"the page needs {', '.join(missing)}: pip install 'gloss-nla[ui]'")
 
 
-def listen_address(text: str) -> Address:
+def _listen_address(text: str) -> Address:
     """Where browsers are served.
 
     Raises:

@@ -21,7 +21,7 @@ GRACE_SECONDS = 3
 MAX_CONNECTIONS = 512
 """Open at once; more are refused, so that they leave descriptors for the service's connection."""
 _BACKLOG = 128
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def listen(address: Address) -> socket.socket:
