@@ -85,8 +85,9 @@ class EventWriter:
         }
 
     def _row(self, explanation: Explanation) -> Json:
-        row = explain_row(explanation, 0, "0", self._seed)
-        return row | {"activation": explanation.index}
+        row = explain_row(explanation, 0, "0", self._seed) | {"activation": explanation.index}
+        lag = explanation.lag_seconds
+        return row if lag is None else row | {"lag_seconds": lag}
 
 
 def _place(event: Captured) -> Json:

@@ -96,8 +96,13 @@ export class Tokens {
     this.root.append(...this.#make(position, token, isWanted));
   }
 
-  /** Show what is known of a token now. @param {number} position */
-  update(position) {
+  /**
+   * Show what is known of a token now.
+   *
+   * @param {number} position
+   * @param {string} [skipped] why it is not explained.
+   */
+  update(position, skipped = "") {
     const shown = this.#spans.get(position);
     if (!shown) return;
     const reading = this.#reading;
@@ -108,7 +113,8 @@ export class Tokens {
     shown.classList.toggle("failed", failed);
     shown.classList.toggle("flagged", flags.length > 0);
     shown.classList.toggle("read", reading.places.has(position));
-    const told = failed ? "failed" : fve !== null ? `FVE ${decimal(fve, 2)}` : shown.classList.contains("unasked") ? "not asked for" : "not scored";
+    shown.classList.toggle("skipped", skipped !== "");
+    const told = skipped ? `not explained: ${skipped}` : failed ? "failed" : fve !== null ? `FVE ${decimal(fve, 2)}` : shown.classList.contains("unasked") ? "not asked for" : "not scored";
     const token = visible(reading.tokens.get(position).slice(0, LONGEST_TOKEN));
     shown.setAttribute("aria-label", `${token}, position ${position}, ${told}${flags.length ? ", flagged" : ""}`);
   }

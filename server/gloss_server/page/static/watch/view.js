@@ -1,4 +1,19 @@
-/** The watch view. */
+/** The watch view: starts a watch, shows what comes, and keeps what was asked in the address. */
+
+import { element } from "../element.js";
+import { Notice } from "../explain/notice.js";
+import { Tokens } from "../explain/tokens.js";
+import { Fault } from "../fault.js";
+import { onceAFrame } from "../frame.js";
+import { legend } from "../legend.js";
+import { Bar } from "./bar.js";
+import { Composer } from "./composer.js";
+import { Flow } from "./flow.js";
+import { WatchRecord } from "./record.js";
+import { WatchRun } from "./run.js";
+import { runSentence, skipMeaning } from "./words.js";
+
+const NAME = "watch";
 
 /**
  * @param {HTMLElement} root
@@ -6,5 +21,148 @@
  * @returns {import("../main.js").View}
  */
 export function mount(root, context) {
-  return { show() {}, hide() {} };
+  const view = new WatchView(root, context);
+  return { show: () => view.show(), hide() {} };
+}
+
+class WatchView {
+  /** @type {WatchRun|null} */
+  #run = null;
+  #context;
+  #notice = new Notice("watch-");
+  #composer;
+  #bar;
+  #tokens;
+  #text;
+  #flow;
+  #results;
+  #state = "";
+  #drawn = "";
+  #written = null;
+  #isOpened = false;
+  #drawSoon = onceAFrame(() => this.#draw());
+
+  constructor(root, context) {
+    this.#context = context;
+    this.#composer = new Composer({ start: (options) => this.#start(options), edited: () => this.#write() });
+    this.#bar = new Bar({
+      pause: () => (this.#run.isRunning ? this.#run.pause() : this.#run.go()),
+      stop: () => this.#run.stop(),
+      edit: () => this.#edit(this.#composer.root.hidden),
+      link: () => this.#copyLink(),
+    });
+    const reveal = (position) => this.#reveal(position);
+    this.#tokens = new Tokens({ select: reveal, hover() {}, pin: reveal }, "watch-");
+    this.#flow = new Flow((position) => this.#tokens.select(position));
+    this.#text = element("div", { class: "watch-text" }, this.#tokens.root);
+    this.#results = element("div", { class: "watching", hidden: true }, legend(), this.#text, this.#flow.root);
+    root.append(element("h1", { class: "unseen" }, "Watch"), this.#composer.root, this.#notice.root, this.#bar.root, this.#results);
+    context.service.addEventListener("change", () => this.#serviceChanged());
+    this.#serviceChanged();
+  }
+
+  /** The view is seen; where the address is another one than was written, it is opened. */
+  show() {
+    const parameters = this.#context.url.read(NAME);
+    if (JSON.stringify(parameters) === this.#written) return this.#drawSoon();
+    this.#composer.values = parameters;
+    this.#write();
+    if (parameters.damaged) {
+      this.#notice.show(new Fault({ code: "INVALID_ARGUMENT", message: `The link is damaged: its ${parameters.damaged} cannot be read.` }), "bad");
+    } else if (parameters.drawn) {
+      const options = this.#composer.read();
+      if (options) this.#start({ ...options, seed: parameters.drawn });
+    }
+  }
+
+  /** @param {import("./request.js").WatchOptions} options */
+  #start(options) {
+    if (this.#run?.isRunning) this.#run.stop();
+    this.#notice.hide();
+    const run = new WatchRun(this.#context, options, new WatchRecord(options), () => this.#changed(run));
+    this.#run = run;
+    this.#isOpened = false;
+    this.#drawn = options.seed;
+    this.#bar.title = this.#composer.title;
+    this.#write();
+    run.go();
+  }
+
+  #changed(run) {
+    if (this.#run !== run) return;
+    if (!this.#isOpened && run.record.promptLength !== null) this.#open();
+    if (this.#state !== run.state) this.#stateChanged(run);
+    this.#drawSoon();
+  }
+
+  /** The prompt was read: what was shown before makes room. */
+  #open() {
+    const { record, options } = this.#run;
+    const hadFocus = this.#composer.root.contains(document.activeElement);
+    this.#isOpened = true;
+    this.#results.hidden = false;
+    this.#tokens.show(record.reading);
+    this.#flow.begin(record, options.every);
+    this.#edit(false);
+    this.#bar.update(this.#run, false);
+    if (hadFocus) this.#bar.focus();
+  }
+
+  #stateChanged(run) {
+    this.#state = run.state;
+    const { fault } = run;
+    if (run.state === "waiting") this.#notice.show(fault, "warn", "This page goes on by itself; what is shown stays.");
+    else if (run.state === "failed") {
+      this.#composer.refuse(fault.field ?? "", fault.message);
+      this.#notice.show(fault, "bad");
+      if (!this.#isOpened) this.#edit(true);
+    } else if (run.state !== "opening") this.#notice.hide();
+    if (!run.isRunning) this.#context.announce(runSentence(run));
+  }
+
+  #draw() {
+    const run = this.#run;
+    if (run === null || (!this.#isOpened && run.state !== "failed")) return;
+    const { record } = run;
+    const changed = record.drain();
+    const wanted = new Set(record.reading.wanted);
+    for (const position of changed) {
+      if (position >= this.#tokens.order.length) this.#tokens.add(position, wanted.has(position));
+      const reason = record.skipped.get(position);
+      this.#tokens.update(position, reason && skipMeaning(reason, run.options.every));
+    }
+    this.#flow.draw(changed);
+    if (this.#flow.follows) this.#text.scrollTop = this.#text.scrollHeight;
+    if (this.#isOpened) this.#bar.update(run, !this.#composer.root.hidden);
+  }
+
+  #reveal(position) {
+    this.#tokens.select(position);
+    this.#flow.reveal(position);
+  }
+
+  #edit(isEditing) {
+    this.#composer.root.hidden = !isEditing;
+    if (isEditing) this.#composer.focus();
+    if (this.#isOpened) this.#bar.update(this.#run, isEditing);
+  }
+
+  async #copyLink() {
+    const link = await this.#context.url.link();
+    try {
+      await navigator.clipboard.writeText(link);
+      this.#context.announce("The link is copied.");
+    } catch {
+      this.#context.announce("The link could not be copied; the address above has it.");
+    }
+  }
+
+  #write() {
+    this.#context.url.write(NAME, { ...this.#composer.values, drawn: this.#drawn });
+    this.#written = JSON.stringify(this.#context.url.read(NAME));
+  }
+
+  #serviceChanged() {
+    this.#composer.limits = this.#context.service.model?.limits ?? null;
+  }
 }
