@@ -10,6 +10,8 @@ const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/u;
 const ESCAPES = { "\n": "↵", "\r": "␍", "\t": "⇥" };
 /** More marks than any script sets on a letter. */
 const MARKS = /(\p{M}{8})\p{M}+/gu;
+/** A text of nothing but these, as most are, needs no look at each character. */
+const PLAIN = /^[ -~\u00a1-\u00ac\u00ae-\u02ff\u2010-\u2027\u2030-\u205e]*$/;
 const FIRST_CHARACTERS = 2000;
 
 /**
@@ -20,6 +22,10 @@ const FIRST_CHARACTERS = 2000;
  */
 export function shownText(text) {
   const fragment = document.createDocumentFragment();
+  if (PLAIN.test(text)) {
+    fragment.append(text);
+    return fragment;
+  }
   let plain = "";
   for (const char of text.replace(MARKS, "$1…")) {
     if (!HIDDEN.test(char)) {
@@ -39,6 +45,7 @@ export function shownText(text) {
  * @param {string} text
  */
 export function visible(text) {
+  if (PLAIN.test(text)) return text;
   return [...text].map((char) => (HIDDEN.test(char) ? escape(char) : char)).join("");
 }
 

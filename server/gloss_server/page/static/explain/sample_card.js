@@ -55,7 +55,7 @@ export function fveChip(fve) {
 }
 
 function flagList(flags) {
-  const items = flags.map((flag) => element("li", {}, element("span", { class: "flag-mark", "aria-hidden": "true" }, "!"), flagMeaning(flag), " ", element("code", {}, visible(flag))));
+  const items = flags.map((flag) => element("li", {}, element("span", { class: "flag-mark", "aria-hidden": "true" }), flagMeaning(flag), " ", element("code", {}, visible(flag))));
   return element("ul", { class: "flags", "aria-label": "Flags" }, ...items);
 }
 

@@ -4,7 +4,7 @@
  */
 
 import { element } from "../element.js";
-import { colour } from "../palette.js";
+import { fidelityClass } from "../palette.js";
 import { shownText, visible } from "../shown.js";
 import { decimal } from "../words.js";
 
@@ -23,6 +23,10 @@ export class Tokens {
   #reading = null;
   #selected = null;
   #listener;
+  /** Positions that carry a mark, by its class. @type {Map<string, Set<number>>} */
+  #marked = new Map();
+  /** Why positions are not explained, in words. @type {Map<number, string>} */
+  #skipped = new Map();
   #prefix;
   /** Whether tokens bring no blanks of their own, so that words are set apart. */
   #isApart = false;
@@ -67,6 +71,8 @@ export class Tokens {
     this.#order = [...reading.tokens.keys()];
     this.#isApart = ![...reading.tokens.values()].some((token) => /^\s+\S/u.test(token));
     const wanted = new Set(reading.wanted);
+    this.#marked = new Map([["unasked", new Set()]]);
+    this.#skipped.clear();
     const text = document.createDocumentFragment();
     let before = -1;
     for (const [position, token] of reading.tokens) {
@@ -80,7 +86,6 @@ export class Tokens {
     this.root.replaceChildren(text);
     this.#selected = null;
     this.root.removeAttribute("aria-activedescendant");
-    for (const position of this.#order) this.update(position);
   }
 
   /**
@@ -100,23 +105,22 @@ export class Tokens {
    * Show what is known of a token now.
    *
    * @param {number} position
-   * @param {string} [skipped] why it is not explained.
+   * @param {string} [skipped] why it is not explained; as before where it is not said.
    */
-  update(position, skipped = "") {
+  update(position, skipped = this.#skipped.get(position) ?? "") {
     const shown = this.#spans.get(position);
     if (!shown) return;
     const reading = this.#reading;
-    const fve = reading.fve(position);
-    const failed = reading.hasFailed(position);
-    const flags = reading.flags(position);
-    colour(shown, fve);
-    shown.classList.toggle("failed", failed);
-    shown.classList.toggle("flagged", flags.length > 0);
-    shown.classList.toggle("read", reading.places.has(position));
-    shown.classList.toggle("skipped", skipped !== "");
-    const told = skipped ? `not explained: ${skipped}` : failed ? "failed" : fve !== null ? `FVE ${decimal(fve, 2)}` : shown.classList.contains("unasked") ? "not asked for" : "not scored";
+    this.#skipped.set(position, skipped);
+    const [fve, flags, failed] = [reading.fve(position), reading.flags(position), reading.hasFailed(position)];
+    const marks = [...this.#marked].filter(([, positions]) => positions.has(position)).map(([name]) => name);
+    const states = { failed, flagged: flags.length > 0, skipped: skipped !== "" };
+    shown.className = ["token", fidelityClass(fve), ...Object.keys(states).filter((name) => states[name]), ...marks].join(" ");
+    const scored = fve === null ? "not scored" : `FVE ${decimal(fve, 2)}`;
+    const told = failed ? "failed" : marks.includes("unasked") ? "not asked for" : scored;
+    const all = skipped ? `not explained: ${skipped}` : told;
     const token = visible(reading.tokens.get(position).slice(0, LONGEST_TOKEN));
-    shown.setAttribute("aria-label", `${token}, position ${position}, ${told}${flags.length ? ", flagged" : ""}`);
+    shown.setAttribute("aria-label", `${token}, position ${position}, ${all}${flags.length ? ", flagged" : ""}`);
   }
 
   /** @param {number|null} position @param {boolean} [scroll] */
@@ -132,9 +136,11 @@ export class Tokens {
 
   /** Set a mark on exactly these. @param {string} name a class. @param {Iterable<number>} positions */
   mark(name, positions) {
-    const kept = new Set(positions);
-    for (const shown of this.root.querySelectorAll(`.${name}`)) shown.classList.remove(name);
-    for (const position of kept) this.#spans.get(position)?.classList.add(name);
+    const before = this.#marked.get(name) ?? new Set();
+    const now = new Set(positions);
+    this.#marked.set(name, now);
+    for (const position of before) if (!now.has(position)) this.update(position);
+    for (const position of now) if (!before.has(position)) this.update(position);
   }
 
   focus() {
@@ -143,11 +149,12 @@ export class Tokens {
 
   /** A token's element, and a line's end behind it where it has one. */
   #make(position, token, isWanted) {
-    const shown = element("span", { id: `${this.#prefix}token-${position}`, role: "option", class: "token", "data-position": position, "aria-selected": "false" });
+    const shown = element("span", { id: `${this.#prefix}token-${position}`, role: "option", "data-position": position, "aria-selected": "false" });
     shown.append(shownText(token.slice(0, LONGEST_TOKEN)));
     if (!token) shown.append("∅");
-    if (!isWanted) shown.classList.add("unasked");
+    if (!isWanted) this.#marked.get("unasked").add(position);
     this.#spans.set(position, shown);
+    this.update(position);
     return token.includes("\n") ? [shown, element("br")] : [shown];
   }
 
