@@ -35,8 +35,8 @@ async function boot() {
 
   /** @type {Context} */
   const context = { api, url, service, announce: announcer(document.getElementById("announcer")) };
-  /** @type {Map<string, View>} */
-  const mounted = new Map();
+  /** @type {Map<string, View>} All from the beginning: the status keeps what it has seen of the service. */
+  const mounted = new Map(names.map((name) => [name, VIEWS[name].mount(document.getElementById(name), context)]));
   let current = "";
   const show = () => {
     const name = url.view;
@@ -49,7 +49,6 @@ async function boot() {
       else tab.removeAttribute("aria-current");
     }
     document.title = `Gloss: ${document.getElementById(`tab-${name}`).textContent}`;
-    if (!mounted.has(name)) mounted.set(name, VIEWS[name].mount(document.getElementById(name), context));
     mounted.get(name).show();
   };
   url.addEventListener("change", show);

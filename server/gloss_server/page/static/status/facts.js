@@ -46,11 +46,11 @@ export function factCards(model, announce) {
 }
 
 function card(title, facts) {
-  return element("section", { class: "card facts" }, element("h3", {}, title), factList(facts));
+  return element("section", { class: "card fact-card" }, element("h3", {}, title), factList(facts));
 }
 
 function checkpointCard(id, title, checkpoint, fingerprint, more = []) {
-  if (!checkpoint) return element("section", { class: "card facts" }, element("h3", {}, title), element("p", { class: "none" }, "None is loaded."));
+  if (!checkpoint) return element("section", { class: "card fact-card" }, element("h3", {}, title), element("p", { class: "none" }, "None is loaded."));
   const made = card(title, [
     ["fingerprint", fingerprint(id, `the fingerprint of ${title}`, checkpoint.fingerprint)],
     ["architecture", checkpoint.architecture],

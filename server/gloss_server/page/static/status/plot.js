@@ -10,7 +10,7 @@ import { element } from "../element.js";
 const HEIGHT = 132;
 const DASHES = [[], [6, 4], [2, 3]];
 const LEAST_MINUTES = 2;
-const TABLE_SECONDS = 30;
+const TABLE_SECONDS = 15;
 const TICKS = [15, 30, 60, 120, 300];
 
 export class Plot {
@@ -43,7 +43,7 @@ export class Plot {
       { class: "card chart", id: `chart-${chart.id}` },
       element("figcaption", {}, element("h3", {}, chart.title), element("small", {}, chart.about)),
       this.#box,
-      element("ul", { class: "legend" }, ...legend),
+      element("ul", { class: "lines" }, ...legend),
       this.#details,
     );
     new ResizeObserver(() => this.#resize()).observe(this.#box);
@@ -173,5 +173,5 @@ function ago(seconds) {
 
 /** The line as it is drawn, by its number. */
 function swatch(index) {
-  return element("span", { class: `swatch line-${index + 1}`, "aria-hidden": "true" });
+  return element("span", { class: `dash line-${index + 1}`, "aria-hidden": "true" });
 }

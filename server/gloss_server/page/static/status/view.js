@@ -123,7 +123,7 @@ class StatusView {
     const isKnown = stats !== null && fault === null;
     const [word, meaning] = isKnown ? (STATE_WORDS[stats.state] ?? [stats.state, ""]) : ["", ""];
     this.#state.className = `state ${isKnown ? stats.state : "unknown"}`;
-    this.#state.replaceChildren(element("strong", {}, isKnown ? word : fault ? fault.title : "Asking the service"), isKnown ? ` ${meaning}` : "");
+    this.#state.replaceChildren(element("strong", {}, isKnown ? word : fault ? "No answer" : "Asking the service"), isKnown ? ` ${meaning}` : "");
     this.#trouble.hidden = fault === null;
     if (fault === null) return;
     const old = this.#lastAt === null ? "" : ` What is shown is of ${span(seconds() - this.#lastAt)} ago.`;

@@ -46,6 +46,7 @@ export class Row {
     colour(this.#chip, reading.fve(this.#position));
     this.root.classList.toggle("unsaid", !reason && !samples.some((sample) => sample.row || saidSoFar(sample)));
     this.#aside.textContent = this.#when(samples);
+    this.root.classList.toggle("skipped", reason !== undefined);
     if (reason) {
       const note = element("p", { class: "note" }, `Not explained: ${skipMeaning(reason, this.#every)}.`);
       this.#said.replaceChildren(...this.#samples.map(({ root }) => root), note);

@@ -95,8 +95,9 @@ export class WatchRun {
       } catch (error) {
         if (signal.aborted) return;
         const fault = error instanceof Fault ? error : new Fault({ code: "INTERNAL", message: String(error) });
-        if (!fault.isPassing) return this.#become("failed", fault);
-        this.#failures = record.numKnown > known ? 1 : this.#failures + 1;
+        const hasProgressed = record.numKnown > known;
+        if (!fault.isPassing(hasProgressed)) return this.#become("failed", fault);
+        this.#failures = hasProgressed ? 1 : this.#failures + 1;
         await this.#wait(fault, signal);
         if (signal.aborted) return;
       }
