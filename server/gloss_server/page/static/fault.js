@@ -58,13 +58,18 @@ export class Fault extends Error {
    * @param {boolean} hasProgressed something has come before it.
    */
   isPassing(hasProgressed) {
-    if (this.code === "UNAVAILABLE" || this.retrySeconds !== null) return true;
+    if (this.code === "UNAVAILABLE" || this.wantsToken || this.retrySeconds !== null) return true;
     return hasProgressed && WITH_PROGRESS.has(this.code);
   }
 
-  /** Whether the service wants another token. */
+  /** Whether the service wants a token, or another one. */
   get wantsToken() {
-    return this.code === "UNAUTHENTICATED" || this.code === "PERMISSION_DENIED";
+    return this.code === "UNAUTHENTICATED";
+  }
+
+  /** All that is said of it, as sentences. @returns {string[]} */
+  get sentences() {
+    return [this.message, this.hint].filter(Boolean).map(sentence);
   }
 
   /** Whether somebody here ended it. */
@@ -78,7 +83,12 @@ export function pageServerAway() {
   return new Fault({
     code: "UNAVAILABLE",
     reason: "NO_PAGE_SERVER",
-    message: "gloss ui, which brought this page, does not answer.",
+    message: "The command that brought this page, gloss ui, does not answer.",
     hint: "Start it again with the same --listen; this page goes on by itself.",
   });
+}
+
+function sentence(text) {
+  const said = text[0].toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(said) ? said : `${said}.`;
 }

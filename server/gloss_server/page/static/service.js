@@ -9,6 +9,8 @@ import { Fault, pageServerAway } from "./fault.js";
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 5000;
+const LONGEST_RETRY_MS = 10_000;
+const NO_END_MS = 2 ** 31 - 1;
 
 export class Service extends EventTarget {
   /** @type {any} What GetModelInfo says; null: not known yet. It stays while the service is away. */
@@ -61,19 +63,24 @@ export class Service extends EventTarget {
   }
 
   /**
-   * Wait until it answers, or until a time has passed.
+   * Wait until another try is worth it: as long as the service asks for, else longer each time; and
+   * while it is away, until it answers or a while has passed.
    *
-   * @param {number} atLeastMs not before.
-   * @param {number} atMostMs then whatever is known.
+   * @param {Fault} fault one that passes.
+   * @param {number} failures in a row, this one included.
    * @param {AbortSignal} signal ends the wait.
    */
-  async untilBack(atLeastMs, atMostMs, signal) {
-    await sleep(atLeastMs, signal);
+  async untilWorthATry(fault, failures, signal) {
+    if (fault.wantsToken) this.#fail(fault);
+    const backoff = Math.min(FIRST_PAUSE_MS * 2 ** (failures - 1), LONGEST_RETRY_MS);
+    const least = fault.retrySeconds === null ? backoff : Math.max(1000 * fault.retrySeconds, FIRST_PAUSE_MS);
+    await sleep(least, signal);
     const back = new AbortController();
     const check = () => this.#answers && back.abort();
     this.addEventListener("change", check);
     check();
-    await sleep(atMostMs - atLeastMs, AbortSignal.any([signal, back.signal]));
+    // Without a token none is worth it.
+    await sleep(fault.wantsToken ? NO_END_MS : Math.max(LONGEST_RETRY_MS - least, 0), AbortSignal.any([signal, back.signal]));
     this.removeEventListener("change", check);
   }
 

@@ -30,8 +30,8 @@ export function mountTokenBar(root, api, service) {
   service.addEventListener("change", () => {
     const { fault } = service;
     if (service.answers) root.hidden = true;
-    if (!fault?.wantsToken) return;
-    why.textContent = `${fault.title}. ${fault.message}`;
+    if (!fault?.wantsToken && fault?.code !== "PERMISSION_DENIED") return;
+    why.textContent = `${fault.title}. ${fault.sentences[0]}`;
     root.hidden = false;
   });
 }

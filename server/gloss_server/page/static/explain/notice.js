@@ -15,17 +15,14 @@ export class Notice {
   /**
    * @param {import("../fault.js").Fault} fault
    * @param {"warn"|"bad"} kind
-   * @param {string} [going] how the page goes on by itself.
-   * @param {...HTMLElement} actions
    */
-  show(fault, kind, going = "", ...actions) {
+  show(fault, kind) {
     this.root.className = `notice ${kind}`;
     const reason = fault.reason || fault.code;
     this.root.replaceChildren(
       element("strong", {}, `${fault.title}. `),
-      ...[fault.message, fault.hint, going].filter(Boolean).map((said) => `${visible(said)} `),
+      ...fault.sentences.map((said) => `${visible(said)} `),
       element("code", {}, visible(reason)),
-      ...actions,
     );
     this.root.hidden = false;
   }

@@ -7,8 +7,6 @@
 import { Fault } from "../fault.js";
 import { firstPositions, resolvePositions } from "../positions.js";
 
-const FIRST_PAUSE_MS = 500;
-const LONGEST_PAUSE_MS = 10_000;
 const DEFAULT_MAX_ITEMS = 1024;
 
 /**
@@ -86,9 +84,7 @@ export class Run {
 
   async #wait(fault, failures, signal) {
     this.#become("waiting", fault);
-    const backoff = Math.min(FIRST_PAUSE_MS * 2 ** (failures - 1), LONGEST_PAUSE_MS);
-    const least = fault.retrySeconds === null ? backoff : Math.max(1000 * fault.retrySeconds, FIRST_PAUSE_MS);
-    await this.#context.service.untilBack(least, Math.max(least, LONGEST_PAUSE_MS), signal);
+    await this.#context.service.untilWorthATry(fault, failures, signal);
     if (!signal.aborted) this.#become("running", fault);
   }
 

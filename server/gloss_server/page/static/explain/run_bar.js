@@ -5,10 +5,13 @@ import { visible } from "../shown.js";
 import { count, decimal, plural } from "../words.js";
 
 const TITLE_CHARACTERS = 120;
+/** Before a text's tokens are there. */
+const BEFORE = { running: "Asking the service …", waiting: "Waiting for the service …", stopped: "Stopped.", failed: "Refused.", done: "" };
+const STATES = { running: "Explaining: ", waiting: "Waiting for the service: ", stopped: "Stopped: ", failed: "Ended early: ", done: "" };
 
 export class RunBar {
   #title = element("h2", { id: "run-title", class: "run-title", dir: "auto" });
-  #told = element("p", { id: "run-status", role: "status" });
+  #told = element("p", { id: "run-status" });
   #meter = element("progress", { id: "run-progress", "aria-label": "Tokens explained", value: 0, max: 1 });
   #documents = element("select", { id: "document", "aria-label": "Document of the file" });
   #buttons;
@@ -89,10 +92,9 @@ function countDone(reading) {
 }
 
 function words(run, reading, { done, wanted, failed, fve }) {
-  if (reading === null) return run?.state === "running" ? "Asking the service …" : "Nothing has been read.";
+  if (reading === null) return run === null ? "" : BEFORE[run.state];
   if (reading.failure) return "This text could not be read.";
-  const states = { running: "Explaining: ", waiting: "Waiting for the service: ", stopped: "Stopped: ", failed: "Ended early: " };
-  const state = run === null ? "From a file: " : (states[run.state] ?? "");
+  const state = run === null ? "From a file: " : STATES[run.state];
   const parts = [`${state}${count(done)} of ${plural(wanted, "token")} explained`];
   const others = reading.tokens.size - wanted;
   if (others) parts.push(`${count(others)} not asked for`);

@@ -25,9 +25,11 @@ export function mount(root, context) {
 }
 
 class ExplainView {
-  /** @type {Run|null} */
+  /** @type {Run|null} What is seen comes from it; null: from a file, or there is nothing. */
   #run = null;
-  /** @type {Reading|null} What is seen; a run that has not been opened has another. */
+  /** @type {Run|null} It has not been opened yet, so what was there before is still seen. */
+  #asking = null;
+  /** @type {Reading|null} What is seen. */
   #reading = null;
   /** @type {import("./jsonl.js").Document[]} */
   #documents = [];
@@ -51,7 +53,7 @@ class ExplainView {
       edited: () => this.#write(),
     });
     this.#bar = new RunBar({
-      stop: () => this.#run?.stop(),
+      stop: () => this.#stop(),
       goOn: () => this.#run?.go(),
       retry: () => this.#retry(),
       edit: () => this.#edit(this.#composer.root.hidden),
@@ -87,28 +89,34 @@ class ExplainView {
 
   /** @param {Object<string, string>|null} wanted selection, pins and search of a link. */
   #ask(asked, wanted = null) {
-    this.#run?.stop();
+    this.#stop();
     this.#notice.hide();
     const reading = new Reading(asked.options.num_samples ?? 1);
     const title = this.#composer.title;
     const run = new Run(this.#context, reading, asked, {
       opened: () => this.#opened(run, title, wanted),
       touched: (positions, at, scored) => {
-        if (this.#reading !== reading) return;
+        if (this.#run !== run) return;
         this.#shown.touch(positions, at, scored);
         this.#tellSoon();
       },
-      changed: () => this.#run === run && this.#runChanged(),
+      changed: () => this.#runChanged(run),
     });
-    this.#run = run;
-    this.#bar.documents = this.#documents = [];
+    this.#asking = run;
     run.go();
   }
 
+  #stop() {
+    this.#asking?.stop();
+    this.#run?.stop();
+  }
+
   #opened(run, title, wanted) {
-    if (this.#run !== run) return;
+    if (this.#asking !== run) return;
+    [this.#run, this.#asking] = [run, null];
     this.#reading = run.reading;
     this.#drawn = String(run.reading.seed);
+    this.#bar.documents = this.#documents = [];
     this.#bar.title = title;
     const hadFocus = this.#composer.root.contains(document.activeElement);
     this.#edit(false);
@@ -129,22 +137,26 @@ class ExplainView {
     this.#tell();
   }
 
-  #runChanged() {
-    const run = this.#run;
+  #runChanged(run) {
+    if (run !== this.#asking && run !== this.#run) return;
     const { state, fault } = run;
-    if (state === "waiting") this.#notice.show(fault, "warn", "This page goes on by itself; what is shown stays.");
+    if (state === "waiting") this.#notice.show(fault, "warn");
     else if (state === "failed") {
       this.#composer.options.refuse(fault.field ?? "", fault.message);
       this.#notice.show(fault, "bad");
-      if (run.reading !== this.#reading) this.#edit(true);
-    } else if (state !== "running" || run.fault === null) this.#notice.hide();
+      if (run === this.#asking) this.#edit(true);
+    } else if (state !== "running" || fault === null) this.#notice.hide();
     const said = this.#tell();
-    if (run.isOver) this.#context.announce(said);
+    if (!run.isOver) return;
+    if (state !== "failed") this.#context.announce(said);
+    if (run === this.#asking) {
+      this.#asking = null;
+      this.#tell();
+    }
   }
 
   #tell() {
-    const reading = this.#run && this.#run.reading !== this.#reading ? null : this.#reading;
-    return this.#bar.update(this.#run, reading, !this.#composer.root.hidden);
+    return this.#bar.update(this.#asking ?? this.#run, this.#asking ? null : this.#reading, !this.#composer.root.hidden);
   }
 
   #retry() {
@@ -167,7 +179,7 @@ class ExplainView {
       this.#notice.show(new Fault({ code: "INVALID_ARGUMENT", message: `${file.name}: ${error.message}.` }), "bad");
       return;
     }
-    this.#run?.stop();
+    this.#stop();
     this.#run = null;
     this.#drawn = "";
     this.#documents = this.#bar.documents = documents;

@@ -10,8 +10,6 @@ import { nextRequest } from "./request.js";
 
 /** @typedef {"opening"|"speaking"|"explaining"|"paused"|"waiting"|"stopped"|"done"|"failed"} State */
 
-const FIRST_WAIT_MS = 500;
-const LONGEST_WAIT_MS = 10_000;
 const DEFAULT_MAX_ITEMS = 1024;
 const RUNNING = new Set(["opening", "speaking", "explaining", "waiting"]);
 
@@ -119,9 +117,7 @@ export class WatchRun {
 
   async #wait(fault, signal) {
     this.#become("waiting", fault);
-    const backoff = Math.min(FIRST_WAIT_MS * 2 ** (this.#failures - 1), LONGEST_WAIT_MS);
-    const least = fault.retrySeconds === null ? backoff : Math.max(1000 * fault.retrySeconds, FIRST_WAIT_MS);
-    await this.#context.service.untilBack(least, Math.max(least, LONGEST_WAIT_MS), signal);
+    await this.#context.service.untilWorthATry(fault, this.#failures, signal);
   }
 
   /** Pauses are no time in which the model speaks. */

@@ -111,7 +111,7 @@ class WatchView {
   #stateChanged(run) {
     this.#state = run.state;
     const { fault } = run;
-    if (run.state === "waiting") this.#notice.show(fault, "warn", fault.code === "DEADLINE_EXCEEDED" ? "This watch goes on by itself." : "");
+    if (run.state === "waiting") this.#notice.show(fault, "warn");
     else if (run.state === "failed") {
       this.#composer.refuse(fault.field ?? "", fault.message);
       this.#notice.show(fault, "bad");
