@@ -1,6 +1,7 @@
 /** A hash that can be copied. */
 
 import { button, element } from "../element.js";
+import { visible } from "../shown.js";
 
 const SAID_MS = 1500;
 
@@ -12,7 +13,7 @@ const SAID_MS = 1500;
  * @returns {HTMLElement}
  */
 export function copyable(id, name, text, announce) {
-  const code = element("code", { title: text }, text);
+  const code = element("code", { title: visible(text) }, visible(text));
   const copy = async () => {
     const isCopied = await copied(text, code);
     const said = isCopied ? "Copied" : "Selected";

@@ -1,7 +1,7 @@
 /** What the service has loaded: model, checkpoints with their fingerprints, and the limits of a call. */
 
 import { element } from "../element.js";
-import { passage } from "../shown.js";
+import { passage, visible } from "../shown.js";
 import { count, decimal } from "../words.js";
 import { copyable } from "./copying.js";
 import { bytes, span } from "./format.js";
@@ -67,7 +67,7 @@ function checkpointCard(id, title, checkpoint, fingerprint, more = []) {
 
 function factList(facts) {
   const rows = facts.map(([name, value]) =>
-    element("div", {}, element("dt", {}, name), element("dd", {}, value instanceof Node ? value : String(value))),
+    element("div", {}, element("dt", {}, name), element("dd", {}, value instanceof Node ? value : visible(String(value)))),
   );
   return element("dl", {}, ...rows);
 }

@@ -1,6 +1,7 @@
 /** What the service does now: figures, each with what it is a part of, and the latencies of the last minute. */
 
 import { element } from "../element.js";
+import { visible } from "../shown.js";
 import { count, decimal } from "../words.js";
 import { bytes, duration, rate, span, whole } from "./format.js";
 import { CHARTS } from "./charts.js";
@@ -75,7 +76,7 @@ function deviceMemory(stats) {
 export function latencyTable(stats) {
   const head = ["last minute", "count", ...QUANTILES].map((name) => element("th", { scope: "col" }, name));
   const rows = Object.entries(stats.latencies).map(([name, latency]) => {
-    const title = CHARTS.find((chart) => chart.id === name)?.title ?? name;
+    const title = CHARTS.find((chart) => chart.id === name)?.title ?? visible(name);
     const cells = [whole(latency.count), ...QUANTILES.map((quantile) => duration(latency[quantile]))];
     return element("tr", {}, element("th", { scope: "row" }, title), ...cells.map((cell) => element("td", {}, cell)));
   });
@@ -104,7 +105,7 @@ export function totals(stats, model) {
 
 function counts(byName) {
   const most = Object.entries(byName).sort(([, one], [, other]) => other - one);
-  return most.map(([name, number]) => `${name.toLowerCase().replaceAll("_", " ")} ${count(number)}`).join(", ");
+  return most.map(([name, number]) => `${visible(name).toLowerCase().replaceAll("_", " ")} ${count(number)}`).join(", ");
 }
 
 function fidelity(stats, model) {

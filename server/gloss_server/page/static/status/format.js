@@ -22,6 +22,7 @@ export function duration(seconds) {
  */
 export function rate(perSecond) {
   if (typeof perSecond !== "number") return NONE;
+  if (perSecond === 0) return "0";
   return perSecond < 10 ? decimal(perSecond, 1) : count(Math.round(perSecond));
 }
 

@@ -1,7 +1,9 @@
 /** The status view: whether the service answers, what it does, and what it has loaded. */
 
 import { element } from "../element.js";
+import { Notice } from "../explain/notice.js";
 import { onceAFrame } from "../frame.js";
+import { visible } from "../shown.js";
 import { CHARTS } from "./charts.js";
 import { factCards } from "./facts.js";
 import { Figures, latencyTable, totals } from "./figures.js";
@@ -33,7 +35,8 @@ class StatusView {
   #figures = new Figures();
   #plots = CHARTS.map((chart) => new Plot(chart));
   #state = element("p", { class: "state", id: "status-state" });
-  #trouble = element("div", { class: "notice bad", role: "alert", id: "status-trouble", hidden: true });
+  #trouble = new Notice("status-");
+  #shownFault = null;
   #latencies = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Latencies of the last minute" });
   #totals = element("dl", { class: "totals" });
   #facts = element("div", { class: "fact-cards", id: "status-facts" });
@@ -54,7 +57,7 @@ class StatusView {
       part("Latencies", this.#latencies),
       part("Since the start", this.#totals),
     );
-    root.append(element("div", { class: "status-head" }, element("h1", {}, "Status"), this.#state), this.#trouble, this.#live, part("Loaded", this.#facts));
+    root.append(element("div", { class: "status-head" }, element("h1", {}, "Status"), this.#state), this.#trouble.root, this.#live, part("Loaded", this.#facts));
     this.#service.addEventListener("stats", ({ detail }) => this.#take(detail));
     this.#service.addEventListener("change", () => this.#change());
     document.addEventListener("theme", () => this.#restyle());
@@ -121,14 +124,18 @@ class StatusView {
 
   #drawState(stats, fault) {
     const isKnown = stats !== null && fault === null;
-    const [word, meaning] = isKnown ? (STATE_WORDS[stats.state] ?? [stats.state, ""]) : ["", ""];
+    const [word, meaning] = isKnown ? (STATE_WORDS[stats.state] ?? [visible(stats.state), ""]) : this.#noAnswer(fault);
     this.#state.className = `state ${isKnown ? stats.state : "unknown"}`;
-    this.#state.replaceChildren(element("strong", {}, isKnown ? word : fault ? "No answer" : "Asking the service"), isKnown ? ` ${meaning}` : "");
-    this.#trouble.hidden = fault === null;
-    if (fault === null) return;
-    const old = this.#lastAt === null ? "" : ` What is shown is of ${span(seconds() - this.#lastAt)} ago.`;
-    const said = `${fault.message} ${fault.hint}`.trim();
-    this.#trouble.replaceChildren(element("strong", {}, `${fault.title}.`), ` ${said}`, element("span", { "aria-live": "off" }, old));
+    this.#state.replaceChildren(element("strong", {}, word), ` ${meaning}`);
+    if (fault === this.#shownFault) return;
+    this.#shownFault = fault;
+    if (fault === null) this.#trouble.hide();
+    else this.#trouble.show(fault, "bad");
+  }
+
+  #noAnswer(fault) {
+    if (fault === null) return ["Asking the service", ""];
+    return ["No answer.", this.#lastAt === null ? "" : `What is shown is of ${span(seconds() - this.#lastAt)} ago.`];
   }
 }
 

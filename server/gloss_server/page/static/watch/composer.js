@@ -35,6 +35,7 @@ export class Composer {
   #speaking = new Fields("watch-model", "How the model speaks", SPEAKING);
   #explaining = new Fields("watch", "How its activations are explained", EXPLAINING);
   #limits = null;
+  #cannot = element("small", { id: "watch-cannot", class: "error", hidden: true }, "The service has no model that speaks: start gloss serve with --target, and target_generates on.");
 
   /**
    * @param {Object} listener
@@ -53,11 +54,12 @@ export class Composer {
     const settings = element(
       "div",
       { class: "settings" },
-      element("h3", {}, "The model"),
+      element("h2", {}, "The model"),
       this.#speaking.root,
-      element("h3", {}, "Its explanations"),
+      element("h2", {}, "Its explanations"),
       this.#explaining.root,
       element("div", { class: "row" }, start),
+      this.#cannot,
     );
     const attributes = { id: "watch-composer", class: "card composer", "aria-label": "Start a watch", novalidate: true };
     this.root = element("form", { ...attributes, on: { submit, input: listener.edited } }, this.#input.root, settings);
@@ -82,9 +84,10 @@ export class Composer {
     return this.#input.title;
   }
 
-  /** @param {any} limits of the service, or null. */
-  set limits(limits) {
-    this.#limits = this.#speaking.limits = this.#explaining.limits = limits;
+  /** @param {any} model what GetModelInfo says, or null. */
+  set model(model) {
+    this.#limits = this.#speaking.limits = this.#explaining.limits = model?.limits ?? null;
+    this.#cannot.hidden = model === null || model.target_generates;
   }
 
   /** Where somebody begins. */

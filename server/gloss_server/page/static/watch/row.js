@@ -111,8 +111,8 @@ function finished(row, label) {
   if (label) evidence.append(element("span", {}, label));
   evidence.append(element("span", {}, "FVE ", fveChip(row.fve)), element("span", {}, `cosine ${decimal(row.cosine, 3)}`));
   for (const flag of row.flags) {
-    const mark = element("span", { class: "flag-mark", "aria-hidden": "true" }, "!");
-    evidence.append(element("span", { class: "flag", "data-flag": flag }, mark, ` ${flagMeaning(flag)}`));
+    const mark = element("span", { class: "flag-mark", "aria-hidden": "true" });
+    evidence.append(element("span", { class: "flag", "data-flag": flag }, mark, flagMeaning(flag)));
   }
   return [passage(row.explanation), evidence];
 }

@@ -163,6 +163,6 @@ class WatchView {
   }
 
   #serviceChanged() {
-    this.#composer.limits = this.#context.service.model?.limits ?? null;
+    this.#composer.model = this.#context.service.model;
   }
 }
