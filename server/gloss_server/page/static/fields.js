@@ -37,7 +37,7 @@ export class Fields {
     this.root = element("fieldset", { class: "options" }, element("legend", { class: "unseen" }, legend));
     for (const { name, kind, label, hint, placeholder } of specs) {
       const input = element("input", { id: `${prefix}-${name}`, inputmode: INPUT_MODES[kind], placeholder, autocomplete: "off", spellcheck: "false" });
-      const error = element("small", { class: "error", id: `${prefix}-${name}-error`, hidden: true });
+      const error = element("small", { class: "error", id: `${prefix}-${name}-error`, role: "alert", hidden: true });
       const shown = field(label, input, hint);
       shown.append(error);
       shown.dataset.option = name;

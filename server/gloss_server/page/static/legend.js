@@ -3,8 +3,8 @@
 import { element } from "./element.js";
 import { BANDS } from "./palette.js";
 
-/** The bands, lowest first, each in its colour. @returns {HTMLElement} */
-export function legend() {
+/** The bands, lowest first, each in its colour. @param {string} [prefix] of its id. @returns {HTMLElement} */
+export function legend(prefix = "") {
   const bands = BANDS.map(({ name, label }) => element("li", { class: name }, label));
   return element(
     "div",
@@ -15,6 +15,6 @@ export function legend() {
       element("strong", {}, "Fidelity (FVE)"),
       " says how much of the activation can be rebuilt from the explanation alone. It is not truth: a faithful explanation may still say what is false.",
     ),
-    element("ul", { "aria-label": "Colours of fidelity" }, ...bands, element("li", { class: "unscored" }, "not scored")),
+    element("ul", { id: `${prefix}legend`, "aria-label": "Colours of fidelity" }, ...bands, element("li", { class: "unscored" }, "not scored")),
   );
 }

@@ -42,7 +42,7 @@ export function sampleCard(sample, number, isAlone, show) {
 
 /** @param {[string, string|Node][]} pairs @returns {HTMLElement} */
 export function facts(pairs) {
-  const list = element("dl", { class: "fact-list" });
+  const list = element("dl", { class: "facts" });
   for (const [name, value] of pairs) list.append(element("div", {}, element("dt", {}, name), element("dd", {}, value)));
   return list;
 }

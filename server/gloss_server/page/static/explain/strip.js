@@ -5,7 +5,6 @@ import { onceAFrame } from "../frame.js";
 import { BANDS, fidelityClass } from "../palette.js";
 
 const HEIGHT = 56;
-const WIDEST_BAR = 24;
 /** What is lower is cut there: how far below 0 it is hardly matters. */
 const LOWEST = -0.3;
 
@@ -76,7 +75,7 @@ export class Strip {
     event.preventDefault();
     this.root.setPointerCapture(event.pointerId);
     const box = this.#canvas.getBoundingClientRect();
-    const index = Math.floor((event.clientX - box.left) / this.#each(box.width));
+    const index = Math.floor(((event.clientX - box.left) / box.width) * this.#order.length);
     select(this.#order[Math.min(Math.max(index, 0), this.#order.length - 1)]);
   }
 
@@ -105,14 +104,9 @@ export class Strip {
     this.#marks(pen, width);
   }
 
-  /** How wide a token's bar is, its gap included. */
-  #each(width) {
-    return Math.min(width / this.#order.length, WIDEST_BAR);
-  }
-
   /** FVE up from a line at 0, below 0 down from it. */
   #bars(pen, width) {
-    const each = this.#each(width);
+    const each = width / this.#order.length;
     const zero = y(0);
     pen.fillStyle = this.#colour("line");
     pen.fillRect(0, zero, width, 1);
@@ -134,7 +128,7 @@ export class Strip {
   }
 
   #marks(pen, width) {
-    const each = this.#each(width);
+    const each = width / this.#order.length;
     const tick = (position, name, top, height) => {
       const index = this.#index.get(position);
       pen.fillStyle = this.#colour(name);

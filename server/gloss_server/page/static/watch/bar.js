@@ -35,7 +35,7 @@ export class Bar {
       link: button("watch-link", "Copy link", listener.link),
     };
     const list = FIGURES.map(([id, name]) => {
-      const value = element("dd", { id: `watch-${id}` }, "–");
+      const value = element("dd", { id: `watch-told-${id}` }, "–");
       this.#figures.set(id, value);
       return element("div", {}, element("dt", {}, name), value);
     });

@@ -55,7 +55,7 @@ class WatchView {
     this.#tokens = new Tokens({ select: reveal, hover() {}, pin: reveal }, "watch-");
     this.#flow = new Flow((position) => this.#tokens.select(position));
     this.#text = element("div", { class: "watch-text" }, this.#tokens.root);
-    this.#results = element("div", { class: "watching", hidden: true }, legend(), this.#text, this.#flow.root);
+    this.#results = element("div", { class: "watching", hidden: true }, legend("watch-"), this.#text, this.#flow.root);
     root.append(element("h1", { class: "unseen" }, "Watch"), this.#composer.root, this.#notice.root, this.#bar.root, this.#results);
     context.service.addEventListener("change", () => this.#serviceChanged());
     this.#serviceChanged();
