@@ -1,13 +1,10 @@
 /** Boots the page and shows one of its views; what they share is made here and handed to them. */
 
 import { Api } from "./api.js";
-import * as explain from "./explain/view.js";
 import { Service } from "./service.js";
-import * as status from "./status/view.js";
 import { mountTheme } from "./theme.js";
 import { mountTokenBar } from "./token_bar.js";
 import { Url } from "./url.js";
-import * as watch from "./watch/view.js";
 
 /**
  * @typedef {Object} Context what a view is given.
@@ -21,7 +18,12 @@ import * as watch from "./watch/view.js";
  * @property {() => void} hide it is not any more; what runs goes on.
  */
 
-const VIEWS = { explain, watch, status };
+/** Each is fetched when it is first wanted, so that the one which is seen comes the sooner. */
+const VIEWS = {
+  explain: () => import("./explain/view.js"),
+  watch: () => import("./watch/view.js"),
+  status: () => import("./status/view.js"),
+};
 
 async function boot() {
   const names = Object.keys(VIEWS);
@@ -35,25 +37,50 @@ async function boot() {
 
   /** @type {Context} */
   const context = { api, url, service, announce: announcer(document.getElementById("announcer")) };
-  /** @type {Map<string, View>} All from the beginning: the status keeps what it has seen of the service. */
-  const mounted = new Map(names.map((name) => [name, VIEWS[name].mount(document.getElementById(name), context)]));
+  const view = viewMounter(context);
   let current = "";
-  const show = () => {
-    const name = url.view;
-    if (name !== current) mounted.get(current)?.hide();
+  const show = async () => {
+    const [before, name] = [current, url.view];
     current = name;
-    for (const other of names) {
-      document.getElementById(other).hidden = other !== name;
-      const tab = document.getElementById(`tab-${other}`);
-      if (other === name) tab.setAttribute("aria-current", "page");
-      else tab.removeAttribute("aria-current");
-    }
-    document.title = `Gloss: ${document.getElementById(`tab-${name}`).textContent}`;
-    mounted.get(name).show();
+    showTab(names, name);
+    if (before && before !== name) (await view(before)).hide();
+    const shown = await view(name);
+    if (current === name) shown.show();
   };
   url.addEventListener("change", show);
-  show();
+  await show();
+  performance.mark("gloss:shown");
   service.start();
+  // All, before the page's server can be away; and the status keeps what it has seen of the service.
+  for (const name of names) view(name).catch(() => {});
+}
+
+/** @returns {(name: string) => Promise<View>} mounts a view once; one that could not be fetched is fetched again. */
+function viewMounter(context) {
+  /** @type {Map<string, Promise<View>>} */
+  const mounted = new Map();
+  const fetchAndMount = async (name) => {
+    try {
+      return (await VIEWS[name]()).mount(document.getElementById(name), context);
+    } catch (error) {
+      mounted.delete(name);
+      throw error;
+    }
+  };
+  return (name) => {
+    if (!mounted.has(name)) mounted.set(name, fetchAndMount(name));
+    return mounted.get(name);
+  };
+}
+
+function showTab(names, name) {
+  for (const other of names) {
+    document.getElementById(other).hidden = other !== name;
+    const tab = document.getElementById(`tab-${other}`);
+    if (other === name) tab.setAttribute("aria-current", "page");
+    else tab.removeAttribute("aria-current");
+  }
+  document.title = `Gloss: ${document.getElementById(`tab-${name}`).textContent}`;
 }
 
 /** One line in the header: what is served, or why nothing is. */

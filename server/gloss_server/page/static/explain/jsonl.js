@@ -35,7 +35,7 @@ export async function readDocuments(file) {
     if (!documents.has(key)) documents.set(key, { index: row.index, docId: row.doc_id, rows: [] });
     documents.get(key).rows.push(row);
   }
-  if (!documents.size) throw new Error("the file has no rows; expected what gloss explain --output writes");
+  if (!documents.size) throw new Error("there are no rows; expected what gloss explain --output writes");
   return [...documents.values()];
 }
 

@@ -34,6 +34,8 @@ class ExplainView {
   /** @type {import("./jsonl.js").Document[]} */
   #documents = [];
   #drawn = "";
+  /** What stood in the form when what is seen was asked for; null: it was not. */
+  #asked = null;
   #written = null;
   #isOpening = false;
   #context;
@@ -92,9 +94,9 @@ class ExplainView {
     this.#stop();
     this.#notice.hide();
     const reading = new Reading(asked.options.num_samples ?? 1);
-    const title = this.#composer.title;
+    const form = { title: this.#composer.title, values: this.#composer.values };
     const run = new Run(this.#context, reading, asked, {
-      opened: () => this.#opened(run, title, wanted),
+      opened: () => this.#opened(run, form, wanted),
       touched: (positions, at, scored) => {
         if (this.#run !== run) return;
         this.#shown.touch(positions, at, scored);
@@ -111,11 +113,12 @@ class ExplainView {
     this.#run?.stop();
   }
 
-  #opened(run, title, wanted) {
+  #opened(run, { title, values }, wanted) {
     if (this.#asking !== run) return;
     [this.#run, this.#asking] = [run, null];
     this.#reading = run.reading;
     this.#drawn = String(run.reading.seed);
+    this.#asked = values;
     this.#bar.documents = this.#documents = [];
     this.#bar.title = title;
     const hadFocus = this.#composer.root.contains(document.activeElement);
@@ -176,11 +179,11 @@ class ExplainView {
     try {
       documents = await readDocuments(file);
     } catch (error) {
-      this.#notice.show(new Fault({ code: "INVALID_ARGUMENT", message: `${file.name}: ${error.message}.` }), "bad");
+      this.#notice.show(new Fault({ code: "INVALID_ARGUMENT", message: `In ${file.name}, ${error.message}.` }), "bad");
       return;
     }
     this.#stop();
-    this.#run = null;
+    this.#run = this.#asked = null;
     this.#drawn = "";
     this.#documents = this.#bar.documents = documents;
     this.#bar.title = file.name;
@@ -216,7 +219,7 @@ class ExplainView {
   #write() {
     if (this.#isOpening) return;
     const { selected, pinned, search } = this.#shown;
-    const parameters = { ...this.#composer.values, drawn: this.#drawn, at: selected === null ? "" : String(selected), pins: pinned.join(","), find: search.query };
+    const parameters = { ...(this.#asked ?? this.#composer.values), drawn: this.#drawn, at: selected === null ? "" : String(selected), pins: pinned.join(","), find: search.query };
     this.#context.url.write(NAME, parameters);
     this.#written = JSON.stringify(this.#context.url.read(NAME));
   }
