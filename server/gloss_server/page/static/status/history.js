@@ -1,8 +1,9 @@
 /** What the page has seen of the service since it was opened: the last ten minutes, a row a second. */
 
 const MOST_ROWS = 600;
-/** A rate of a counter is taken over as long as the service's own rates. */
+/** A rate of a counter is taken over as long as the service's own rates, or what of it has been seen. */
 const RATE_SECONDS = 10;
+const LEAST_RATE_SECONDS = 2;
 
 /**
  * @typedef {Object} Seen
@@ -45,8 +46,9 @@ export class History {
   }
 
   #targetRate(stats, at) {
-    const from = this.#rows.findLast((row) => row.stats === null || at - row.at >= RATE_SECONDS);
-    const said = stats.target_tokens_generated - (from?.stats?.target_tokens_generated ?? NaN);
+    const from = this.#rows.find((row) => row.stats !== null && at - row.at <= RATE_SECONDS + 0.5);
+    if (!from || at - from.at < LEAST_RATE_SECONDS) return null;
+    const said = stats.target_tokens_generated - from.stats.target_tokens_generated;
     // A server that was started again counts from 0.
     return said >= 0 ? said / (at - from.at) : null;
   }

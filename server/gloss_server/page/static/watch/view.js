@@ -44,7 +44,7 @@ class WatchView {
 
   constructor(root, context) {
     this.#context = context;
-    this.#composer = new Composer({ start: (options) => this.#start(options), edited: () => this.#write() });
+    this.#composer = new Composer({ start: (options) => this.#start(options), edited: () => this.#edited() });
     this.#bar = new Bar({
       pause: () => (this.#run.isRunning ? this.#run.pause() : this.#run.go()),
       stop: () => this.#run.stop(),
@@ -155,6 +155,12 @@ class WatchView {
     } catch {
       this.#context.announce("The link could not be copied; the address above has it.");
     }
+  }
+
+  /** The form asks for another watch than the one that is shown: a link starts none. */
+  #edited() {
+    this.#drawn = "";
+    this.#write();
   }
 
   #write() {

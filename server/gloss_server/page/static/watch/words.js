@@ -12,7 +12,7 @@ const SKIP_MEANINGS = Object.freeze({
 const STATE_WORDS = Object.freeze({
   opening: "Asking the service",
   speaking: "The model speaks",
-  explaining: "The model has ended, explanations follow",
+  explaining: "Explanations follow",
   paused: "Paused",
   waiting: "Waiting for the service",
   stopped: "Stopped",
