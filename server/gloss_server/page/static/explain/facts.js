@@ -14,9 +14,16 @@ export class ModelFacts {
     this.root = element("details", { id: "model-facts", class: "card model-facts", open: true }, element("summary", {}, "What is loaded"), this.#body);
   }
 
-  /** @param {any} model what GetModelInfo says. */
-  show(model) {
-    if (!model) return;
+  /**
+   * @param {any} model what GetModelInfo says; null: not known.
+   * @param {import("../fault.js").Fault|null} fault why it is not.
+   */
+  show(model, fault) {
+    if (!model) {
+      const said = fault ? [`${fault.title}.`, ...fault.sentences].join(" ") : "Not known yet.";
+      this.#body.replaceChildren(element("p", { class: "quietly" }, visible(said)));
+      return;
+    }
     const number = (value) => (value === null || value === undefined ? "not known" : count(value));
     const baseline = model.fve_baseline === null ? "not known, so there is no FVE" : `${model.fve_baseline.toPrecision(3)}, ${SOURCES[model.fve_baseline_source] ?? "of a newer server"}`;
     this.#body.replaceChildren(

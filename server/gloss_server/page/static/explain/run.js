@@ -23,8 +23,8 @@ export class Run {
   state = "running";
   /** @type {Fault|null} Why it waits, or has failed. */
   fault = null;
-  /** @type {any} What the last call said at its end. */
-  end = null;
+  /** When something has last come, as `performance.now()` gives it. */
+  lastAt = 0;
 
   #context;
   #asked;
@@ -125,6 +125,7 @@ export class Run {
 
   #take({ event, data, at }) {
     const { reading } = this;
+    this.lastAt = at;
     if (event === "opened") this.#open(data);
     else if (event === "captured") {
       for (const place of data.places) {
@@ -139,7 +140,7 @@ export class Run {
       const fresh = data.rows.map(withoutActivation).filter((row) => reading.take(row));
       const positions = fresh.map((row) => row.position);
       this.#listener.touched(positions, at, fresh.filter((row) => row.fve !== null).map((row) => row.position));
-    } else if (event === "end") this.end = data;
+    }
   }
 
   #open(opened) {
@@ -163,6 +164,7 @@ export class Run {
   #become(state, fault) {
     this.state = state;
     this.fault = fault;
+    this.lastAt = performance.now();
     this.#listener.changed();
   }
 }

@@ -5,6 +5,7 @@ import { visible } from "../shown.js";
 import { count, decimal, plural } from "../words.js";
 
 const TITLE_CHARACTERS = 120;
+const SLOW_SECONDS = 3;
 /** Before a text's tokens are there. */
 const BEFORE = { running: "Asking the service …", waiting: "Waiting for the service …", stopped: "Stopped.", failed: "Refused.", done: "" };
 const STATES = { running: "Explaining: ", waiting: "Waiting for the service: ", stopped: "Stopped: ", failed: "Ended early: ", done: "" };
@@ -92,7 +93,9 @@ function countDone(reading) {
 }
 
 function words(run, reading, { done, wanted, failed, fve }) {
-  if (reading === null) return run === null ? "" : BEFORE[run.state];
+  const silent = run?.state === "running" ? Math.floor((performance.now() - run.lastAt) / 1000) : 0;
+  const slow = silent >= SLOW_SECONDS ? [`nothing new for ${silent} s`] : [];
+  if (reading === null) return run === null ? "" : [BEFORE[run.state], ...slow].join(" · ");
   if (reading.failure) return "This text could not be read.";
   const state = run === null ? "From a file: " : STATES[run.state];
   const parts = [`${state}${count(done)} of ${plural(wanted, "token")} explained`];
@@ -101,5 +104,5 @@ function words(run, reading, { done, wanted, failed, fve }) {
   if (failed) parts.push(`${count(failed)} failed`);
   if (fve !== null) parts.push(`mean FVE ${decimal(fve, 2)}`);
   if (reading.seed !== null) parts.push(`seed ${reading.seed}`);
-  return parts.join(" · ");
+  return [...parts, ...slow].join(" · ");
 }

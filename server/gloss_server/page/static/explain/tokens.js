@@ -54,7 +54,8 @@ export class Tokens {
         pointerover: (event) => event.pointerType === "mouse" && this.#onToken(event, (position) => listener.hover(position)),
         pointerleave: () => listener.hover(null),
         keydown: (event) => this.#key(event),
-        focus: () => this.#selected === null && this.#order.length && listener.select(this.#order[0]),
+        // A click is about to say which token; the first one would only make the text jump.
+        focus: () => this.root.matches(":focus-visible") && this.#selected === null && this.#order.length && listener.select(this.#order[0]),
       },
     });
   }
@@ -177,7 +178,8 @@ export class Tokens {
   #target(key) {
     const order = this.#order;
     if (!order.length) return undefined;
-    const index = Math.max(order.indexOf(this.#selected), 0);
+    if (this.#selected === null) return key.startsWith("Arrow") ? order[0] : undefined;
+    const index = order.indexOf(this.#selected);
     const clamped = (at) => order[Math.min(Math.max(at, 0), order.length - 1)];
     const ahead = this.root.dir === "rtl" ? -1 : 1;
     if (key === "ArrowRight") return clamped(index + ahead);

@@ -1,5 +1,6 @@
 /** The Explain view: asks, shows what comes, and keeps all of it in the address. */
 
+import { copyLink } from "../copy_link.js";
 import { element } from "../element.js";
 import { Fault } from "../fault.js";
 import { onceAFrame } from "../frame.js";
@@ -13,6 +14,7 @@ import { RunBar } from "./run_bar.js";
 import { Run } from "./run.js";
 
 const NAME = "explain";
+const TELL_EVERY_MS = 1000;
 
 /**
  * @param {HTMLElement} root
@@ -60,7 +62,7 @@ class ExplainView {
       retry: () => this.#retry(),
       edit: () => this.#edit(this.#composer.root.hidden),
       save: () => this.#save(),
-      link: () => this.#copyLink(),
+      link: (event) => copyLink(event.currentTarget, context.url, context.announce),
       choose: (number) => this.#choose(number),
     });
     this.#shown = new ReadingView(() => this.#write());
@@ -71,6 +73,7 @@ class ExplainView {
       if (event.dataTransfer.files.length) this.#openFile(event.dataTransfer.files[0]);
     });
     context.service.addEventListener("change", () => this.#serviceChanged());
+    setInterval(() => this.#isRunning && this.#tell(), TELL_EVERY_MS);
   }
 
   /** The view is seen; where the address is another one than was written, it is opened. */
@@ -158,6 +161,10 @@ class ExplainView {
     }
   }
 
+  get #isRunning() {
+    return [this.#asking, this.#run].some((run) => run && !run.isOver);
+  }
+
   #tell() {
     return this.#bar.update(this.#asking ?? this.#run, this.#asking ? null : this.#reading, !this.#composer.root.hidden);
   }
@@ -206,16 +213,6 @@ class ExplainView {
     setTimeout(() => URL.revokeObjectURL(url), 10_000);
   }
 
-  async #copyLink() {
-    const link = await this.#context.url.link();
-    try {
-      await navigator.clipboard.writeText(link);
-      this.#context.announce("The link is copied.");
-    } catch {
-      this.#context.announce("The link could not be copied; the address above has it.");
-    }
-  }
-
   #write() {
     if (this.#isOpening) return;
     const { selected, pinned, search } = this.#shown;
@@ -226,7 +223,7 @@ class ExplainView {
 
   #serviceChanged() {
     const { service } = this.#context;
-    this.#facts.show(service.model);
+    this.#facts.show(service.model, service.fault);
     this.#composer.options.limits = service.model?.limits ?? null;
   }
 }

@@ -1,5 +1,6 @@
 /** The watch view: starts a watch, shows what comes, and keeps what was asked in the address. */
 
+import { copyLink } from "../copy_link.js";
 import { element } from "../element.js";
 import { Notice } from "../explain/notice.js";
 import { Tokens } from "../explain/tokens.js";
@@ -49,7 +50,7 @@ class WatchView {
       pause: () => (this.#run.isRunning ? this.#run.pause() : this.#run.go()),
       stop: () => this.#run.stop(),
       edit: () => this.#edit(this.#composer.root.hidden),
-      link: () => this.#copyLink(),
+      link: (event) => copyLink(event.currentTarget, context.url, context.announce),
     });
     const reveal = (position) => this.#reveal(position);
     this.#tokens = new Tokens({ select: reveal, hover() {}, pin: reveal }, "watch-");
@@ -145,16 +146,6 @@ class WatchView {
     this.#composer.root.hidden = !isEditing;
     if (isEditing) this.#composer.focus();
     if (this.#isOpened) this.#bar.update(this.#run, isEditing);
-  }
-
-  async #copyLink() {
-    const link = await this.#context.url.link();
-    try {
-      await navigator.clipboard.writeText(link);
-      this.#context.announce("The link is copied.");
-    } catch {
-      this.#context.announce("The link could not be copied; the address above has it.");
-    }
   }
 
   /** The form asks for another watch than the one that is shown: a link starts none. */
