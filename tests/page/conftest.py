@@ -1,4 +1,4 @@
-"""The browser of a test process."""
+"""The browser of a test process, a service on the embedded pair, its page, a tab for each test."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from support.browser import Browser
+from support.page_process import PageProcess
+from support.server_process import ServerProcess
+from support.tab import Tab
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +17,26 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """One for all tests of this process."""
     with Browser(tmp_path_factory.mktemp("browser")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The embedded pair, for tests that leave it as it was."""
+    with ServerProcess(tmp_path_factory.mktemp("service") / "log") as server:
+        yield server.wait_ready()
+
+
+@pytest.fixture(scope="session")
+def ui(service: ServerProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageProcess]:
+    """The page of `service`."""
+    with PageProcess(tmp_path_factory.mktemp("ui") / "log", service.address) as page:
+        yield page
+
+
+@pytest.fixture
+def tab(browser: Browser, ui: PageProcess) -> Iterator[Tab]:
+    """A tab for the page of `service`; nothing in it may have gone wrong at the end."""
+    with Tab(browser, ui.origin) as opened:
+        opened.look()
+        yield opened
+        assert opened.faults() == []

@@ -64,6 +64,8 @@ class Browser:
         self.driver = webdriver.Chrome(options=options, service=self._service)
         self.driver.command_executor.client_config.timeout = _COMMAND_SECONDS
         self.driver.set_script_timeout(_COMMAND_SECONDS)
+        # What a new window shows by itself asks for files of the browser's own.
+        self.driver.get("about:blank")
 
     def __enter__(self) -> Browser:
         return self

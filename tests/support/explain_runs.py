@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from gloss_client import Client, Text
+from gloss_server.explain_row import explain_row
+
 STORY = "Mia is a baker. She has a silver key. It is noon. Leo meets her in the park."
 HOSTILE = "a\x1b[2J\tb[bold]\n"
 
@@ -32,3 +35,17 @@ def same(rows: list[dict[str, Any]], expected: list[dict[str, Any]]) -> bool:
 def lines_of(path: Path) -> int:
     """Whole lines of a file that may not be there yet."""
     return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def asked_rows(address: str, text: Text, seed: int, **options: Any) -> list[dict[str, Any]]:
+    """The rows of a text as a client of gRPC gets them, in order: what a page has to show.
+
+    Args:
+        address: of the service.
+        text: a string, token ids or a chat.
+        seed: of the draws.
+        options: ExplainOptions.
+    """
+    with Client(address) as client:
+        result = client.explain(text, seed=seed, **options)
+    return in_order([explain_row(made, 0, "0", seed) for made in result.explanations])

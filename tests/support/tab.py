@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +12,8 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import numpy as np
+from PIL import Image
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
@@ -34,6 +38,7 @@ class Tab:
         self.driver = browser.driver
         self.downloads = browser.downloads
         self.origin = origin
+        self._allowed: tuple[str, ...] = ()
         self._messages: list[dict[str, Any]] = []
         self._console: list[dict[str, Any]] = []
 
@@ -158,6 +163,17 @@ class Tab:
         element = self.driver.switch_to.active_element
         return f"{element.aria_role} {element.accessible_name}"
 
+    def drawn(self, css: str) -> np.ndarray:
+        """[height, width, 4] of 0 to 255: what a canvas shows."""
+        url = self.script("return document.querySelector(arguments[0]).toDataURL()", css)
+        png = base64.b64decode(url.partition(",")[2])
+        return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
+
+    def screenshot(self) -> np.ndarray:
+        """[height, width, 3] of 0 to 255: what the window shows."""
+        shot = self.cdp("Page.captureScreenshot", format="png")["data"]
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(shot))).convert("RGB"))
+
     def seen(self) -> str:
         """All that the page shows, shortened."""
         return str(self.script("return document.body ? document.body.innerText : ''"))[:3000]
@@ -174,18 +190,18 @@ class Tab:
         """What axe-core finds."""
         return violations(self.driver)
 
-    def faults(self, *allowed: str) -> list[str]:
-        """What the console has told of so far, and what was asked for elsewhere: nothing, in order.
+    def allow(self, *parts: str) -> None:
+        """Console messages with one of these parts are no faults, such as a status of 503."""
+        self._allowed += parts
 
-        Args:
-            allowed: parts of console messages that are expected, such as a status of 503.
-        """
+    def faults(self) -> list[str]:
+        """What the console has told of, and what was asked for elsewhere: nothing, as a rule."""
         self._read_logs()
         told = [
             str(line["message"])
             for line in self._console
             if line["level"] in ("SEVERE", "WARNING")
-            and not any(part in line["message"] for part in allowed)
+            and not any(part in line["message"] for part in self._allowed)
         ]
         return told + [f"asked for {url}" for url in self.requests() if not self._is_own(url)]
 
