@@ -113,12 +113,46 @@ def test_a_bad_activation_fails_alone(client: Any) -> None:
     assert [one.error for one in good] == [None] * 3
 
 
+@pytest.mark.parametrize("length", [7, 8, 9, 40])
+def test_a_long_texts_tokens_come_in_several_messages(client: Any, length: int) -> None:
+    text = "abcdefghij" * 4
+    for stream in (client.stream_explain(text[:length]), client.watch(text[:length])):
+        opened, *others = stream
+        token_ids = (1, *map(ord, text[:length]))
+        assert opened == TextOpened(token_ids=token_ids, tokens=("<s>", *text[:length]))
+        assert not any(isinstance(event, TextOpened) for event in others)
+
+
+def test_a_server_that_is_older_than_tokens_is_understood(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("support.echo_texts._parts", lambda tokens: [[]])
+    for stream in (client.stream_explain("ab"), client.watch("ab")):
+        events = list(stream)
+        assert events[0] == TextOpened(token_ids=(1, 97, 98), tokens=())
+        assert sum(isinstance(event, TextOpened) for event in events) == 1
+
+
+def test_what_came_together_can_be_taken_together(client: Any) -> None:
+    stream = client.stream_explain("abc")
+    assert stream.ready() == []
+    batches = [[event, *stream.ready()] for event in stream]
+    assert [event for batch in batches for event in batch][1:] == list(
+        client.stream_explain("abc", seed=stream.seed)
+    )[1:]
+    # As the echo sends them: what is known of the text, two captures and two more, three tokens of
+    # four explanations, and those.
+    sizes = [1, 2, 2, 4, 4, 4, 4]
+    assert [len(batch) for batch in batches] == sizes
+    assert stream.ready() == []
+
+
 def test_a_stream_brings_all_of_it(client: Any) -> None:
     stream = client.stream_explain("ab!", num_samples=2, seed=4)
     assert (stream.seed, stream.fingerprint, stream.summary) == (4, None, None)
     events = list(stream)
     result = client.explain("ab!", num_samples=2, seed=4)
-    assert events[0] == TextOpened(token_ids=result.token_ids)
+    assert events[0] == TextOpened(token_ids=result.token_ids, tokens=("<s>", "a", "b", "!"))
     captured = [event for event in events if isinstance(event, Captured)]
     assert captured == [Captured(index=i, place=place) for i, place in enumerate(result.places)]
     done = [event for event in events if isinstance(event, Explanation)]

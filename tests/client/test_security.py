@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gloss_client import Client, ConfigError, RetryPolicy, TlsOptions, Unavailable
+from gloss_client import (
+    AsyncClient,
+    Client,
+    ConfigError,
+    RetryPolicy,
+    TlsOptions,
+    Unavailable,
+)
 from gloss_client.connection import Connection
 from support.certificates import Certificates
 from support.echo_server import EchoServer, echo_server
@@ -93,6 +101,31 @@ def test_every_call_shows_the_token(
         list(done)
     (received,) = server.service.received
     assert received.metadata["authorization"] == "Bearer s3cret"
+
+
+def test_another_callers_token_goes_the_same_way(
+    server: EchoServer, runner: asyncio.Runner
+) -> None:
+    async def ask() -> None:
+        async with AsyncClient(server.address, token="mine") as client:
+            other = client.with_token("theirs")
+            await client.stats()
+            assert [event async for event in other.stream_explain("a")]
+            await other.stats()
+            await client.stats()
+
+    runner.run(ask())
+    received = server.service.received
+    shown = [one.metadata["authorization"] for one in received]
+    assert shown == ["Bearer mine", "Bearer theirs", "Bearer theirs", "Bearer mine"]
+
+
+def test_another_callers_token_is_not_shown_to_the_network() -> None:
+    client = AsyncClient("10.0.0.1:50051")
+    with pytest.raises(ConfigError, match="without TLS"):
+        client.with_token("s3cret")
+    with pytest.raises(ConfigError, match="no token"):
+        client.with_token("two words")
 
 
 def test_a_token_file_is_read_again(

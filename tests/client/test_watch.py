@@ -31,7 +31,7 @@ def test_a_watch_brings_tokens_and_explanations(client: Any, server: EchoServer)
     assert (stream.seed, stream.fingerprint, stream.summary) == (8, None, None)
     events = list(stream)
     assert server.service.methods() == ["Watch"]
-    assert events[0] == TextOpened(token_ids=(1, 97, 98, 99))
+    assert events[0] == TextOpened(token_ids=(1, 97, 98, 99), tokens=("<s>", "a", "b", "c"))
     tokens = of_type(events, TargetToken)
     spoken = [1, 97, 98, 99, 1]
     assert tokens == [

@@ -27,6 +27,8 @@ SPECIAL_ID = 1
 LAYER_INDEX = 2
 LAG_SECONDS = 0.125
 ROWS_A_MESSAGE = 5
+TEXTS_A_MESSAGE = 8
+"""Of a long text's tokens: the others come in more messages."""
 DEFAULT_WATCH_TOKENS = 6
 
 
@@ -56,13 +58,17 @@ def row_of(token_id: int, position: int, d_model: int) -> np.ndarray:
     return np.arange(d_model, dtype=np.float32) + token_id % 16 + position % 8
 
 
+def token_of(token_id: int) -> str:
+    """A token as text."""
+    return "<s>" if token_id == SPECIAL_ID else chr(token_id)
+
+
 def place_of(token_id: int, position: int, layer_index: int = LAYER_INDEX) -> Any:
     """Where it stands."""
-    token = "<s>" if token_id == SPECIAL_ID else chr(token_id)
     return pb.TokenPosition(
         position=position,
         token_id=token_id,
-        token=token,
+        token=token_of(token_id),
         norm=position + 0.5,
         layer_index=layer_index,
     )
@@ -72,7 +78,11 @@ def explain_messages(request: Any, d_model: int, fingerprint: str) -> Iterator[A
     """A stream: start, what was captured, one token of every explanation a message, end."""
     token_ids = token_ids_of(request.input)
     positions = chosen(request.positions, len(token_ids))
-    yield pb.ExplainResponse(start=_start(request, fingerprint), input_ids=token_ids)
+    first, *more = _parts([token_of(token_id) for token_id in token_ids])
+    start = _start(request, fingerprint)
+    yield pb.ExplainResponse(start=start, input_ids=token_ids, input_tokens=first)
+    for part in more:
+        yield pb.ExplainResponse(input_tokens=part)
     reading = _Reading(token_ids=token_ids, options=request.options, d_model=d_model)
     # Two messages: indices go on over all of them.
     for part in (positions[:2], positions[2:]):
@@ -87,7 +97,11 @@ def explain_messages(request: Any, d_model: int, fingerprint: str) -> Iterator[A
 def watch_messages(request: Any, d_model: int, fingerprint: str) -> Iterator[Any]:
     """A stream: start, one token of the target a message, explanations one token later, end."""
     prompt_ids = token_ids_of(request.prompt)
-    yield pb.WatchResponse(start=_start(request, fingerprint), prompt_ids=prompt_ids)
+    first, *more = _parts([token_of(token_id) for token_id in prompt_ids])
+    start = _start(request, fingerprint)
+    yield pb.WatchResponse(start=start, prompt_ids=prompt_ids, prompt_tokens=first)
+    for part in more:
+        yield pb.WatchResponse(prompt_tokens=part)
     reading = _Reading(
         token_ids=list(prompt_ids), options=request.options, d_model=d_model, lag=LAG_SECONDS
     )
@@ -179,6 +193,10 @@ class _Reading:
 
     def deltas(self, token: int) -> list[Any]:
         return [delta(one, token) for one in self.made if not one.HasField("error")]
+
+
+def _parts(tokens: list[str]) -> list[list[str]]:
+    return [tokens[at : at + TEXTS_A_MESSAGE] for at in range(0, len(tokens), TEXTS_A_MESSAGE)]
 
 
 def _start(request: Any, fingerprint: str) -> Any:

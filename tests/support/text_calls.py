@@ -75,6 +75,7 @@ class Told:
     start: pb.StreamStart | None = None
     end: pb.StreamEnd | None = None
     ids: list[int] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
     said: list[pb.TargetToken] = field(default_factory=list)
     places: list[pb.TokenPosition] = field(default_factory=list)
     skipped: list[pb.SkippedToken] = field(default_factory=list)
@@ -101,13 +102,19 @@ class Told:
         self.num_messages += 1
         if isinstance(message, pb.WatchResponse):
             self._take_target(message)
-            ids = message.prompt_ids
+            ids, tokens = message.prompt_ids, message.prompt_tokens
         else:
-            ids = message.input_ids
+            ids, tokens = message.input_ids, message.input_tokens
         if message.HasField("start"):
             self.start, self.ids = message.start, list(ids)
         else:
             assert not ids
+        self.tokens += tokens
+        if not tokens:
+            assert len(self.tokens) == len(self.ids), "texts of tokens go before all else"
+        for place in message.captured:
+            if place.position < len(self.ids):
+                assert place.token == self.tokens[place.position]
         self.places += message.captured
         for delta in message.deltas:
             assert delta.item_index < len(self.places), "text before its place"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,9 @@ from gloss_engine.text_request import OpenedText, SkippedToken, TokenPlace
 from gloss_server.front.model import ServedModel
 from gloss_server.front.stream import MAX_MESSAGE_BYTES, StreamCursor, TextStream
 from gloss_server.front.text_run import TextRun
-from gloss_server.front.text_stream import ExplainCursor, WatchCursor
+from gloss_server.front.text_stream import ExplainCursor, WatchCursor, opening_messages
+from gloss_server.front.token_texts import TokenTexts
+from gloss_server.settings import MOST_TEXT_TOKENS
 from support.checkpoints import Pair
 from support.front_parts import make_info
 
@@ -39,6 +42,26 @@ def _whole(tokenizer: Tokenizer, ids: list[int]) -> str:
     """The text of tokens, without a character that they do not finish."""
     text = str(tokenizer.decode(ids, skip_special_tokens=False))
     return _whole(tokenizer, ids[:-1]) if text.endswith("\ufffd") else text
+
+
+@pytest.mark.parametrize("kind", [pb.ExplainResponse, pb.WatchResponse])
+@pytest.mark.parametrize("num_tokens", [1, 3000, MOST_TEXT_TOKENS])
+def test_every_tokens_text_comes_first(model: ServedModel, kind: Any, num_tokens: int) -> None:
+    """Under 1 MiB, also where the ids alone take most of it."""
+    tokenizer = model.tokenizer
+    ids = [index % tokenizer.get_vocab_size() for index in range(num_tokens)]
+    ids_name, name = {
+        pb.ExplainResponse: ("input_ids", "input_tokens"),
+        pb.WatchResponse: ("prompt_ids", "prompt_tokens"),
+    }[kind]
+    first = kind(**{ids_name: [2**21 + 1] * num_tokens})
+    first_of_all, *others = opening_messages(first, ids, TokenTexts(tokenizer))
+    assert first_of_all is first and getattr(first, name)
+    assert not any(getattr(message, ids_name) for message in others)
+    texts = [text for message in (first, *others) for text in getattr(message, name)]
+    assert texts == [tokenizer.decode([one], skip_special_tokens=False) for one in ids]
+    assert all(message.ByteSize() < 1 << 20 for message in (first, *others))
+    assert len(others) <= num_tokens // 2**15
 
 
 class Source:
