@@ -17,13 +17,6 @@ from support.echo_server import EchoServer, echo_server
 Connect = Callable[..., Any]
 
 
-@pytest.fixture(scope="session")
-def runner() -> Iterator[asyncio.Runner]:
-    """One event loop for all tests: grpc.aio complains when loops come and go."""
-    with asyncio.Runner() as runner:
-        yield runner
-
-
 @pytest.fixture
 def server() -> Iterator[EchoServer]:
     """A server of its own for each test."""

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from gloss_client import AsyncClient, ConfigError, GlossClientError
+from gloss_client import AsyncClient, GlossClientError
 from gloss_server.page.guard import Guard
 from gloss_server.page.json_text import json_text
 from gloss_server.page.problem import Problem
@@ -119,7 +119,7 @@ def _token(request: Request) -> str | None:
         raise Problem(
             "UNAUTHENTICATED",
             "Authorization: got another kind of it, expected Bearer and a token",
-            reason="INVALID_TOKEN",
+            reason="NO_TOKEN",
         )
     return token.strip()
 
@@ -131,10 +131,7 @@ async def _problem(request: Request, error: Exception) -> Response:
 
 async def _client_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GlossClientError)
-    problem = Problem.of(error)
-    if isinstance(error, ConfigError):
-        problem = Problem("UNAUTHENTICATED", error.message, reason="INVALID_TOKEN")
-    return problem.response()
+    return Problem.of(error).response()
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -9,7 +9,7 @@ import math
 
 from starlette.responses import Response
 
-from gloss_client import GlossClientError
+from gloss_client import ConfigError, GlossClientError
 from gloss_server.page.json_text import Json, json_text
 
 HTTP_STATUS = {
@@ -41,6 +41,7 @@ _HINTS = {
     "DEADLINE_EXCEEDED": "Ask for fewer positions or shorter explanations, or when the service is "
     "less busy.",
 }
+_MAX_MESSAGE = 1000
 _OTHER_HINT = "It is a defect of the service; its log has more under the request's id."
 _REASON_HINTS = {
     "SLOW_READER": "Ask for fewer positions or samples at a time, and keep the page in view.",
@@ -73,7 +74,7 @@ class Problem(Exception):
         status: int | None = None,
     ) -> None:
         super().__init__(message)
-        self.code, self.reason, self.message = code, reason, message
+        self.code, self.reason, self.message = code, reason, message[:_MAX_MESSAGE]
         if hint is None:
             usual = "" if HTTP_STATUS.get(code) in (400, 404, 409) else _OTHER_HINT
             hint = _REASON_HINTS.get(reason, _HINTS.get(code, usual))
@@ -83,6 +84,9 @@ class Problem(Exception):
     @classmethod
     def of(cls, error: GlossClientError) -> Problem:
         """What the client raised."""
+        if isinstance(error, ConfigError):
+            # All else of the configuration was judged when the page was started.
+            return cls("UNAUTHENTICATED", error.message, reason="NO_TOKEN")
         return cls(
             error.code,
             error.message,

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from gloss_server.page.json_text import Json
 from gloss_server.page.problem import Problem
 
-MAX_BODY_BYTES = 8 << 20
-"""The longest text that a service takes has 2 million characters unless it is told otherwise."""
+MAX_BODY_BYTES = (8 << 20) + (64 << 10)
+"""2^17 tokens of 16 characters of 4 bytes, the most that services read, and the options."""
 READ_SECONDS = 30.0
 _MAX_DEPTH_MESSAGE = "the body: got JSON that is nested too deep, expected an object"
 

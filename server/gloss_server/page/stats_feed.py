@@ -39,11 +39,16 @@ class StatsFeed:
         if self._poller is None:
             self._latest = ""
             self._poller = asyncio.create_task(self._poll())
+        poller = self._poller
         try:
+            # One who comes later has the last figures at once.
             seen = self._number - 1 if self._latest else self._number
             while True:
                 while self._number == seen:
                     await self._changed.wait()
+                    if poller.done():
+                        # A defect of ours, said rather than waited for.
+                        await poller
                 seen = self._number
                 yield self._latest
         finally:
@@ -55,10 +60,12 @@ class StatsFeed:
     async def _poll(self) -> None:
         while True:
             began = time.monotonic()
-            self._latest = await self._ask()
-            self._number += 1
-            self._changed.set()
-            self._changed = asyncio.Event()
+            try:
+                self._latest = await self._ask()
+                self._number += 1
+            finally:
+                self._changed.set()
+                self._changed = asyncio.Event()
             await asyncio.sleep(max(0.0, began + SECONDS - time.monotonic()))
 
     async def _ask(self) -> str:

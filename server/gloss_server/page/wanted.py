@@ -18,6 +18,8 @@ _EXPLAIN = (*_DRAWN, "positions")
 _WATCH = (*_DRAWN, "every", "max_pending", "tokens_per_second", "prompt_positions", "target")
 _TARGET = ("temperature", "max_new_tokens", "seed")
 _WHOLE = ("num_samples", "max_new_tokens", "seed", "every", "max_pending")
+_LARGEST = 2**64
+_NUMBERS = ("temperature", "tokens_per_second")
 
 
 def explain_arguments(body: Json) -> tuple[Any, Json]:
@@ -69,12 +71,17 @@ def _options(body: Json, known: tuple[str, ...]) -> Json:
 
 def _given(options: Json, prefix: str = "") -> Json:
     """Those that are stated; null is as good as absent."""
-    for name in _WHOLE:
-        value = options.get(name)
-        # Protobuf would take 2.0, and true as 1.
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise _invalid(f"{prefix}{name}", f"got {_kind(value)}, expected a whole number")
-    return {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given.keys() & {*_WHOLE, *_NUMBERS}:
+        value, is_whole = given[name], name in _WHOLE
+        # Protobuf would take 2.0 for a whole number, and true as 1.
+        kinds = int if is_whole else int | float
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            expected = "a whole number" if is_whole else "a number"
+            raise _invalid(f"{prefix}{name}", f"got {_kind(value)}, expected {expected}")
+        if not -_LARGEST < value < _LARGEST:
+            raise _invalid(f"{prefix}{name}", "got a number beyond 2^64, expected a smaller one")
+    return given
 
 
 def _check_known(values: Json, known: Collection[str], prefix: str = "") -> None:
