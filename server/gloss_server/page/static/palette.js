@@ -23,7 +23,10 @@ export const UNSCORED = "unscored";
  */
 export function fidelityClass(fve) {
   if (typeof fve !== "number") return UNSCORED;
-  return BANDS.findLast((band) => fve >= band.from).name;
+  // Asked for every token with every frame.
+  let band = BANDS.length - 1;
+  while (fve < BANDS[band].from) band -= 1;
+  return BANDS[band].name;
 }
 
 /**
