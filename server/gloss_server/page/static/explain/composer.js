@@ -33,7 +33,7 @@ export class Composer {
         "div",
         { class: "settings" },
         this.options.root,
-        element("div", { class: "row" }, button("run", "Explain", () => {}, { type: "submit", class: "primary" }), fileChooser(listener.open)),
+        element("div", { class: "row" }, button("run", "Explain", () => {}, { type: "submit", class: "primary", title: "Ctrl + Enter" }), fileChooser(listener.open)),
       ),
     );
     this.#input.root.addEventListener("keydown", (event) => {

@@ -155,6 +155,7 @@ export class ReadingView {
     if (!this.#numScored) return;
     const [start, detail] = [this.#firstScoreAt, { count: this.#numScored }];
     [this.#firstScoreAt, this.#numScored] = [Infinity, 0];
-    afterPaint(() => performance.measure(COLOURED, { start, end: performance.now(), detail }));
+    // A hidden page paints nothing.
+    if (!document.hidden) afterPaint(() => performance.measure(COLOURED, { start, end: performance.now(), detail }));
   }
 }
