@@ -38,14 +38,15 @@ class WatchView {
   #flow;
   #results;
   #state = "";
-  #drawn = "";
+  /** @type {Object<string, string>|null} What was asked for, as the address has it. */
+  #asked = null;
   #written = null;
   #isOpened = false;
   #drawSoon = onceAFrame(() => this.#draw());
 
   constructor(root, context) {
     this.#context = context;
-    this.#composer = new Composer({ start: (options) => this.#start(options), edited: () => this.#edited() });
+    this.#composer = new Composer({ start: (options) => this.#start(options), edited: () => this.#write() });
     this.#bar = new Bar({
       pause: () => (this.#run.isRunning ? this.#run.pause() : this.#run.go()),
       stop: () => this.#run.stop(),
@@ -67,13 +68,14 @@ class WatchView {
     const parameters = this.#context.url.read(NAME);
     if (JSON.stringify(parameters) === this.#written) return this.#drawSoon();
     this.#composer.values = parameters;
+    this.#asked = null;
     this.#write();
     if (parameters.damaged) {
       this.#notice.show(new Fault({ code: "INVALID_ARGUMENT", message: `The link is damaged: its ${parameters.damaged} cannot be read.` }), "bad");
     } else if (parameters.drawn) {
       const options = this.#composer.read();
       if (options) this.#start({ ...options, seed: parameters.drawn });
-    }
+    } else if (this.#composer.root.hidden) this.#edit(true);
   }
 
   /** @param {import("./request.js").WatchOptions} options */
@@ -83,7 +85,7 @@ class WatchView {
     const run = new WatchRun(this.#context, options, new WatchRecord(options), () => this.#changed(run));
     this.#run = run;
     this.#isOpened = false;
-    this.#drawn = options.seed;
+    this.#asked = { ...this.#composer.values, drawn: options.seed };
     this.#bar.title = this.#composer.title;
     this.#write();
     run.go();
@@ -148,14 +150,9 @@ class WatchView {
     if (this.#isOpened) this.#bar.update(this.#run, isEditing);
   }
 
-  /** The form asks for another watch than the one that is shown: a link starts none. */
-  #edited() {
-    this.#drawn = "";
-    this.#write();
-  }
-
+  /** The address is of the watch that is shown; before there is one, of the form. */
   #write() {
-    this.#context.url.write(NAME, { ...this.#composer.values, drawn: this.#drawn });
+    this.#context.url.write(NAME, this.#asked ?? this.#composer.values);
     this.#written = JSON.stringify(this.#context.url.read(NAME));
   }
 
