@@ -69,4 +69,4 @@ class WatchPage:
 
     def figure(self, name: str) -> str:
         """A figure of the line above: said, explained, lag, lag-p95, fve, skipped, seed."""
-        return self.tab.text(f"#watch-{name}")
+        return self.tab.text(f"#watch-told-{name}")
