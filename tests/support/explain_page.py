@@ -51,7 +51,7 @@ class ExplainPage:
 
     def open_file(self, path: Path) -> None:
         """Choose a file of rows."""
-        self.tab.all("#import")[0].send_keys(str(path))
+        self.tab.wait(lambda: self.tab.all("#import"), "the form")[0].send_keys(str(path))
 
     def tokens(self) -> list[str]:
         """What is shown of each token."""

@@ -13,8 +13,14 @@ export class ChatFields {
   /** @param {string} prefix of its buttons' ids. */
   constructor(prefix) {
     this.#prefix = prefix;
-    const add = () => this.#add(this.messages.at(-1)?.role === "user" ? "assistant" : "user", "").focus();
-    this.root = element("div", { class: "chat" }, this.#list, button(`${prefix}add-message`, "Add a message", add));
+    const add = () =>
+      this.#add(this.messages.at(-1)?.role === "user" ? "assistant" : "user", "").focus();
+    this.root = element(
+      "div",
+      { class: "chat" },
+      this.#list,
+      button(`${prefix}add-message`, "Add a message", add),
+    );
     this.#add("user", "");
   }
 
@@ -37,10 +43,18 @@ export class ChatFields {
     const roles = ROLES.includes(role) ? ROLES : [...ROLES, role];
     for (const name of roles) choice.append(element("option", { value: name }, name));
     choice.value = role;
-    const text = element("textarea", { rows: 2, dir: "auto", "aria-label": `What message ${number} says` });
+    const text = element("textarea", {
+      rows: 2,
+      dir: "auto",
+      "aria-label": `What message ${number} says`,
+    });
     text.value = content;
     const item = element("li", {}, choice, text);
-    item.append(button(`${this.#prefix}remove-message-${number}`, "Remove", () => this.#remove(item), { class: "quiet" }));
+    item.append(
+      button(`${this.#prefix}remove-message-${number}`, "Remove", () => this.#remove(item), {
+        class: "quiet",
+      }),
+    );
     this.#list.append(item);
     return text;
   }

@@ -36,7 +36,13 @@ export function element(tag, attributes = {}, ...children) {
 export function field(label, control, hint = "") {
   const said = hint ? element("small", { id: `${control.id}-hint` }, hint) : null;
   if (said) control.setAttribute("aria-describedby", said.id);
-  return element("div", { class: "field" }, element("label", { for: control.id }, label), control, said);
+  return element(
+    "div",
+    { class: "field" },
+    element("label", { for: control.id }, label),
+    control,
+    said,
+  );
 }
 
 /**

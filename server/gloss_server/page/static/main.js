@@ -51,11 +51,14 @@ async function boot() {
   await show();
   performance.mark("gloss:shown");
   service.start();
-  // All, before the page's server can be away; and the status keeps what it has seen of the service.
+  // All, before the page's server can be away; and the status keeps what it has seen till then.
   for (const name of names) view(name).catch(() => {});
 }
 
-/** @returns {(name: string) => Promise<View>} mounts a view once; one that could not be fetched is fetched again. */
+/**
+ * @param {Context} context
+ * @returns {(name: string) => Promise<View>} mounts a view once; what failed is fetched again.
+ */
 function viewMounter(context) {
   /** @type {Map<string, Promise<View>>} */
   const mounted = new Map();

@@ -10,7 +10,9 @@ const MOST_CHARACTERS = 4_000_000;
  */
 export async function pack(text) {
   if (text.length <= PLAIN_UP_TO) return `.${text}`;
-  const bytes = new Uint8Array(await through(new TextEncoder().encode(text), new CompressionStream("deflate-raw")));
+  const bytes = new Uint8Array(
+    await through(new TextEncoder().encode(text), new CompressionStream("deflate-raw")),
+  );
   let binary = "";
   for (const byte of bytes) binary += String.fromCharCode(byte);
   return `~${btoa(binary).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;

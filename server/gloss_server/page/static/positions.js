@@ -1,4 +1,4 @@
-/** Which positions of a text are meant: all, last, START:STOP[:STEP] or i,j,k, as the command line has it. */
+/** Which positions are meant: all, last, START:STOP[:STEP] or i,j,k, as commands have it. */
 
 /**
  * @typedef {{start: number|null, stop: number|null, step: number}} Slice
@@ -18,11 +18,15 @@ export function parsePositions(text) {
   if (!given.includes(":")) {
     if (parts.every(isWhole)) return { list: parts.map(Number) };
   } else if (parts.length <= 3 && parts.every((part) => part === "" || isWhole(part))) {
-    const [start, stop, step] = [0, 1, 2].map((index) => (parts[index] ? Number(parts[index]) : null));
+    const [start, stop, step] = [0, 1, 2].map((index) =>
+      parts[index] ? Number(parts[index]) : null,
+    );
     if (step !== null && step < 1) throw new Error(`got a step of ${step}, expected 1 or more`);
     return { start, stop, step: step ?? 1 };
   }
-  throw new Error(`got ${given.slice(0, 40)}, expected all, last, START:STOP[:STEP] or numbers with commas`);
+  throw new Error(
+    `got ${given.slice(0, 40)}, expected all, last, START:STOP[:STEP] or numbers with commas`,
+  );
 }
 
 /**
@@ -40,7 +44,8 @@ export function resolvePositions(positions, length) {
     return Math.min(Math.max(given < 0 ? given + length : given, 0), length);
   };
   const found = [];
-  for (let at = end(positions.start, 0); at < end(positions.stop, length); at += positions.step) found.push(at);
+  for (let at = end(positions.start, 0); at < end(positions.stop, length); at += positions.step)
+    found.push(at);
   return found;
 }
 

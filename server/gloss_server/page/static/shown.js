@@ -1,6 +1,6 @@
 /**
- * Other people's text on the screen: as text, isolated from the direction of what is around it, with
- * the marks that a browser would obey rather than show made visible, and of bounded length.
+ * Other people's text on the screen: as text, isolated from the direction of what is around it,
+ * with the marks that a browser would obey rather than show made visible, and of bounded length.
  */
 
 import { element } from "./element.js";
@@ -62,7 +62,11 @@ export function passage(text, show = shownText) {
     shown.append(show(text));
     return shown;
   }
-  const more = element("button", { type: "button", class: "quiet" }, `Show all ${text.length.toLocaleString("en")} characters`);
+  const more = element(
+    "button",
+    { type: "button", class: "quiet" },
+    `Show all ${text.length.toLocaleString("en")} characters`,
+  );
   more.addEventListener("click", () => shown.replaceChildren(show(text)));
   shown.append(show(text.slice(0, FIRST_CHARACTERS)), "… ", more);
   return shown;
@@ -70,7 +74,14 @@ export function passage(text, show = shownText) {
 
 function escape(char) {
   const code = char.codePointAt(0);
-  return ESCAPES[char] ?? (code < 0x100 ? `\\x${hex(code, 2)}` : code < 0x10000 ? `\\u${hex(code, 4)}` : `\\U${hex(code, 8)}`);
+  return (
+    ESCAPES[char] ??
+    (code < 0x100
+      ? `\\x${hex(code, 2)}`
+      : code < 0x10000
+        ? `\\u${hex(code, 4)}`
+        : `\\U${hex(code, 8)}`)
+  );
 }
 
 function hex(code, digits) {

@@ -24,10 +24,25 @@ export class TextInput {
    * @param {() => void} changed it is another now, although nobody typed.
    */
   constructor(prefix, { label, about, placeholder }, rows, changed) {
-    this.#text = element("textarea", { id: `${prefix}text`, rows, dir: "auto", spellcheck: "false", placeholder });
-    this.#textField = element("div", { class: "field" }, element("label", { for: this.#text.id, class: "unseen" }, label), this.#text);
+    this.#text = element("textarea", {
+      id: `${prefix}text`,
+      rows,
+      dir: "auto",
+      spellcheck: "false",
+      placeholder,
+    });
+    this.#textField = element(
+      "div",
+      { class: "field" },
+      element("label", { for: this.#text.id, class: "unseen" }, label),
+      this.#text,
+    );
     this.#chat = new ChatFields(prefix);
-    this.#empty = element("small", { class: "error", id: `${prefix}text-error`, hidden: true }, "Expected some text.");
+    this.#empty = element(
+      "small",
+      { class: "error", id: `${prefix}text-error`, hidden: true },
+      "Expected some text.",
+    );
     const choose = (isChat) => {
       this.#choose(isChat);
       changed();
@@ -38,13 +53,22 @@ export class TextInput {
       button(`${prefix}mode-text`, "Text", () => choose(false)),
       button(`${prefix}mode-chat`, "Chat", () => choose(true)),
     );
-    this.root = element("div", { class: "text-input" }, this.#modes, this.#textField, this.#chat.root, this.#empty);
+    this.root = element(
+      "div",
+      { class: "text-input" },
+      this.#modes,
+      this.#textField,
+      this.#chat.root,
+      this.#empty,
+    );
     this.#choose(false);
   }
 
   /** What stands in it, as the address has it. @returns {Object<string, string>} */
   get values() {
-    return this.#isChat ? { chat: JSON.stringify(this.#chat.messages) } : { text: this.#text.value };
+    return this.#isChat
+      ? { chat: JSON.stringify(this.#chat.messages) }
+      : { text: this.#text.value };
   }
 
   set values({ text, chat }) {
@@ -61,12 +85,16 @@ export class TextInput {
 
   /** Its words, for a heading. */
   get title() {
-    return this.#isChat ? this.#chat.messages.map(({ content }) => content).join(" · ") : this.#text.value;
+    return this.#isChat
+      ? this.#chat.messages.map(({ content }) => content).join(" · ")
+      : this.#text.value;
   }
 
   /** Whether there is something to read; if not, it says so. */
   check() {
-    const isEmpty = this.#isChat ? this.#chat.messages.every(({ content }) => !content) : !this.#text.value;
+    const isEmpty = this.#isChat
+      ? this.#chat.messages.every(({ content }) => !content)
+      : !this.#text.value;
     this.#empty.hidden = !isEmpty;
     if (isEmpty) this.focus();
     return !isEmpty;

@@ -8,7 +8,12 @@ import { button, element } from "./element.js";
  * @param {import("./service.js").Service} service
  */
 export function mountTokenBar(root, api, service) {
-  const input = element("input", { id: "bearer-token", type: "password", autocomplete: "off", spellcheck: "false" });
+  const input = element("input", {
+    id: "bearer-token",
+    type: "password",
+    autocomplete: "off",
+    spellcheck: "false",
+  });
   const why = element("p", { id: "token-why" });
   const use = (event) => {
     event.preventDefault();
@@ -24,7 +29,11 @@ export function mountTokenBar(root, api, service) {
     element("label", { for: input.id }, "Bearer token"),
     input,
     button("use-token", "Use it", use, { type: "submit", class: "primary" }),
-    element("small", {}, "It is kept until this tab is closed, and sent to this page's server only."),
+    element(
+      "small",
+      {},
+      "It is kept until this tab is closed, and sent to this page's server only.",
+    ),
   );
   root.append(form);
   service.addEventListener("change", () => {

@@ -1,7 +1,7 @@
 /**
  * The page's state in its address: `#VIEW?name=value&...`, so that a link reopens what is seen.
  *
- * Each view has parameters of its own, all strings; those of a view that is not shown are kept while
+ * Each view has parameters of its own, all strings; those of one that is not shown are kept while
  * the page lives. Event: `change`, when somebody has edited the address or gone back.
  */
 
@@ -68,7 +68,9 @@ export class Url extends EventTarget {
    * @param {Object<string, string|null|undefined>} parameters empty ones are left out.
    */
   write(view, parameters) {
-    const kept = Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined && value !== "");
+    const kept = Object.entries(parameters).filter(
+      ([, value]) => value !== null && value !== undefined && value !== "",
+    );
     this.#parameters.set(view, Object.fromEntries(kept));
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#put(), WRITE_AFTER_MS);

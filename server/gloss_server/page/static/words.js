@@ -41,7 +41,10 @@ export function finishMeaning(reason) {
 export function decimal(value, digits) {
   if (typeof value !== "number") return "–";
   // A true minus is as wide as a plus, and read as one.
-  return value.toFixed(digits).replace(/^-(?=.*[1-9])/, "−").replace(/^-/, "");
+  return value
+    .toFixed(digits)
+    .replace(/^-(?=.*[1-9])/, "−")
+    .replace(/^-/, "");
 }
 
 /** @param {number} value */

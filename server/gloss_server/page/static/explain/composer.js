@@ -27,13 +27,28 @@ export class Composer {
     };
     this.root = element(
       "form",
-      { id: "composer", class: "card composer", "aria-label": "Ask for explanations", novalidate: true, on: { submit, input: listener.edited } },
+      {
+        id: "composer",
+        class: "card composer",
+        "aria-label": "Ask for explanations",
+        novalidate: true,
+        on: { submit, input: listener.edited },
+      },
       this.#input.root,
       element(
         "div",
         { class: "settings" },
         this.options.root,
-        element("div", { class: "row" }, button("run", "Explain", () => {}, { type: "submit", class: "primary", title: "Ctrl + Enter" }), fileChooser(listener.open)),
+        element(
+          "div",
+          { class: "row" },
+          button("run", "Explain", () => {}, {
+            type: "submit",
+            class: "primary",
+            title: "Ctrl + Enter",
+          }),
+          fileChooser(listener.open),
+        ),
       ),
     );
     this.#input.root.addEventListener("keydown", (event) => {
@@ -73,17 +88,38 @@ export class Composer {
       edited();
       this.#input.focus();
     };
-    const buttons = EXAMPLES.map((one, index) => button(`example-${index + 1}`, one.name, () => use(one), { class: "quiet" }));
-    return element("div", { class: "row examples", role: "group", "aria-label": "Examples" }, element("small", {}, "Try"), ...buttons);
+    const buttons = EXAMPLES.map((one, index) =>
+      button(`example-${index + 1}`, one.name, () => use(one), { class: "quiet" }),
+    );
+    return element(
+      "div",
+      { class: "row examples", role: "group", "aria-label": "Examples" },
+      element("small", {}, "Try"),
+      ...buttons,
+    );
   }
 }
 
 /** A button that opens a file of rows; the same by dropping one on the view. */
 function fileChooser(open) {
-  const input = element("input", { id: "import", type: "file", accept: ".jsonl,.ndjson,application/jsonl", class: "unseen", tabindex: "-1", "aria-label": "JSONL of gloss explain" });
+  const input = element("input", {
+    id: "import",
+    type: "file",
+    accept: ".jsonl,.ndjson,application/jsonl",
+    class: "unseen",
+    tabindex: "-1",
+    "aria-label": "JSONL of gloss explain",
+  });
   input.addEventListener("change", () => {
     if (input.files.length) open(input.files[0]);
     input.value = "";
   });
-  return element("span", {}, input, button("open-import", "Open JSONL", () => input.click(), { title: "Reads what gloss explain --output wrote, without a server" }));
+  return element(
+    "span",
+    {},
+    input,
+    button("open-import", "Open JSONL", () => input.click(), {
+      title: "Reads what gloss explain --output wrote, without a server",
+    }),
+  );
 }

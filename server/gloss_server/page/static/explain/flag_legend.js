@@ -19,8 +19,15 @@ export class FlagLegend {
     const state = JSON.stringify([failed, ...counts]);
     if (state === this.#before) return;
     this.#before = state;
-    const lines = [...counts].sort().map(([flag, number]) => line("", "flag-mark", `${number} ${visible(flag)}: ${flagMeaning(flag)}`));
-    if (failed) lines.unshift(line("✕", "failed-mark", `${plural(failed, "explanation")} failed: the token says why`));
+    const lines = [...counts]
+      .sort()
+      .map(([flag, number]) =>
+        line("", "flag-mark", `${number} ${visible(flag)}: ${flagMeaning(flag)}`),
+      );
+    if (failed)
+      lines.unshift(
+        line("✕", "failed-mark", `${plural(failed, "explanation")} failed: the token says why`),
+      );
     this.root.replaceChildren(...lines);
   }
 }

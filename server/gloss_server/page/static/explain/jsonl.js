@@ -35,7 +35,8 @@ export async function readDocuments(file) {
     if (!documents.has(key)) documents.set(key, { index: row.index, docId: row.doc_id, rows: [] });
     documents.get(key).rows.push(row);
   }
-  if (!documents.size) throw new Error("there are no rows; expected what gloss explain --output writes");
+  if (!documents.size)
+    throw new Error("there are no rows; expected what gloss explain --output writes");
   return [...documents.values()];
 }
 
@@ -84,7 +85,8 @@ function wrongField(row) {
     mse: number,
     fve: number,
     flags: (value) => Array.isArray(value) && value.every(text),
-    error: (value) => value === null || (typeof value === "object" && text(value.message) && text(value.code)),
+    error: (value) =>
+      value === null || (typeof value === "object" && text(value.message) && text(value.code)),
     doc_id: text,
     position: (value) => whole(value) || (value === null && row.error !== null),
     token_id: number,
@@ -108,7 +110,10 @@ function written(value, name = "") {
 }
 
 function ascii(quoted) {
-  return quoted.replace(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return quoted.replace(
+    /[^ -~]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }
 
 /** Python's repr: the same digits, an exponent from 1e16 and below 1e-4, and a point always. */

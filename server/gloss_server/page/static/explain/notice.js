@@ -9,7 +9,12 @@ export class Notice {
 
   /** @param {string} [prefix] of its id. */
   constructor(prefix = "") {
-    this.root = element("div", { id: `${prefix}notice`, class: "notice", role: "alert", hidden: true });
+    this.root = element("div", {
+      id: `${prefix}notice`,
+      class: "notice",
+      role: "alert",
+      hidden: true,
+    });
   }
 
   /**

@@ -17,7 +17,12 @@ export class Panel {
    * @param {(position: number) => void} listener.pin
    */
   constructor(listener) {
-    this.#pin = button("pin", "Pin", () => this.#position !== null && listener.pin(this.#position), { "aria-pressed": "false" });
+    this.#pin = button(
+      "pin",
+      "Pin",
+      () => this.#position !== null && listener.pin(this.#position),
+      { "aria-pressed": "false" },
+    );
     this.root = element(
       "section",
       { id: "panel", class: "card panel", "aria-labelledby": "panel-title" },
@@ -28,8 +33,14 @@ export class Panel {
         element(
           "div",
           { class: "row" },
-          button("previous-token", "‹", () => listener.move(-1), { "aria-label": "Previous token", class: "quiet" }),
-          button("next-token", "›", () => listener.move(1), { "aria-label": "Next token", class: "quiet" }),
+          button("previous-token", "‹", () => listener.move(-1), {
+            "aria-label": "Previous token",
+            class: "quiet",
+          }),
+          button("next-token", "›", () => listener.move(1), {
+            "aria-label": "Next token",
+            class: "quiet",
+          }),
           this.#pin,
         ),
       ),
@@ -44,7 +55,11 @@ export class Panel {
     this.#pin.hidden = true;
     this.#title.replaceChildren("No token chosen");
     this.#body.replaceChildren(
-      element("p", { class: "quietly" }, "Point at a token, click it, or move along the text with the arrow keys. P pins the token."),
+      element(
+        "p",
+        { class: "quietly" },
+        "Point at a token, click it, or move along the text with the arrow keys. P pins the token.",
+      ),
     );
   }
 
@@ -78,10 +93,14 @@ export function tokenName(reading, position) {
 export function samplesOf(reading, position, show) {
   const samples = reading.samples.get(position);
   if (!samples) {
-    const why = reading.wanted.includes(position) ? "Not read yet." : "This position was not asked for.";
+    const why = reading.wanted.includes(position)
+      ? "Not read yet."
+      : "This position was not asked for.";
     return element("p", { class: "quietly" }, why);
   }
-  const cards = samples.map((sample, number) => sampleCard(sample, number, samples.length === 1, show));
+  const cards = samples.map((sample, number) =>
+    sampleCard(sample, number, samples.length === 1, show),
+  );
   return element("div", { class: "samples" }, ...cards);
 }
 
@@ -93,7 +112,12 @@ function placeFacts(reading, position) {
     ["Position", String(position)],
     ["Token id", id === undefined ? "–" : String(id)],
     ["Norm", decimal(place?.norm, 2)],
-    ["Block", place?.layer_index === undefined || place.layer_index === null ? "–" : String(place.layer_index)],
+    [
+      "Block",
+      place?.layer_index === undefined || place.layer_index === null
+        ? "–"
+        : String(place.layer_index),
+    ],
     ...mean,
   ]);
 }

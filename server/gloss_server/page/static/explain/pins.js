@@ -18,7 +18,12 @@ export class Pins {
     this.root = element(
       "section",
       { id: "pins", class: "card pins", "aria-labelledby": "pins-title", hidden: true },
-      element("header", {}, element("h2", { id: "pins-title" }, "Pinned, to compare"), button("clear-pins", "Unpin all", listener.clear, { class: "quiet" })),
+      element(
+        "header",
+        {},
+        element("h2", { id: "pins-title" }, "Pinned, to compare"),
+        button("clear-pins", "Unpin all", listener.clear, { class: "quiet" }),
+      ),
       this.#list,
     );
   }
@@ -37,8 +42,26 @@ export class Pins {
   }
 
   #card(reading, position, show) {
-    const go = element("button", { id: `go-to-${position}`, type: "button", class: "quiet go", on: { click: () => this.#listener.select(position) } }, tokenName(reading, position), element("small", {}, ` at ${position}`));
-    const off = button(`unpin-${position}`, "×", () => this.#listener.pin(position), { class: "quiet", "aria-label": `Unpin position ${position}` });
-    return element("li", { class: "pinned-card" }, element("header", {}, go, off), samplesOf(reading, position, show));
+    const go = element(
+      "button",
+      {
+        id: `go-to-${position}`,
+        type: "button",
+        class: "quiet go",
+        on: { click: () => this.#listener.select(position) },
+      },
+      tokenName(reading, position),
+      element("small", {}, ` at ${position}`),
+    );
+    const off = button(`unpin-${position}`, "×", () => this.#listener.pin(position), {
+      class: "quiet",
+      "aria-label": `Unpin position ${position}`,
+    });
+    return element(
+      "li",
+      { class: "pinned-card" },
+      element("header", {}, go, off),
+      samplesOf(reading, position, show),
+    );
   }
 }

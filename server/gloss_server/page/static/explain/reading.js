@@ -75,7 +75,11 @@ export class Reading {
     opened.tokens.forEach((token, position) => this.tokens.set(position, token));
   }
 
-  /** An activation was read; what was begun of it begins again, and draws the same. @param {Place} place */
+  /**
+   * An activation was read; what was begun of it begins again, and draws the same.
+   *
+   * @param {Place} place
+   */
   capture(place) {
     this.places.set(place.position, place);
     for (const sample of this.#at(place.position)) {
@@ -105,7 +109,11 @@ export class Reading {
     return true;
   }
 
-  /** Let go of what has failed, so that it can be asked for again. @returns {number[]} positions. */
+  /**
+   * Let go of what has failed, so that it can be asked for again.
+   *
+   * @returns {number[]} positions.
+   */
   forgetFailed() {
     const failed = this.rows.filter((row) => row.error);
     this.rows = this.rows.filter((row) => !row.error);

@@ -44,9 +44,24 @@ export class ReadingView {
       place: () => ({ order: this.tokens.order, selected: this.selected }),
     });
     this.flags = new FlagLegend();
-    const layout = element("div", { class: "reading" },
-      element("div", { class: "text" }, legend(), element("div", { class: "tools" }, this.strip.root, this.search.root), this.tokens.root, this.flags.root),
-      element("aside", { id: "details", "aria-label": "Tokens in detail" }, this.panel.root, this.pins.root));
+    const layout = element(
+      "div",
+      { class: "reading" },
+      element(
+        "div",
+        { class: "text" },
+        legend(),
+        element("div", { class: "tools" }, this.strip.root, this.search.root),
+        this.tokens.root,
+        this.flags.root,
+      ),
+      element(
+        "aside",
+        { id: "details", "aria-label": "Tokens in detail" },
+        this.panel.root,
+        this.pins.root,
+      ),
+    );
     this.root = element("div", { id: "results", hidden: true }, layout);
   }
 
@@ -64,7 +79,13 @@ export class ReadingView {
     this.#setPins([]);
   }
 
-  /** Something has come. @param {Iterable<number>} positions @param {number} at @param {number[]} scored */
+  /**
+   * Something has come.
+   *
+   * @param {Iterable<number>} positions
+   * @param {number} at when.
+   * @param {number[]} scored those of the positions with a new score.
+   */
   touch(positions, at, scored) {
     for (const position of positions) this.#touched.add(position);
     if (scored.length) {
@@ -88,7 +109,9 @@ export class ReadingView {
   /** Pin a token, or take it off. @param {number} position */
   pin(position) {
     const isPinned = this.pinned.includes(position);
-    this.#setPins(isPinned ? this.pinned.filter((one) => one !== position) : [...this.pinned, position]);
+    this.#setPins(
+      isPinned ? this.pinned.filter((one) => one !== position) : [...this.pinned, position],
+    );
   }
 
   /** @param {number[]} positions those that the text has not are left out. */
@@ -146,7 +169,8 @@ export class ReadingView {
     this.strip.update();
     if (this.search.look(this.#reading, touched)) this.#markFound();
     if (touched.has(this.#hovered ?? this.selected)) this.#showPanel();
-    if (this.pinned.some((position) => touched.has(position))) this.pins.show(this.#reading, this.pinned, this.search.show);
+    if (this.pinned.some((position) => touched.has(position)))
+      this.pins.show(this.#reading, this.pinned, this.search.show);
     this.flags.update(this.#reading);
     this.#measure();
   }
@@ -156,6 +180,7 @@ export class ReadingView {
     const [start, detail] = [this.#firstScoreAt, { count: this.#numScored }];
     [this.#firstScoreAt, this.#numScored] = [Infinity, 0];
     // A hidden page paints nothing.
-    if (!document.hidden) afterPaint(() => performance.measure(COLOURED, { start, end: performance.now(), detail }));
+    if (!document.hidden)
+      afterPaint(() => performance.measure(COLOURED, { start, end: performance.now(), detail }));
   }
 }

@@ -7,13 +7,30 @@ import { count, decimal, plural } from "../words.js";
 const TITLE_CHARACTERS = 120;
 const SLOW_SECONDS = 3;
 /** Before a text's tokens are there. */
-const BEFORE = { running: "Asking the service …", waiting: "Waiting for the service …", stopped: "Stopped.", failed: "Refused.", done: "" };
-const STATES = { running: "Explaining: ", waiting: "Waiting for the service: ", stopped: "Stopped: ", failed: "Ended early: ", done: "" };
+const BEFORE = {
+  running: "Asking the service …",
+  waiting: "Waiting for the service …",
+  stopped: "Stopped.",
+  failed: "Refused.",
+  done: "",
+};
+const STATES = {
+  running: "Explaining: ",
+  waiting: "Waiting for the service: ",
+  stopped: "Stopped: ",
+  failed: "Ended early: ",
+  done: "",
+};
 
 export class RunBar {
   #title = element("h2", { id: "run-title", class: "run-title", dir: "auto" });
   #told = element("p", { id: "run-status" });
-  #meter = element("progress", { id: "run-progress", "aria-label": "Tokens explained", value: 0, max: 1 });
+  #meter = element("progress", {
+    id: "run-progress",
+    "aria-label": "Tokens explained",
+    value: 0,
+    max: 1,
+  });
   #documents = element("select", { id: "document", "aria-label": "Document of the file" });
   #buttons;
 
@@ -30,7 +47,9 @@ export class RunBar {
       save: button("export", "Export JSONL", listener.save),
       link: button("copy-link", "Copy link", listener.link),
     };
-    this.#documents.addEventListener("change", () => listener.choose(Number(this.#documents.value)));
+    this.#documents.addEventListener("change", () =>
+      listener.choose(Number(this.#documents.value)),
+    );
     this.root = element(
       "section",
       { id: "run-bar", class: "run-bar", "aria-label": "This reading", hidden: true },
@@ -43,13 +62,18 @@ export class RunBar {
 
   /** @param {string} title somebody's text. */
   set title(title) {
-    this.#title.textContent = visible(title.length > TITLE_CHARACTERS ? `${title.slice(0, TITLE_CHARACTERS)} …` : title);
+    this.#title.textContent = visible(
+      title.length > TITLE_CHARACTERS ? `${title.slice(0, TITLE_CHARACTERS)} …` : title,
+    );
   }
 
   /** @param {import("./jsonl.js").Document[]} documents of a file; none: nothing to choose. */
   set documents(documents) {
-    const name = ({ docId, rows }) => `${visible(docId.slice(0, 60))} (${plural(rows.length, "row")})`;
-    this.#documents.replaceChildren(...documents.map((one, number) => element("option", { value: number }, name(one))));
+    const name = ({ docId, rows }) =>
+      `${visible(docId.slice(0, 60))} (${plural(rows.length, "row")})`;
+    this.#documents.replaceChildren(
+      ...documents.map((one, number) => element("option", { value: number }, name(one))),
+    );
     this.#documents.hidden = documents.length < 2;
   }
 

@@ -1,4 +1,4 @@
-/** One explanation with its evidence, wherever it stands: beside its token, or among pinned ones. */
+/** One explanation with its evidence, wherever it stands: beside its token, or pinned. */
 
 import { element } from "../element.js";
 import { colour } from "../palette.js";
@@ -16,14 +16,28 @@ import { saidSoFar } from "./reading.js";
 export function sampleCard(sample, number, isAlone, show) {
   const { row } = sample;
   const heading = isAlone ? null : element("h3", {}, `Sample ${number + 1}`);
-  const card = element("article", { class: "sample", "aria-label": `Sample ${number + 1}` }, heading);
+  const card = element(
+    "article",
+    { class: "sample", "aria-label": `Sample ${number + 1}` },
+    heading,
+  );
   if (row?.error) {
-    card.append(element("p", { class: "notice bad" }, element("strong", {}, "It failed. "), visible(row.error.message), " ", element("small", {}, visible(row.error.reason || row.error.code))));
+    card.append(
+      element(
+        "p",
+        { class: "notice bad" },
+        element("strong", {}, "It failed. "),
+        visible(row.error.message),
+        " ",
+        element("small", {}, visible(row.error.reason || row.error.code)),
+      ),
+    );
     return card;
   }
   const said = saidSoFar(sample);
   if (said) card.append(passage(said, show));
-  else card.append(element("p", { class: "quietly" }, row ? "It says nothing." : "Not written yet."));
+  else
+    card.append(element("p", { class: "quietly" }, row ? "It says nothing." : "Not written yet."));
   if (!row) return card;
   card.append(
     facts([
@@ -43,7 +57,8 @@ export function sampleCard(sample, number, isAlone, show) {
 /** @param {[string, string|Node][]} pairs @returns {HTMLElement} */
 export function facts(pairs) {
   const list = element("dl", { class: "facts" });
-  for (const [name, value] of pairs) list.append(element("div", {}, element("dt", {}, name), element("dd", {}, value)));
+  for (const [name, value] of pairs)
+    list.append(element("div", {}, element("dt", {}, name), element("dd", {}, value)));
   return list;
 }
 
@@ -55,13 +70,30 @@ export function fveChip(fve) {
 }
 
 function flagList(flags) {
-  const items = flags.map((flag) => element("li", {}, element("span", { class: "flag-mark", "aria-hidden": "true" }), flagMeaning(flag), " ", element("code", {}, visible(flag))));
+  const items = flags.map((flag) =>
+    element(
+      "li",
+      {},
+      element("span", { class: "flag-mark", "aria-hidden": "true" }),
+      flagMeaning(flag),
+      " ",
+      element("code", {}, visible(flag)),
+    ),
+  );
   return element("ul", { class: "flags", "aria-label": "Flags" }, ...items);
 }
 
 /** Built when it is opened: it is as long as the explanation, and seldom wanted. */
 function rawText(text) {
-  const details = element("details", { class: "raw" }, element("summary", {}, "As generated, tags included"));
-  details.addEventListener("toggle", () => details.open && details.childElementCount === 1 && details.append(passage(text)), { once: true });
+  const details = element(
+    "details",
+    { class: "raw" },
+    element("summary", {}, "As generated, tags included"),
+  );
+  details.addEventListener(
+    "toggle",
+    () => details.open && details.childElementCount === 1 && details.append(passage(text)),
+    { once: true },
+  );
   return details;
 }

@@ -8,7 +8,14 @@ import { saidSoFar } from "./reading.js";
 export class Search {
   /** @type {Set<number>} Positions with a match. */
   found = new Set();
-  #input = element("input", { id: "search", type: "search", placeholder: "Search in explanations", "aria-label": "Search in explanations", autocomplete: "off", spellcheck: "false" });
+  #input = element("input", {
+    id: "search",
+    type: "search",
+    placeholder: "Search in explanations",
+    "aria-label": "Search in explanations",
+    autocomplete: "off",
+    spellcheck: "false",
+  });
   #told = element("output", { id: "search-count", for: "search" });
   #steps = element("span", { class: "steps", hidden: true });
   #pattern = null;
@@ -26,10 +33,19 @@ export class Search {
       if (next !== undefined) listener.select(next);
     };
     this.#steps.append(
-      button("previous-match", "↑", () => step(-1), { class: "quiet", "aria-label": "Previous match" }),
+      button("previous-match", "↑", () => step(-1), {
+        class: "quiet",
+        "aria-label": "Previous match",
+      }),
       button("next-match", "↓", () => step(1), { class: "quiet", "aria-label": "Next match" }),
     );
-    this.root = element("div", { class: "search", role: "search", "aria-label": "Explanations" }, this.#input, this.#told, this.#steps);
+    this.root = element(
+      "div",
+      { class: "search", role: "search", "aria-label": "Explanations" },
+      this.#input,
+      this.#told,
+      this.#steps,
+    );
     this.#input.addEventListener("input", () => {
       this.#compile();
       listener.changed();
@@ -56,7 +72,10 @@ export class Search {
     const shown = document.createDocumentFragment();
     let end = 0;
     for (const match of text.matchAll(this.#pattern)) {
-      shown.append(shownText(text.slice(end, match.index)), element("mark", {}, shownText(match[0])));
+      shown.append(
+        shownText(text.slice(end, match.index)),
+        element("mark", {}, shownText(match[0])),
+      );
       end = match.index + match[0].length;
     }
     shown.append(shownText(text.slice(end)));
@@ -78,13 +97,18 @@ export class Search {
   }
 
   #matches(reading, position) {
-    return (reading.samples.get(position) ?? []).some((sample) => saidSoFar(sample).search(this.#pattern) >= 0);
+    return (reading.samples.get(position) ?? []).some(
+      (sample) => saidSoFar(sample).search(this.#pattern) >= 0,
+    );
   }
 
   #next(order, selected, by) {
     const matches = order.filter((position) => this.found.has(position));
-    if (by > 0) return matches.find((position) => selected === null || position > selected) ?? matches[0];
-    return matches.findLast((position) => selected === null || position < selected) ?? matches.at(-1);
+    if (by > 0)
+      return matches.find((position) => selected === null || position > selected) ?? matches[0];
+    return (
+      matches.findLast((position) => selected === null || position < selected) ?? matches.at(-1)
+    );
   }
 
   #compile() {
@@ -93,7 +117,12 @@ export class Search {
   }
 
   #tell() {
-    this.#told.textContent = this.#pattern === null ? "" : this.found.size ? `${count(this.found.size)} found` : "none found";
+    this.#told.textContent =
+      this.#pattern === null
+        ? ""
+        : this.found.size
+          ? `${count(this.found.size)} found`
+          : "none found";
     this.#steps.hidden = !this.found.size;
   }
 }

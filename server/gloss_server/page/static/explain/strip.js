@@ -8,10 +8,19 @@ const HEIGHT = 56;
 /** What is lower is cut there: how far below 0 it is hardly matters. */
 const LOWEST = -0.3;
 const PAGE = 50;
-const STEPS = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: PAGE, PageDown: -PAGE, Home: -Infinity, End: Infinity };
+const STEPS = {
+  ArrowRight: 1,
+  ArrowUp: 1,
+  ArrowLeft: -1,
+  ArrowDown: -1,
+  PageUp: PAGE,
+  PageDown: -PAGE,
+  Home: -Infinity,
+  End: Infinity,
+};
 
 export class Strip {
-  /** Bars and marks lie on two: thousands of bars need not be drawn again when another is chosen. */
+  /** Bars lie below marks: thousands of them need not be drawn again when another is chosen. */
   #bars = element("canvas", { "aria-hidden": "true" });
   #marks = element("canvas", { "aria-hidden": "true" });
   #colours = new Map();
@@ -33,8 +42,21 @@ export class Strip {
       pointermove: (event) => event.buttons & 1 && this.#point(event, select),
       keydown: (event) => this.#key(event, select),
     };
-    const attributes = { id: "strip", class: "strip", role: "slider", tabindex: 0, "aria-label": "Fidelity over position", "aria-orientation": "horizontal" };
-    this.root = element("div", { ...attributes, on: listeners }, this.#bars, this.#marks, this.#probe);
+    const attributes = {
+      id: "strip",
+      class: "strip",
+      role: "slider",
+      tabindex: 0,
+      "aria-label": "Fidelity over position",
+      "aria-orientation": "horizontal",
+    };
+    this.root = element(
+      "div",
+      { ...attributes, on: listeners },
+      this.#bars,
+      this.#marks,
+      this.#probe,
+    );
     const all = () => {
       this.update();
       this.#drawMarks();
@@ -63,7 +85,10 @@ export class Strip {
     const at = position ?? this.#order[0] ?? 0;
     const fve = this.#reading?.fve(at) ?? null;
     this.root.setAttribute("aria-valuenow", String(at));
-    this.root.setAttribute("aria-valuetext", `position ${at}, ${fve === null ? "not scored" : `FVE ${fve.toFixed(2)}`}`);
+    this.root.setAttribute(
+      "aria-valuetext",
+      `position ${at}, ${fve === null ? "not scored" : `FVE ${fve.toFixed(2)}`}`,
+    );
     this.#drawMarks();
   }
 
@@ -113,7 +138,12 @@ export class Strip {
       const fve = this.#reading.fve(position);
       if (fve !== null) {
         const top = y(Math.min(Math.max(fve, LOWEST), 1));
-        add(fidelityClass(fve), index * each, Math.min(top, zero), Math.max(Math.abs(zero - top), 2));
+        add(
+          fidelityClass(fve),
+          index * each,
+          Math.min(top, zero),
+          Math.max(Math.abs(zero - top), 2),
+        );
       } else if (this.#reading.hasFailed(position)) add("bad", index * each, zero - 2, 5);
     });
     for (const [name, path] of bars) {
@@ -149,12 +179,17 @@ export class Strip {
   }
 }
 
-/** A canvas as large as what it lies on, and empty. @returns {[CanvasRenderingContext2D, number]} */
+/**
+ * A canvas as large as what it lies on, and empty.
+ *
+ * @returns {[CanvasRenderingContext2D, number]} with its width.
+ */
 function pencil(canvas, under) {
   const width = under.clientWidth;
   const ratio = Math.min(window.devicePixelRatio, 2);
   const [pixels, lines] = [Math.round(width * ratio), Math.round(HEIGHT * ratio)];
-  if (canvas.width !== pixels || canvas.height !== lines) [canvas.width, canvas.height] = [pixels, lines];
+  if (canvas.width !== pixels || canvas.height !== lines)
+    [canvas.width, canvas.height] = [pixels, lines];
   const pen = canvas.getContext("2d");
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, width, HEIGHT);

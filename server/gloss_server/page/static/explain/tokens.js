@@ -51,11 +51,17 @@ export class Tokens {
       on: {
         click: (event) => this.#onToken(event, (position) => listener.select(position)),
         dblclick: (event) => this.#onToken(event, (position) => listener.pin(position)),
-        pointerover: (event) => event.pointerType === "mouse" && this.#onToken(event, (position) => listener.hover(position)),
+        pointerover: (event) =>
+          event.pointerType === "mouse" &&
+          this.#onToken(event, (position) => listener.hover(position)),
         pointerleave: () => listener.hover(null),
         keydown: (event) => this.#key(event),
         // A click is about to say which token; the first one would only make the text jump.
-        focus: () => this.root.matches(":focus-visible") && this.#selected === null && this.#order.length && listener.select(this.#order[0]),
+        focus: () =>
+          this.root.matches(":focus-visible") &&
+          this.#selected === null &&
+          this.#order.length &&
+          listener.select(this.#order[0]),
       },
     });
   }
@@ -98,7 +104,8 @@ export class Tokens {
   add(position, isWanted) {
     const token = this.#reading.tokens.get(position);
     this.#order.push(position);
-    if (this.#isApart && this.#order.length > 1 && !/^\s/u.test(token) && !CLOSES.test(token)) this.root.append(" ");
+    if (this.#isApart && this.#order.length > 1 && !/^\s/u.test(token) && !CLOSES.test(token))
+      this.root.append(" ");
     this.root.append(...this.#make(position, token, isWanted));
   }
 
@@ -113,15 +120,29 @@ export class Tokens {
     if (!shown) return;
     const reading = this.#reading;
     this.#skipped.set(position, skipped);
-    const [fve, flags, failed] = [reading.fve(position), reading.flags(position), reading.hasFailed(position)];
-    const marks = [...this.#marked].filter(([, positions]) => positions.has(position)).map(([name]) => name);
+    const [fve, flags, failed] = [
+      reading.fve(position),
+      reading.flags(position),
+      reading.hasFailed(position),
+    ];
+    const marks = [...this.#marked]
+      .filter(([, positions]) => positions.has(position))
+      .map(([name]) => name);
     const states = { failed, flagged: flags.length > 0, skipped: skipped !== "" };
-    shown.className = ["token", fidelityClass(fve), ...Object.keys(states).filter((name) => states[name]), ...marks].join(" ");
+    shown.className = [
+      "token",
+      fidelityClass(fve),
+      ...Object.keys(states).filter((name) => states[name]),
+      ...marks,
+    ].join(" ");
     const scored = fve === null ? "not scored" : `FVE ${decimal(fve, 2)}`;
     const told = failed ? "failed" : marks.includes("unasked") ? "not asked for" : scored;
     const all = skipped ? `not explained: ${skipped}` : told;
     const token = visible(reading.tokens.get(position).slice(0, LONGEST_TOKEN));
-    shown.setAttribute("aria-label", `${token}, position ${position}, ${all}${flags.length ? ", flagged" : ""}`);
+    shown.setAttribute(
+      "aria-label",
+      `${token}, position ${position}, ${all}${flags.length ? ", flagged" : ""}`,
+    );
   }
 
   /** @param {number|null} position @param {boolean} [scroll] */
@@ -135,7 +156,12 @@ export class Tokens {
     if (scroll) shown.scrollIntoView({ block: "nearest" });
   }
 
-  /** Set a mark on exactly these. @param {string} name a class. @param {Iterable<number>} positions */
+  /**
+   * Set a mark on exactly these.
+   *
+   * @param {string} name a class.
+   * @param {Iterable<number>} positions
+   */
   mark(name, positions) {
     const before = this.#marked.get(name) ?? new Set();
     const now = new Set(positions);
@@ -150,7 +176,12 @@ export class Tokens {
 
   /** A token's element, and a line's end behind it where it has one. */
   #make(position, token, isWanted) {
-    const shown = element("span", { id: `${this.#prefix}token-${position}`, role: "option", "data-position": position, "aria-selected": "false" });
+    const shown = element("span", {
+      id: `${this.#prefix}token-${position}`,
+      role: "option",
+      "data-position": position,
+      "aria-selected": "false",
+    });
     shown.append(shownText(token.slice(0, LONGEST_TOKEN)));
     if (!token) shown.append("∅");
     if (!isWanted) this.#marked.get("unasked").add(position);
@@ -168,7 +199,10 @@ export class Tokens {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const next = this.#target(event.key);
     if (next !== undefined) this.#listener.select(next);
-    else if ((event.key === "p" || event.key === " " || event.key === "Enter") && this.#selected !== null) {
+    else if (
+      (event.key === "p" || event.key === " " || event.key === "Enter") &&
+      this.#selected !== null
+    ) {
       this.#listener.pin(this.#selected);
     } else return;
     event.preventDefault();
@@ -216,6 +250,7 @@ export class Tokens {
 
 /** Tokens that a file does not name. */
 function gap(from, to) {
-  const said = to - from === 1 ? "1 token is not in the file" : `${to - from} tokens are not in the file`;
+  const said =
+    to - from === 1 ? "1 token is not in the file" : `${to - from} tokens are not in the file`;
   return element("span", { class: "gap", role: "presentation", title: said }, "⋯");
 }

@@ -66,8 +66,19 @@ class ExplainView {
       choose: (number) => this.#choose(number),
     });
     this.#shown = new ReadingView(() => this.#write());
-    root.append(element("h1", { class: "unseen" }, "Explain"), this.#intro, this.#composer.root, this.#notice.root, this.#bar.root, this.#shown.root, this.#facts.root);
-    root.addEventListener("dragover", (event) => event.dataTransfer.types.includes("Files") && event.preventDefault());
+    root.append(
+      element("h1", { class: "unseen" }, "Explain"),
+      this.#intro,
+      this.#composer.root,
+      this.#notice.root,
+      this.#bar.root,
+      this.#shown.root,
+      this.#facts.root,
+    );
+    root.addEventListener(
+      "dragover",
+      (event) => event.dataTransfer.types.includes("Files") && event.preventDefault(),
+    );
     root.addEventListener("drop", (event) => {
       event.preventDefault();
       if (event.dataTransfer.files.length) this.#openFile(event.dataTransfer.files[0]);
@@ -85,10 +96,17 @@ class ExplainView {
     this.#isOpening = false;
     this.#write();
     if (parameters.damaged) {
-      this.#notice.show(new Fault({ code: "INVALID_ARGUMENT", message: `The link is damaged: its ${parameters.damaged} cannot be read.` }), "bad");
+      this.#notice.show(
+        new Fault({
+          code: "INVALID_ARGUMENT",
+          message: `The link is damaged: its ${parameters.damaged} cannot be read.`,
+        }),
+        "bad",
+      );
     } else if (parameters.drawn) {
       const asked = this.#composer.read();
-      if (asked) this.#ask({ ...asked, options: { ...asked.options, seed: parameters.drawn } }, parameters);
+      if (asked)
+        this.#ask({ ...asked, options: { ...asked.options, seed: parameters.drawn } }, parameters);
     }
   }
 
@@ -166,7 +184,11 @@ class ExplainView {
   }
 
   #tell() {
-    return this.#bar.update(this.#asking ?? this.#run, this.#asking ? null : this.#reading, !this.#composer.root.hidden);
+    return this.#bar.update(
+      this.#asking ?? this.#run,
+      this.#asking ? null : this.#reading,
+      !this.#composer.root.hidden,
+    );
   }
 
   #retry() {
@@ -186,7 +208,10 @@ class ExplainView {
     try {
       documents = await readDocuments(file);
     } catch (error) {
-      this.#notice.show(new Fault({ code: "INVALID_ARGUMENT", message: `In ${file.name}, ${error.message}.` }), "bad");
+      this.#notice.show(
+        new Fault({ code: "INVALID_ARGUMENT", message: `In ${file.name}, ${error.message}.` }),
+        "bad",
+      );
       return;
     }
     this.#stop();
@@ -208,7 +233,9 @@ class ExplainView {
   }
 
   #save() {
-    const url = URL.createObjectURL(new Blob([writeRows(this.#reading.rows)], { type: "application/jsonl" }));
+    const url = URL.createObjectURL(
+      new Blob([writeRows(this.#reading.rows)], { type: "application/jsonl" }),
+    );
     element("a", { href: url, download: "explanations.jsonl" }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10_000);
   }
@@ -216,7 +243,13 @@ class ExplainView {
   #write() {
     if (this.#isOpening) return;
     const { selected, pinned, search } = this.#shown;
-    const parameters = { ...(this.#asked ?? this.#composer.values), drawn: this.#drawn, at: selected === null ? "" : String(selected), pins: pinned.join(","), find: search.query };
+    const parameters = {
+      ...(this.#asked ?? this.#composer.values),
+      drawn: this.#drawn,
+      at: selected === null ? "" : String(selected),
+      pins: pinned.join(","),
+      find: search.query,
+    };
     this.#context.url.write(NAME, parameters);
     this.#written = JSON.stringify(this.#context.url.read(NAME));
   }
@@ -229,6 +262,13 @@ class ExplainView {
 }
 
 function intro() {
-  const lead = "The model reads a text. What it thinks at each token, its activation, is put into words, and how well they carry it is measured.";
-  return element("div", {}, element("p", { class: "display" }, "Explain a text"), element("p", { class: "lead" }, lead));
+  const lead =
+    "The model reads a text. What it thinks at each token, its activation, is put into words, " +
+    "and how well they carry it is measured.";
+  return element(
+    "div",
+    {},
+    element("p", { class: "display" }, "Explain a text"),
+    element("p", { class: "lead" }, lead),
+  );
 }
