@@ -60,6 +60,11 @@ export class Fields {
     }
   }
 
+  /** What an empty field means, once it is known. @param {string} name @param {string|number} text */
+  placeholder(name, text) {
+    this.#inputs.get(name).placeholder = text;
+  }
+
   /** Whether all can be used; else the first that cannot has the focus. */
   check() {
     const wrong = this.#specs.filter(({ name }) => !this.#check(name));

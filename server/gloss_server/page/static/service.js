@@ -9,6 +9,7 @@ import { Fault, pageServerAway } from "./fault.js";
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 5000;
+const DEFAULT_MAX_ITEMS = 1024;
 const LONGEST_RETRY_MS = 10_000;
 const NO_END_MS = 2 ** 31 - 1;
 
@@ -60,6 +61,15 @@ export class Service extends EventTarget {
   /** Ask again at once, as with a new token. */
   restart() {
     this.#again.abort();
+  }
+
+  /** How many positions one call may ask for. @param {number} numSamples of each. */
+  mostItems(numSamples) {
+    const limits = this.model?.limits;
+    if (!limits) return DEFAULT_MAX_ITEMS;
+    // Half of the queue at most: others want room, too.
+    const room = Math.floor(limits.max_queued_explanations / 2 / numSamples);
+    return Math.max(1, Math.min(limits.max_items, room));
   }
 
   /**

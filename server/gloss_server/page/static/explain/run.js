@@ -7,7 +7,6 @@
 import { Fault } from "../fault.js";
 import { firstPositions, resolvePositions } from "../positions.js";
 
-const DEFAULT_MAX_ITEMS = 1024;
 
 /**
  * @typedef {"running"|"waiting"|"done"|"stopped"|"failed"} RunState
@@ -107,20 +106,11 @@ export class Run {
   #request() {
     const { reading } = this;
     const { input, positions, options } = this.#asked;
-    const most = this.#mostItems(options.num_samples ?? 1);
+    const most = this.#context.service.mostItems(options.num_samples ?? 1);
     if (!reading.tokenIds.length) return { ...input, positions: firstPositions(positions, most), ...options };
     const missing = reading.missing();
     if (!missing.length) return null;
     return { ...options, token_ids: reading.tokenIds, positions: missing.slice(0, most), seed: reading.seed };
-  }
-
-  /** How many positions one call may ask for. */
-  #mostItems(numSamples) {
-    const limits = this.#context.service.model?.limits;
-    if (!limits) return DEFAULT_MAX_ITEMS;
-    // Half of the queue at most: others want room, too.
-    const room = Math.floor(limits.max_queued_explanations / 2 / numSamples);
-    return Math.max(1, Math.min(limits.max_items, room));
   }
 
   #take({ event, data, at }) {

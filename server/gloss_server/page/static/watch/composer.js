@@ -8,6 +8,8 @@ import { PROMPTS } from "./prompts.js";
 const WORDS = { label: "Prompt", about: "What the model goes on from", placeholder: "What the model goes on from" };
 /** As gloss watch has them. */
 const DEFAULTS = { tokens: 200, heat: 0.7, pace: 20, every: 1, samples: 1, temperature: 1 };
+/** Tokens of an explanation, where a request states none. */
+const SERVICE_LENGTH = 200;
 const SEED_WORDS = 2;
 
 /** @type {readonly import("../fields.js").FieldSpec[]} */
@@ -88,6 +90,11 @@ export class Composer {
   set model(model) {
     this.#limits = this.#speaking.limits = this.#explaining.limits = model?.limits ?? null;
     this.#cannot.hidden = model === null || model.target_generates;
+    if (model === null) return;
+    const { max_watch_tokens: mostSaid, max_new_tokens: mostExplained, watch_max_pending: mostPending } = model.limits;
+    this.#speaking.placeholder("tokens", Math.min(DEFAULTS.tokens, mostSaid || DEFAULTS.tokens));
+    this.#explaining.placeholder("length", Math.min(SERVICE_LENGTH, mostExplained));
+    this.#explaining.placeholder("pending", mostPending);
   }
 
   /** Where somebody begins. */

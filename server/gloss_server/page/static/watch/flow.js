@@ -1,7 +1,7 @@
 /**
  * The flow: tokens in the order of the text, each beside its explanations, the newest in view.
  *
- * It follows what is being said until its reader scrolls up or moves along it, and again from there on.
+ * It follows what is being said until its reader scrolls up or moves along it, and again from its end on.
  */
 
 import { button, element } from "../element.js";
@@ -9,7 +9,7 @@ import { plural } from "../words.js";
 import { Row, tokenChip } from "./row.js";
 import { skipMeaning } from "./words.js";
 
-/** Nearer to where it follows than this is there. */
+/** Nearer to the end than this is at the end. */
 const NEAR_PIXELS = 24;
 /** Where the first explanation that still grows stands in the view: finished ones are above it. */
 const GROWING_AT = 0.6;
@@ -20,7 +20,7 @@ export class Flow {
 
   #list = element("ol", { id: "watch-rows", class: "flow", "aria-label": "Tokens, and what their activations say" });
   #newest;
-  #select;
+  #listener;
   #record = null;
   #every = 1;
   /** @type {Map<number, Row>} */
@@ -31,9 +31,13 @@ export class Flow {
   #lastTop = 0;
   #numUnseen = 0;
 
-  /** @param {(position: number) => void} select somebody has moved to a token. */
-  constructor(select) {
-    this.#select = select;
+  /**
+   * @param {Object} listener
+   * @param {(position: number) => void} listener.select somebody has moved to a token.
+   * @param {() => void} listener.follow somebody wants to follow the newest.
+   */
+  constructor(listener) {
+    this.#listener = listener;
     this.#newest = button("watch-newest", "", () => this.follow(), { class: "newest", hidden: true });
     this.root = element("div", { class: "flow-box" }, this.#list, this.#newest);
     this.#list.addEventListener("scroll", () => this.#scrolled(), { passive: true });
@@ -74,6 +78,7 @@ export class Flow {
     this.#setFollows(true);
     this.#toNewest();
     this.#say();
+    this.#listener.follow();
   }
 
   /** Bring a token's row into view. @param {number} position */
@@ -124,9 +129,11 @@ export class Flow {
 
   /** While it follows, the browser adjusts nothing: whoever scrolls up is the reader. */
   #scrolled() {
-    const top = this.#list.scrollTop;
-    if (top >= this.#newestTop() - NEAR_PIXELS) this.#setFollows(true);
-    else if (top < this.#lastTop - 1) this.#setFollows(false);
+    const { scrollTop: top, scrollHeight, clientHeight } = this.#list;
+    const left = scrollHeight - clientHeight - top;
+    // Rows that become smaller move the end up, and larger ones what is in view down: nobody has scrolled.
+    if (top < this.#lastTop - 1 && left > 1) this.#setFollows(false);
+    else if (top > this.#lastTop && left < NEAR_PIXELS) this.#setFollows(true);
     this.#lastTop = top;
     this.#say();
   }
@@ -154,7 +161,7 @@ export class Flow {
     item.focus({ preventScroll: true });
     item.scrollIntoView({ block: "nearest" });
     this.#lastTop = this.#list.scrollTop;
-    this.#select(Number(item.dataset.position));
+    this.#listener.select(Number(item.dataset.position));
   }
 
   /** One row is reached with Tab. */
@@ -173,8 +180,9 @@ export class Flow {
     this.#list.classList.toggle("following", follows);
   }
 
+  /** Never back up: who has scrolled on to the very end stays there until the rest has come so far. */
   #toNewest() {
-    this.#list.scrollTop = this.#newestTop();
+    this.#list.scrollTop = Math.max(this.#newestTop(), this.#list.scrollTop);
     this.#lastTop = this.#list.scrollTop;
   }
 

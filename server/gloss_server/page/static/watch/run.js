@@ -10,7 +10,6 @@ import { nextRequest } from "./request.js";
 
 /** @typedef {"opening"|"speaking"|"explaining"|"paused"|"waiting"|"stopped"|"done"|"failed"} State */
 
-const DEFAULT_MAX_ITEMS = 1024;
 const RUNNING = new Set(["opening", "speaking", "explaining", "waiting"]);
 
 export class WatchRun {
@@ -80,7 +79,7 @@ export class WatchRun {
   async #ask(signal) {
     const { record } = this;
     for (;;) {
-      const request = nextRequest(this.options, record, this.#maxItems());
+      const request = nextRequest(this.options, record, this.#context.service.mostItems(this.options.numSamples));
       if (request === null) return this.#become("done");
       const known = record.numKnown;
       try {
@@ -124,14 +123,6 @@ export class WatchRun {
   #spoke(at) {
     if (this.#lastTokenAt !== null) this.spokenMs += at - this.#lastTokenAt;
     this.#lastTokenAt = at;
-  }
-
-  /** How many positions one call may ask for: half of the queue at most, others want room, too. */
-  #maxItems() {
-    const limits = this.#context.service.model?.limits;
-    if (!limits) return DEFAULT_MAX_ITEMS;
-    const room = Math.floor(limits.max_queued_explanations / 2 / this.options.numSamples);
-    return Math.max(1, Math.min(limits.max_items, room));
   }
 
   /** @param {State} state @param {Fault|null} [fault] */

@@ -15,6 +15,9 @@ import { WatchRun } from "./run.js";
 import { runSentence, skipMeaning } from "./words.js";
 
 const NAME = "watch";
+const KEYS = "Arrow keys move along the text, and along the explanations; End follows the newest.";
+/** Nearer to the end of the text than this is at its end. */
+const NEAR_PIXELS = 24;
 
 /**
  * @param {HTMLElement} root
@@ -55,9 +58,9 @@ class WatchView {
     });
     const reveal = (position) => this.#reveal(position);
     this.#tokens = new Tokens({ select: reveal, hover() {}, pin: reveal }, "watch-");
-    this.#flow = new Flow((position) => this.#tokens.select(position));
+    this.#flow = new Flow({ select: (position) => this.#tokens.select(position), follow: () => this.#toEnd() });
     this.#text = element("div", { class: "watch-text" }, this.#tokens.root);
-    this.#results = element("div", { class: "watching", hidden: true }, legend("watch-"), this.#text, this.#flow.root);
+    this.#results = element("div", { class: "watching", hidden: true }, element("div", { class: "watch-legend" }, legend("watch-"), element("small", {}, KEYS)), this.#text, this.#flow.root);
     root.append(element("h1", { class: "unseen" }, "Watch"), this.#composer.root, this.#notice.root, this.#bar.root, this.#results);
     context.service.addEventListener("change", () => this.#serviceChanged());
     this.#serviceChanged();
@@ -127,6 +130,8 @@ class WatchView {
     const run = this.#run;
     if (run === null || (!this.#isOpened && run.state !== "failed")) return;
     const { record } = run;
+    const text = this.#text;
+    const wasAtEnd = text.scrollHeight - text.clientHeight - text.scrollTop < NEAR_PIXELS;
     const changed = record.drain();
     const wanted = new Set(record.reading.wanted);
     for (const position of changed) {
@@ -135,8 +140,12 @@ class WatchView {
       this.#tokens.update(position, reason && skipMeaning(reason, run.options.every));
     }
     this.#flow.draw(changed);
-    if (this.#flow.follows) this.#text.scrollTop = this.#text.scrollHeight;
+    if (wasAtEnd) this.#toEnd();
     if (this.#isOpened) this.#bar.update(run, !this.#composer.root.hidden);
+  }
+
+  #toEnd() {
+    this.#text.scrollTop = this.#text.scrollHeight;
   }
 
   #reveal(position) {
