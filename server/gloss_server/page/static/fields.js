@@ -1,4 +1,4 @@
-/** Form fields that say how something is done: shown with their limits, read, checked, and refused by name. */
+/** Form fields that say how something is done: shown, read, checked, and refused by name. */
 
 import { element, field } from "./element.js";
 import { parsePositions } from "./positions.js";
@@ -34,10 +34,25 @@ export class Fields {
    */
   constructor(prefix, legend, specs) {
     this.#specs = specs;
-    this.root = element("fieldset", { class: "options" }, element("legend", { class: "unseen" }, legend));
+    this.root = element(
+      "fieldset",
+      { class: "options" },
+      element("legend", { class: "unseen" }, legend),
+    );
     for (const { name, kind, label, hint, placeholder } of specs) {
-      const input = element("input", { id: `${prefix}-${name}`, inputmode: INPUT_MODES[kind], placeholder, autocomplete: "off", spellcheck: "false" });
-      const error = element("small", { class: "error", id: `${prefix}-${name}-error`, role: "alert", hidden: true });
+      const input = element("input", {
+        id: `${prefix}-${name}`,
+        inputmode: INPUT_MODES[kind],
+        placeholder,
+        autocomplete: "off",
+        spellcheck: "false",
+      });
+      const error = element("small", {
+        class: "error",
+        id: `${prefix}-${name}-error`,
+        role: "alert",
+        hidden: true,
+      });
       const shown = field(label, input, hint);
       shown.append(error);
       shown.dataset.option = name;
@@ -60,7 +75,12 @@ export class Fields {
     }
   }
 
-  /** What an empty field means, once it is known. @param {string} name @param {string|number} text */
+  /**
+   * What an empty field means, once it is known.
+   *
+   * @param {string} name
+   * @param {string|number} text
+   */
   placeholder(name, text) {
     this.#inputs.get(name).placeholder = text;
   }
@@ -74,7 +94,9 @@ export class Fields {
 
   /** Mark the field that the service has refused. @returns {boolean} whether there is one. */
   refuse(path, message) {
-    const refused = this.#specs.find(({ name, option = name }) => path === option || path.split(".").includes(option));
+    const refused = this.#specs.find(
+      ({ name, option = name }) => path === option || path.split(".").includes(option),
+    );
     if (refused) this.#say(refused.name, message);
     return refused !== undefined;
   }
@@ -104,7 +126,13 @@ export class Fields {
   }
 }
 
-const INPUT_MODES = { positions: "text", whole: "numeric", rate: "decimal", temperature: "decimal", seed: "numeric" };
+const INPUT_MODES = {
+  positions: "text",
+  whole: "numeric",
+  rate: "decimal",
+  temperature: "decimal",
+  seed: "numeric",
+};
 
 /** Each throws an Error that says what was got and expected. */
 const CHECKS = {
@@ -112,7 +140,9 @@ const CHECKS = {
   whole(value, most) {
     const number = Number(value);
     if (/^\d+$/.test(value) && number >= 1 && number <= most) return;
-    throw new Error(`got ${value}, expected ${Number.isFinite(most) ? `1 to ${most}` : "1 or more"}`);
+    throw new Error(
+      `got ${value}, expected ${Number.isFinite(most) ? `1 to ${most}` : "1 or more"}`,
+    );
   },
   rate(value) {
     const number = Number(value);
@@ -124,6 +154,7 @@ const CHECKS = {
     throw new Error(`got ${value}, expected 0, or 0.000001 to 100`);
   },
   seed(value) {
-    if (!/^\d+$/.test(value) || BigInt(value) > MOST_SEED) throw new Error(`got ${value}, expected a whole number below 2^64`);
+    if (!/^\d+$/.test(value) || BigInt(value) > MOST_SEED)
+      throw new Error(`got ${value}, expected a whole number below 2^64`);
   },
 };

@@ -83,14 +83,18 @@ export class Service extends EventTarget {
   async untilWorthATry(fault, failures, signal) {
     if (fault.wantsToken) this.#fail(fault);
     const backoff = Math.min(FIRST_PAUSE_MS * 2 ** (failures - 1), LONGEST_RETRY_MS);
-    const least = fault.retrySeconds === null ? backoff : Math.max(1000 * fault.retrySeconds, FIRST_PAUSE_MS);
+    const least =
+      fault.retrySeconds === null ? backoff : Math.max(1000 * fault.retrySeconds, FIRST_PAUSE_MS);
     await sleep(least, signal);
     const back = new AbortController();
     const check = () => this.#answers && back.abort();
     this.addEventListener("change", check);
     check();
     // Without a token none is worth it.
-    await sleep(fault.wantsToken ? NO_END_MS : Math.max(LONGEST_RETRY_MS - least, 0), AbortSignal.any([signal, back.signal]));
+    await sleep(
+      fault.wantsToken ? NO_END_MS : Math.max(LONGEST_RETRY_MS - least, 0),
+      AbortSignal.any([signal, back.signal]),
+    );
     this.removeEventListener("change", check);
   }
 

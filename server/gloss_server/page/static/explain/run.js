@@ -7,7 +7,6 @@
 import { Fault } from "../fault.js";
 import { firstPositions, resolvePositions } from "../positions.js";
 
-
 /**
  * @typedef {"running"|"waiting"|"done"|"stopped"|"failed"} RunState
  *
@@ -72,7 +71,8 @@ export class Run {
         failures = 0;
       } catch (error) {
         if (signal.aborted) return;
-        const fault = error instanceof Fault ? error : new Fault({ code: "INTERNAL", message: String(error) });
+        const fault =
+          error instanceof Fault ? error : new Fault({ code: "INTERNAL", message: String(error) });
         const hasProgressed = this.reading.rows.length > before;
         if (!fault.isPassing(hasProgressed)) return this.#become("failed", fault);
         failures = hasProgressed ? 1 : failures + 1;
@@ -97,7 +97,10 @@ export class Run {
     for await (const event of this.#context.api.explain(request, signal)) this.#take(event);
     const missing = reading.missing().length;
     if (missing && reading.rows.length === before) {
-      throw new Fault({ code: "INTERNAL", message: `The service ended with ${missing} positions missing.` });
+      throw new Fault({
+        code: "INTERNAL",
+        message: `The service ended with ${missing} positions missing.`,
+      });
     }
     return !missing;
   }
@@ -107,10 +110,16 @@ export class Run {
     const { reading } = this;
     const { input, positions, options } = this.#asked;
     const most = this.#context.service.mostItems(options.num_samples ?? 1);
-    if (!reading.tokenIds.length) return { ...input, positions: firstPositions(positions, most), ...options };
+    if (!reading.tokenIds.length)
+      return { ...input, positions: firstPositions(positions, most), ...options };
     const missing = reading.missing();
     if (!missing.length) return null;
-    return { ...options, token_ids: reading.tokenIds, positions: missing.slice(0, most), seed: reading.seed };
+    return {
+      ...options,
+      token_ids: reading.tokenIds,
+      positions: missing.slice(0, most),
+      seed: reading.seed,
+    };
   }
 
   #take({ event, data, at }) {
@@ -122,14 +131,27 @@ export class Run {
         this.#positions[place.index] = place.position;
         reading.capture(place);
       }
-      this.#listener.touched(data.places.map((place) => place.position), at, []);
+      this.#listener.touched(
+        data.places.map((place) => place.position),
+        at,
+        [],
+      );
     } else if (event === "deltas") {
-      for (const { index, sample, text } of data.deltas) reading.grow(this.#positions[index], sample, text);
-      this.#listener.touched(new Set(data.deltas.map(({ index }) => this.#positions[index])), at, []);
+      for (const { index, sample, text } of data.deltas)
+        reading.grow(this.#positions[index], sample, text);
+      this.#listener.touched(
+        new Set(data.deltas.map(({ index }) => this.#positions[index])),
+        at,
+        [],
+      );
     } else if (event === "rows") {
       const fresh = data.rows.map(withoutActivation).filter((row) => reading.take(row));
       const positions = fresh.map((row) => row.position);
-      this.#listener.touched(positions, at, fresh.filter((row) => row.fve !== null).map((row) => row.position));
+      this.#listener.touched(
+        positions,
+        at,
+        fresh.filter((row) => row.fve !== null).map((row) => row.position),
+      );
     }
   }
 
@@ -140,7 +162,8 @@ export class Run {
       if (opened.fingerprint !== reading.fingerprint) {
         throw new Fault({
           code: "ABORTED",
-          message: "The service came back with other checkpoints, so what is missing cannot be added.",
+          message:
+            "The service came back with other checkpoints, so what is missing cannot be added.",
           hint: "Explain the text again to read all of it with the new ones.",
         });
       }

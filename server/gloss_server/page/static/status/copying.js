@@ -27,7 +27,7 @@ export function copyable(id, name, text, announce) {
   return element("span", { class: "copyable" }, code, made);
 }
 
-/** Browsers keep the clipboard from pages of plain http that are not of this machine: then it is selected. */
+/** Browsers keep the clipboard from plain http of other machines: then the text is selected. */
 async function copied(text, code) {
   try {
     await navigator.clipboard.writeText(text);

@@ -1,4 +1,4 @@
-/** What the service has loaded: model, checkpoints with their fingerprints, and the limits of a call. */
+/** What the service has loaded: model, checkpoints with their fingerprints, limits of a call. */
 
 import { element } from "../element.js";
 import { passage, visible } from "../shown.js";
@@ -36,11 +36,20 @@ export function factCards(model, announce) {
       ["usual norm", model.norm_median === null ? "not stated" : decimal(model.norm_median, 2)],
       ["first position", model.min_position ?? "not stated"],
       ["FVE baseline", baseline(model)],
-      ["prompt", `${count(model.prefix_tokens)} tokens shared, ${count(model.suffix_tokens)} of each`],
+      [
+        "prompt",
+        `${count(model.prefix_tokens)} tokens shared, ${count(model.suffix_tokens)} of each`,
+      ],
     ]),
     checkpointCard("av", "AV, the verbalizer", model.av, fingerprint),
     checkpointCard("ar", "AR, the reconstructor", model.ar, fingerprint),
-    checkpointCard("target", "Target, the explained model", model.target, fingerprint, targetFact(model)),
+    checkpointCard(
+      "target",
+      "Target, the explained model",
+      model.target,
+      fingerprint,
+      targetFact(model),
+    ),
     card("Limits", limits(model.limits)),
   ];
 }
@@ -50,7 +59,13 @@ function card(title, facts) {
 }
 
 function checkpointCard(id, title, checkpoint, fingerprint, more = []) {
-  if (!checkpoint) return element("section", { class: "card fact-card" }, element("h3", {}, title), element("p", { class: "none" }, "None is loaded."));
+  if (!checkpoint)
+    return element(
+      "section",
+      { class: "card fact-card" },
+      element("h3", {}, title),
+      element("p", { class: "none" }, "None is loaded."),
+    );
   const made = card(title, [
     ["fingerprint", fingerprint(id, `the fingerprint of ${title}`, checkpoint.fingerprint)],
     ["architecture", checkpoint.architecture],
@@ -60,20 +75,34 @@ function checkpointCard(id, title, checkpoint, fingerprint, more = []) {
     ...more,
   ]);
   if (checkpoint.template) {
-    made.append(element("details", {}, element("summary", {}, "Prompt template"), passage(checkpoint.template)));
+    made.append(
+      element(
+        "details",
+        {},
+        element("summary", {}, "Prompt template"),
+        passage(checkpoint.template),
+      ),
+    );
   }
   return made;
 }
 
 function factList(facts) {
   const rows = facts.map(([name, value]) =>
-    element("div", {}, element("dt", {}, name), element("dd", {}, value instanceof Node ? value : visible(String(value)))),
+    element(
+      "div",
+      {},
+      element("dt", {}, name),
+      element("dd", {}, value instanceof Node ? value : visible(String(value))),
+    ),
   );
   return element("dl", {}, ...rows);
 }
 
 function targetFact(model) {
-  return model.target ? [["generates", model.target_generates ? "yes, it can be watched" : "no, it only reads"]] : [];
+  return model.target
+    ? [["generates", model.target_generates ? "yes, it can be watched" : "no, it only reads"]]
+    : [];
 }
 
 function limits(limit) {
@@ -94,9 +123,12 @@ function limits(limit) {
 
 function baseline(model) {
   if (model.fve_baseline === null) return "none is known";
-  return `${decimal(model.fve_baseline, 4)} (${SOURCES[model.fve_baseline_source] ?? "of a newer server"})`;
+  const source = SOURCES[model.fve_baseline_source] ?? "of a newer server";
+  return `${decimal(model.fve_baseline, 4)} (${source})`;
 }
 
 function quantized(model) {
-  return model.quantization && model.quantization !== "none" ? `, weights ${model.quantization}` : "";
+  return model.quantization && model.quantization !== "none"
+    ? `, weights ${model.quantization}`
+    : "";
 }

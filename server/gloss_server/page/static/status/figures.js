@@ -1,4 +1,4 @@
-/** What the service does now: figures, each with what it is a part of, and the latencies of the last minute. */
+/** What the service does now: figures, latencies of the last minute, totals since the start. */
 
 import { element } from "../element.js";
 import { visible } from "../shown.js";
@@ -16,7 +16,11 @@ export class Figures {
   #figures = new Map();
 
   constructor() {
-    this.root = element("dl", { class: "figures", id: "status-figures" }, ...NAMES.map(([id, name]) => this.#figure(id, name)));
+    this.root = element(
+      "dl",
+      { class: "figures", id: "status-figures" },
+      ...NAMES.map(([id, name]) => this.#figure(id, name)),
+    );
   }
 
   /** @param {any} stats as GetStats says them. */
@@ -36,9 +40,19 @@ export class Figures {
   #figure(id, name) {
     const value = element("span", { class: "value" }, "–");
     const note = element("small", {});
-    const meter = element("meter", { min: 0, max: 1, hidden: true, "aria-label": `${name}: share in use` });
+    const meter = element("meter", {
+      min: 0,
+      max: 1,
+      hidden: true,
+      "aria-label": `${name}: share in use`,
+    });
     this.#figures.set(id, { value, note, meter });
-    return element("div", { id: `figure-${id}` }, element("dt", {}, name), element("dd", {}, value, note, meter));
+    return element(
+      "div",
+      { id: `figure-${id}` },
+      element("dt", {}, name),
+      element("dd", {}, value, note, meter),
+    );
   }
 }
 
@@ -46,7 +60,14 @@ const NAMES = [
   ["tokens", "tokens/s", (stats) => ({ value: rate(stats.tokens_per_second) })],
   ["explanations", "explanations/s", (stats) => ({ value: rate(stats.explanations_per_second) })],
   ["running", "running", (stats) => partOf(stats.running, stats.num_slots, "slots")],
-  ["waiting", "waiting", (stats) => ({ value: count(stats.waiting), note: `of them batch ${count(stats.waiting_batch)}` })],
+  [
+    "waiting",
+    "waiting",
+    (stats) => ({
+      value: count(stats.waiting),
+      note: `of them batch ${count(stats.waiting_batch)}`,
+    }),
+  ],
   ["scoring", "waiting to be scored", (stats) => ({ value: count(stats.waiting_to_score) })],
   ["pages", "cache pages", (stats) => partOf(stats.kv_pages_used, stats.kv_pages_total, "")],
   ["calls", "calls in flight", (stats) => ({ value: count(stats.calls_in_flight) })],
@@ -59,12 +80,18 @@ const NAMES = [
 ];
 
 function partOf(used, thereAre, unit) {
-  return { value: count(used), note: `of ${count(thereAre)} ${unit}`.trim(), share: thereAre ? used / thereAre : 0 };
+  return {
+    value: count(used),
+    note: `of ${count(thereAre)} ${unit}`.trim(),
+    share: thereAre ? used / thereAre : 0,
+  };
 }
 
 function deviceMemory(stats) {
   const { device_memory_reserved_bytes: held, device_memory_bytes: thereAre } = stats;
-  return thereAre > 0 ? { value: bytes(held), note: `of ${bytes(thereAre)}`, share: held / thereAre } : null;
+  return thereAre > 0
+    ? { value: bytes(held), note: `of ${bytes(thereAre)}`, share: held / thereAre }
+    : null;
 }
 
 /**
@@ -74,14 +101,36 @@ function deviceMemory(stats) {
  * @returns {HTMLElement} a table.
  */
 export function latencyTable(stats) {
-  const head = ["last minute", "count", ...QUANTILES].map((name) => element("th", { scope: "col" }, name));
+  const head = ["last minute", "count", ...QUANTILES].map((name) =>
+    element("th", { scope: "col" }, name),
+  );
   const rows = Object.entries(stats.latencies).map(([name, latency]) => {
     const title = CHARTS.find((chart) => chart.id === name)?.title ?? visible(name);
-    const cells = [whole(latency.count), ...QUANTILES.map((quantile) => duration(latency[quantile]))];
-    return element("tr", {}, element("th", { scope: "row" }, title), ...cells.map((cell) => element("td", {}, cell)));
+    const cells = [
+      whole(latency.count),
+      ...QUANTILES.map((quantile) => duration(latency[quantile])),
+    ];
+    return element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, title),
+      ...cells.map((cell) => element("td", {}, cell)),
+    );
   });
-  if (!rows.length) rows.push(element("tr", {}, element("td", { colspan: 6 }, "Nothing was measured within the last minute.")));
-  return element("table", { id: "status-latencies" }, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
+  if (!rows.length)
+    rows.push(
+      element(
+        "tr",
+        {},
+        element("td", { colspan: 6 }, "Nothing was measured within the last minute."),
+      ),
+    );
+  return element(
+    "table",
+    { id: "status-latencies" },
+    element("thead", {}, element("tr", {}, ...head)),
+    element("tbody", {}, ...rows),
+  );
 }
 
 /**
@@ -105,7 +154,9 @@ export function totals(stats, model) {
 
 function counts(byName) {
   const most = Object.entries(byName).sort(([, one], [, other]) => other - one);
-  return most.map(([name, number]) => `${visible(name).toLowerCase().replaceAll("_", " ")} ${count(number)}`).join(", ");
+  return most
+    .map(([name, number]) => `${visible(name).toLowerCase().replaceAll("_", " ")} ${count(number)}`)
+    .join(", ");
 }
 
 function fidelity(stats, model) {
@@ -117,5 +168,7 @@ function fidelity(stats, model) {
 
 function target(stats) {
   if (!stats.target_tokens_read) return "";
-  return `read ${count(stats.target_tokens_read)} tokens, generated ${count(stats.target_tokens_generated)}, captured ${count(stats.captured)} activations`;
+  const said = `generated ${count(stats.target_tokens_generated)}`;
+  const captured = `captured ${count(stats.captured)} activations`;
+  return `read ${count(stats.target_tokens_read)} tokens, ${said}, ${captured}`;
 }

@@ -44,7 +44,9 @@ export function percent(share) {
 
 /** @param {number} number of bytes. */
 export function bytes(number) {
-  return number >= 2 ** 30 ? `${decimal(number / 2 ** 30, 1)} GiB` : `${count(Math.round(number / 2 ** 20))} MiB`;
+  return number >= 2 ** 30
+    ? `${decimal(number / 2 ** 30, 1)} GiB`
+    : `${count(Math.round(number / 2 ** 20))} MiB`;
 }
 
 /**
@@ -60,6 +62,7 @@ export function span(seconds) {
     [Math.floor(seconds) % 60, "s"],
   ];
   const first = parts.findIndex(([number]) => number > 0);
-  const shown = first < 0 ? parts.slice(-1) : parts.slice(first, first + 2).filter(([number]) => number > 0);
+  const shown =
+    first < 0 ? parts.slice(-1) : parts.slice(first, first + 2).filter(([number]) => number > 0);
   return shown.map(([number, unit]) => `${number} ${unit}`).join(" ");
 }

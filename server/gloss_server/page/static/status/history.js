@@ -1,7 +1,7 @@
-/** What the page has seen of the service since it was opened: the last ten minutes, a row a second. */
+/** What the page has seen of the service since it was opened: ten minutes, a row a second. */
 
 const MOST_ROWS = 600;
-/** A rate of a counter is taken over as long as the service's own rates, or what of it has been seen. */
+/** A counter's rate is over as long as the service's own rates, or what of it has been seen. */
 const RATE_SECONDS = 10;
 const LEAST_RATE_SECONDS = 2;
 
@@ -37,11 +37,13 @@ export class History {
    *
    * @param {((row: Seen) => number|null|undefined)[]} columns
    * @param {number} now seconds.
-   * @returns {(number|null)[][]} seconds before now, as negative numbers, and a list of each column.
+   * @returns {(number|null)[][]} seconds before now, as negative numbers, and each column.
    */
   columns(columns, now) {
     const times = this.#rows.map((row) => row.at - now);
-    const values = columns.map((column) => this.#rows.map((row) => (row.stats ? finite(column(row)) : null)));
+    const values = columns.map((column) =>
+      this.#rows.map((row) => (row.stats ? finite(column(row)) : null)),
+    );
     return [times, ...values];
   }
 

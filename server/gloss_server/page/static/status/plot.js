@@ -1,5 +1,5 @@
 /**
- * A small plot of the last minutes: lines, a legend with the newest values, and the same as a table.
+ * A small plot of the last minutes: lines, a legend with the newest values, the same as a table.
  *
  * The lines differ in colour, of a palette for colour-blind people, and in their dashes.
  */
@@ -34,7 +34,13 @@ export class Plot {
     this.#values = chart.lines.map(() => element("output", {}, "–"));
     this.#swatches = chart.lines.map((_, index) => swatch(index));
     const legend = chart.lines.map((line, index) =>
-      element("li", {}, this.#swatches[index], element("span", {}, line.label), this.#values[index]),
+      element(
+        "li",
+        {},
+        this.#swatches[index],
+        element("span", {}, line.label),
+        this.#values[index],
+      ),
     );
     this.#details = element("details", {}, element("summary", {}, "As a table"), this.#table);
     this.#details.addEventListener("toggle", () => this.#tabulate());
@@ -50,7 +56,7 @@ export class Plot {
   }
 
   /**
-   * @param {(number|null)[][]} data seconds before now, as negative numbers, and each line's values.
+   * @param {(number|null)[][]} data seconds before now, as negative numbers, and each line.
    */
   draw(data) {
     this.#data = data;
@@ -70,31 +76,54 @@ export class Plot {
   #make() {
     const width = this.#box.clientWidth;
     if (!width) return;
+    const options = {
+      width,
+      height: HEIGHT,
+      legend: { show: false },
+      cursor: {
+        y: false,
+        drag: { setScale: false },
+        points: { size: 6 },
+        sync: { key: "gloss-status" },
+      },
+      scales: {
+        x: { time: false, range: reach },
+        y: { range: (_, __, most) => [0, roof(most, this.#chart.least)] },
+      },
+      axes: this.#axes(),
+      series: [{}, ...this.#lines()],
+      hooks: { setCursor: [(plot) => this.#point(plot.cursor.idx)] },
+    };
+    this.#uplot = new uPlot(options, this.#data, this.#box);
+  }
+
+  #axes() {
     // A canvas takes no light-dark(): colours are read where the style sheet has resolved them.
     const style = getComputedStyle(this.#box);
-    const axis = { stroke: style.color, font: `11px ${style.fontFamily}`, grid: { stroke: style.borderTopColor, width: 1 }, ticks: { show: false } };
-    const lines = this.#chart.lines.map((line, index) => ({
-      label: line.label,
+    const axis = {
+      stroke: style.color,
+      font: `11px ${style.fontFamily}`,
+      gap: 4,
+      grid: { stroke: style.borderTopColor, width: 1 },
+      ticks: { show: false },
+    };
+    const times = (_, ticks) => ticks.map(ago);
+    const values = (_, ticks) => ticks.map((tick) => brief(this.#chart.format(tick)));
+    return [
+      { ...axis, size: 22, space: 56, incrs: TICKS, values: times },
+      { ...axis, size: 58, space: 28, values },
+    ];
+  }
+
+  #lines() {
+    return this.#chart.lines.map(({ label }, index) => ({
+      label,
       stroke: getComputedStyle(this.#swatches[index]).borderTopColor,
       width: 1.75,
       dash: DASHES[index],
       spanGaps: false,
       points: { show: false },
     }));
-    const options = {
-      width,
-      height: HEIGHT,
-      legend: { show: false },
-      cursor: { y: false, drag: { setScale: false }, points: { size: 6 }, sync: { key: "gloss-status" } },
-      scales: { x: { time: false, range: reach }, y: { range: (_, __, most) => [0, roof(most, this.#chart.least)] } },
-      axes: [
-        { ...axis, size: 22, gap: 4, incrs: TICKS, space: 56, values: (_, ticks) => ticks.map(ago) },
-        { ...axis, size: 58, gap: 4, space: 28, values: (_, ticks) => ticks.map((tick) => brief(this.#chart.format(tick))) },
-      ],
-      series: [{}, ...lines],
-      hooks: { setCursor: [(plot) => this.#point(plot.cursor.idx)] },
-    };
-    this.#uplot = new uPlot(options, this.#data, this.#box);
   }
 
   #resize() {
@@ -124,7 +153,8 @@ export class Plot {
       const known = this.#data[index + 1].filter((value) => value !== null);
       if (!known.length) return `${label}: nothing yet`;
       const [least, most] = [Math.min(...known), Math.max(...known)].map(this.#chart.format);
-      return `${label}: now ${this.#chart.format(this.#data[index + 1].at(-1))}, ${least} to ${most}`;
+      const now = this.#chart.format(this.#data[index + 1].at(-1));
+      return `${label}: now ${now}, ${least} to ${most}`;
     });
     return `${this.#chart.title}. ${lines.join(". ")}.`;
   }
@@ -132,7 +162,13 @@ export class Plot {
   #tabulate() {
     if (!this.#details.open) return;
     const [times, ...lines] = this.#data;
-    const head = element("tr", {}, ...["time", ...this.#chart.lines.map(({ label }) => label)].map((name) => element("th", { scope: "col" }, name)));
+    const head = element(
+      "tr",
+      {},
+      ...["time", ...this.#chart.lines.map(({ label }) => label)].map((name) =>
+        element("th", { scope: "col" }, name),
+      ),
+    );
     const rows = [];
     let next = Infinity;
     for (let at = times.length - 1; at >= 0; at -= 1) {
@@ -141,7 +177,11 @@ export class Plot {
       const cells = lines.map((values) => element("td", {}, this.#chart.format(values[at])));
       rows.push(element("tr", {}, element("th", { scope: "row" }, ago(times[at])), ...cells));
     }
-    this.#table.replaceChildren(element("caption", {}, `${this.#chart.title}, the newest first`), element("thead", {}, head), element("tbody", {}, ...rows));
+    this.#table.replaceChildren(
+      element("caption", {}, `${this.#chart.title}, the newest first`),
+      element("thead", {}, head),
+      element("tbody", {}, ...rows),
+    );
   }
 }
 
@@ -156,7 +196,11 @@ function roof(most, least = 0) {
   if (value <= 0) return 1;
   if (value === least) return value;
   const step = 10 ** Math.floor(Math.log10(value));
-  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((factor) => factor * step).find((round) => round >= value * 1.02) ?? 15 * step;
+  return (
+    [1, 1.5, 2, 3, 4, 5, 6, 8, 10]
+      .map((factor) => factor * step)
+      .find((round) => round >= value * 1.02) ?? 15 * step
+  );
 }
 
 /** A tick's label without the zeros that end it. */
@@ -168,7 +212,11 @@ function brief(label) {
 function ago(seconds) {
   const whole = Math.round(-seconds);
   if (whole < 2) return "now";
-  return whole % 60 === 0 ? `−${whole / 60} min` : whole < 60 ? `−${whole} s` : `−${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+  return whole % 60 === 0
+    ? `−${whole / 60} min`
+    : whole < 60
+      ? `−${whole} s`
+      : `−${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 }
 
 /** The line as it is drawn, by its number. */

@@ -37,7 +37,12 @@ class StatusView {
   #state = element("p", { class: "state", id: "status-state" });
   #trouble = new Notice("status-");
   #shownFault = null;
-  #latencies = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Latencies of the last minute" });
+  #latencies = element("div", {
+    class: "scroll",
+    tabindex: "0",
+    role: "region",
+    "aria-label": "Latencies of the last minute",
+  });
   #totals = element("dl", { class: "totals" });
   #facts = element("div", { class: "fact-cards", id: "status-facts" });
   #live = element("div", { class: "live" });
@@ -57,7 +62,12 @@ class StatusView {
       part("Latencies", this.#latencies),
       part("Since the start", this.#totals),
     );
-    root.append(element("div", { class: "status-head" }, element("h1", {}, "Status"), this.#state), this.#trouble.root, this.#live, part("Loaded", this.#facts));
+    root.append(
+      element("div", { class: "status-head" }, element("h1", {}, "Status"), this.#state),
+      this.#trouble.root,
+      this.#live,
+      part("Loaded", this.#facts),
+    );
     this.#service.addEventListener("stats", ({ detail }) => this.#take(detail));
     this.#service.addEventListener("change", () => this.#change());
     document.addEventListener("theme", () => this.#restyle());
@@ -114,7 +124,12 @@ class StatusView {
     }
     const now = seconds();
     this.#plots.forEach((plot, index) => {
-      plot.draw(this.#history.columns(CHARTS[index].lines.map(({ value }) => value), now));
+      plot.draw(
+        this.#history.columns(
+          CHARTS[index].lines.map(({ value }) => value),
+          now,
+        ),
+      );
     });
     if (model !== null && model !== this.#shownModel) {
       this.#shownModel = model;
@@ -124,7 +139,9 @@ class StatusView {
 
   #drawState(stats, fault) {
     const isKnown = stats !== null && fault === null;
-    const [word, meaning] = isKnown ? (STATE_WORDS[stats.state] ?? [visible(stats.state), ""]) : this.#noAnswer(fault);
+    const [word, meaning] = isKnown
+      ? (STATE_WORDS[stats.state] ?? [visible(stats.state), ""])
+      : this.#noAnswer(fault);
     this.#state.className = `state ${isKnown ? stats.state : "unknown"}`;
     this.#state.replaceChildren(element("strong", {}, word), ` ${meaning}`);
     if (fault === this.#shownFault) return;
@@ -135,7 +152,10 @@ class StatusView {
 
   #noAnswer(fault) {
     if (fault === null) return ["Asking the service", ""];
-    return ["No answer.", this.#lastAt === null ? "" : `What is shown is of ${span(seconds() - this.#lastAt)} ago.`];
+    return [
+      "No answer.",
+      this.#lastAt === null ? "" : `What is shown is of ${span(seconds() - this.#lastAt)} ago.`,
+    ];
   }
 }
 

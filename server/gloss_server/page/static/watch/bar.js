@@ -1,4 +1,4 @@
-/** The line above a watch: what it does, how far it is, how far explanations lag, and its buttons. */
+/** The line above a watch: what it does, how far it is, how explanations lag, its buttons. */
 
 import { button, element } from "../element.js";
 import { visible } from "../shown.js";
@@ -43,7 +43,12 @@ export class Bar {
     this.root = element(
       "section",
       { id: "watch-bar", class: "watch-bar", "aria-label": "This watch", hidden: true },
-      element("div", { class: "watch-head" }, head, element("div", { class: "row" }, ...Object.values(this.#buttons))),
+      element(
+        "div",
+        { class: "watch-head" },
+        head,
+        element("div", { class: "row" }, ...Object.values(this.#buttons)),
+      ),
       element("dl", { class: "watch-figures" }, ...list),
       this.#note,
     );
@@ -56,7 +61,9 @@ export class Bar {
 
   /** @param {string} title somebody's text. */
   set title(title) {
-    this.#title.textContent = visible(title.length > TITLE_CHARACTERS ? `${title.slice(0, TITLE_CHARACTERS)} …` : title);
+    this.#title.textContent = visible(
+      title.length > TITLE_CHARACTERS ? `${title.slice(0, TITLE_CHARACTERS)} …` : title,
+    );
   }
 
   /**
@@ -68,7 +75,10 @@ export class Bar {
     this.root.hidden = false;
     this.#state.className = `watch-state ${run.isRunning ? "running" : run.state}`;
     say(this.#state, [`${stateWord(run.state)}.`, endWord(record)].filter(Boolean).join(" "));
-    say(this.#buttons.pause, run.isRunning ? "Pause" : run.state === "failed" ? "Try again" : "Resume");
+    say(
+      this.#buttons.pause,
+      run.isRunning ? "Pause" : run.state === "failed" ? "Try again" : "Resume",
+    );
     this.#buttons.pause.hidden = !run.isRunning && !run.isResumable;
     this.#buttons.stop.hidden = this.#buttons.pause.hidden;
     this.#buttons.edit.setAttribute("aria-expanded", String(isEditing));
@@ -98,10 +108,13 @@ function figures({ record, options, spokenMs }) {
 function goingOn(run) {
   const { record, options, state } = run;
   const isInMiddle = record.numSaid > 0 && record.finishReason === "";
-  if (state !== "paused" || !isInMiddle) return run.drawsAnew ? "The model went on after a break with draws of its own." : "";
+  if (state !== "paused" || !isInMiddle)
+    return run.drawsAnew ? "The model went on after a break with draws of its own." : "";
   const counted = options.every > 1 ? ` Every ${options.every} tokens are counted from there.` : "";
-  if (options.targetTemperature === 0) return `It goes on as it would have without the pause.${counted}`;
-  return `Explanations say the same after a pause; the model, with a temperature above 0, draws anew and may say something else than it would have.${counted}`;
+  if (options.targetTemperature === 0)
+    return `It goes on as it would have without the pause.${counted}`;
+  const drawn = "the model, with a temperature above 0, draws anew and may say something else";
+  return `Explanations say the same after a pause; ${drawn} than it would have.${counted}`;
 }
 
 /** The smallest value that a share of all do not exceed. @returns {number|null} */

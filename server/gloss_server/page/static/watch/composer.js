@@ -1,11 +1,15 @@
-/** The form that starts a watch: a prompt, how the model speaks, how its activations are explained. */
+/** The form that starts a watch: a prompt, how the model speaks, how it is explained. */
 
 import { button, element } from "../element.js";
 import { Fields } from "../fields.js";
 import { TextInput } from "../text_input.js";
 import { PROMPTS } from "./prompts.js";
 
-const WORDS = { label: "Prompt", about: "What the model goes on from", placeholder: "What the model goes on from" };
+const WORDS = {
+  label: "Prompt",
+  about: "What the model goes on from",
+  placeholder: "What the model goes on from",
+};
 /** As gloss watch has them. */
 const DEFAULTS = { tokens: 200, heat: 0.7, pace: 20, every: 1, samples: 1, temperature: 1 };
 /** Tokens of an explanation, where a request states none. */
@@ -14,19 +18,67 @@ const SEED_WORDS = 2;
 
 /** @type {readonly import("../fields.js").FieldSpec[]} */
 const SPEAKING = [
-  { name: "tokens", kind: "whole", option: "target_options.max_new_tokens", label: "Longest, tokens", limit: "max_watch_tokens", placeholder: "200" },
-  { name: "heat", kind: "temperature", option: "target_options.temperature", label: "Temperature", placeholder: "0.7" },
-  { name: "pace", kind: "rate", option: "tokens_per_second", label: "Tokens a second", hint: "0: as many as it can", placeholder: "20" },
+  {
+    name: "tokens",
+    kind: "whole",
+    option: "target_options.max_new_tokens",
+    label: "Longest, tokens",
+    limit: "max_watch_tokens",
+    placeholder: "200",
+  },
+  {
+    name: "heat",
+    kind: "temperature",
+    option: "target_options.temperature",
+    label: "Temperature",
+    placeholder: "0.7",
+  },
+  {
+    name: "pace",
+    kind: "rate",
+    option: "tokens_per_second",
+    label: "Tokens a second",
+    hint: "0: as many as it can",
+    placeholder: "20",
+  },
 ];
 /** @type {readonly import("../fields.js").FieldSpec[]} */
 const EXPLAINING = [
   { name: "every", kind: "whole", label: "Every n-th token", placeholder: "1" },
-  { name: "samples", kind: "whole", option: "num_samples", label: "Samples", limit: "max_samples", placeholder: "1" },
+  {
+    name: "samples",
+    kind: "whole",
+    option: "num_samples",
+    label: "Samples",
+    limit: "max_samples",
+    placeholder: "1",
+  },
   { name: "temperature", kind: "temperature", label: "Temperature", placeholder: "1" },
-  { name: "length", kind: "whole", option: "max_new_tokens", label: "Longest, tokens", limit: "max_new_tokens", placeholder: "200" },
-  { name: "pending", kind: "whole", option: "max_pending", label: "Most that wait", placeholder: "64", hint: "more are skipped" },
+  {
+    name: "length",
+    kind: "whole",
+    option: "max_new_tokens",
+    label: "Longest, tokens",
+    limit: "max_new_tokens",
+    placeholder: "200",
+  },
+  {
+    name: "pending",
+    kind: "whole",
+    option: "max_pending",
+    label: "Most that wait",
+    placeholder: "64",
+    hint: "more are skipped",
+  },
   { name: "seed", kind: "seed", label: "Seed", placeholder: "drawn" },
-  { name: "positions", kind: "positions", option: "prompt_positions", label: "Of the prompt, too", hint: "all, last, 3:20:2 or 1,5,9", placeholder: "none" },
+  {
+    name: "positions",
+    kind: "positions",
+    option: "prompt_positions",
+    label: "Of the prompt, too",
+    hint: "all, last, 3:20:2 or 1,5,9",
+    placeholder: "none",
+  },
 ];
 
 export class Composer {
@@ -37,7 +89,11 @@ export class Composer {
   #speaking = new Fields("watch-model", "How the model speaks", SPEAKING);
   #explaining = new Fields("watch", "How its activations are explained", EXPLAINING);
   #limits = null;
-  #cannot = element("small", { id: "watch-cannot", class: "error", hidden: true }, "The service has no model that speaks: start gloss serve with --target, and target_generates on.");
+  #cannot = element(
+    "small",
+    { id: "watch-cannot", class: "error", hidden: true },
+    "No model that speaks is loaded: start gloss serve with --target, and target_generates on.",
+  );
 
   /**
    * @param {Object} listener
@@ -63,8 +119,18 @@ export class Composer {
       element("div", { class: "row" }, start),
       this.#cannot,
     );
-    const attributes = { id: "watch-composer", class: "card composer", "aria-label": "Start a watch", novalidate: true };
-    this.root = element("form", { ...attributes, on: { submit, input: listener.edited } }, this.#input.root, settings);
+    const attributes = {
+      id: "watch-composer",
+      class: "card composer",
+      "aria-label": "Start a watch",
+      novalidate: true,
+    };
+    this.root = element(
+      "form",
+      { ...attributes, on: { submit, input: listener.edited } },
+      this.#input.root,
+      settings,
+    );
     this.#input.root.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event);
     });
@@ -91,7 +157,11 @@ export class Composer {
     this.#limits = this.#speaking.limits = this.#explaining.limits = model?.limits ?? null;
     this.#cannot.hidden = model === null || model.target_generates;
     if (model === null) return;
-    const { max_watch_tokens: mostSaid, max_new_tokens: mostExplained, watch_max_pending: mostPending } = model.limits;
+    const {
+      max_watch_tokens: mostSaid,
+      max_new_tokens: mostExplained,
+      watch_max_pending: mostPending,
+    } = model.limits;
     this.#speaking.placeholder("tokens", Math.min(DEFAULTS.tokens, mostSaid || DEFAULTS.tokens));
     this.#explaining.placeholder("length", Math.min(SERVICE_LENGTH, mostExplained));
     this.#explaining.placeholder("pending", mostPending);
@@ -111,7 +181,8 @@ export class Composer {
   read() {
     if (!this.#input.check() || !this.#speaking.check() || !this.#explaining.check()) return null;
     const { values } = this;
-    const stated = (name) => (values[name] === "" ? (DEFAULTS[name] ?? null) : Number(values[name]));
+    const stated = (name) =>
+      values[name] === "" ? (DEFAULTS[name] ?? null) : Number(values[name]);
     const most = this.#limits?.max_watch_tokens || DEFAULTS.tokens;
     return {
       prompt: this.#input.input,
@@ -134,8 +205,15 @@ export class Composer {
       edited();
       this.#input.focus();
     };
-    const buttons = PROMPTS.map((one, index) => button(`watch-example-${index + 1}`, one.name, () => use(one), { class: "quiet" }));
-    return element("div", { class: "row examples", role: "group", "aria-label": "Examples" }, element("small", {}, "Try"), ...buttons);
+    const buttons = PROMPTS.map((one, index) =>
+      button(`watch-example-${index + 1}`, one.name, () => use(one), { class: "quiet" }),
+    );
+    return element(
+      "div",
+      { class: "row examples", role: "group", "aria-label": "Examples" },
+      element("small", {}, "Try"),
+      ...buttons,
+    );
   }
 }
 

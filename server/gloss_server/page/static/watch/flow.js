@@ -1,7 +1,8 @@
 /**
  * The flow: tokens in the order of the text, each beside its explanations, the newest in view.
  *
- * It follows what is being said until its reader scrolls up or moves along it, and again from its end on.
+ * It follows what is being said until its reader scrolls up or moves along it, and again from its
+ * end on.
  */
 
 import { button, element } from "../element.js";
@@ -18,7 +19,11 @@ export class Flow {
   /** @type {HTMLElement} */
   root;
 
-  #list = element("ol", { id: "watch-rows", class: "flow", "aria-label": "Tokens, and what their activations say" });
+  #list = element("ol", {
+    id: "watch-rows",
+    class: "flow",
+    "aria-label": "Tokens, and what their activations say",
+  });
   #newest;
   #listener;
   #record = null;
@@ -38,7 +43,10 @@ export class Flow {
    */
   constructor(listener) {
     this.#listener = listener;
-    this.#newest = button("watch-newest", "", () => this.follow(), { class: "newest", hidden: true });
+    this.#newest = button("watch-newest", "", () => this.follow(), {
+      class: "newest",
+      hidden: true,
+    });
     this.root = element("div", { class: "flow-box" }, this.#list, this.#newest);
     this.#list.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     this.#list.addEventListener("keydown", (event) => this.#press(event));
@@ -111,9 +119,23 @@ export class Flow {
     let item = this.#list.lastElementChild;
     if (item?.classList.contains("flow-between")) item.firstElementChild.append(chip);
     else {
-      const note = element("p", { class: "note" }, `Not explained: ${skipMeaning("every", this.#every)}.`);
-      const head = element("div", { class: "head" }, element("span", { class: "position" }, String(position)), chip);
-      item = element("li", { class: "flow-between", tabindex: "-1", "data-position": position }, head, element("div", { class: "said" }, note));
+      const note = element(
+        "p",
+        { class: "note" },
+        `Not explained: ${skipMeaning("every", this.#every)}.`,
+      );
+      const head = element(
+        "div",
+        { class: "head" },
+        element("span", { class: "position" }, String(position)),
+        chip,
+      );
+      item = element(
+        "li",
+        { class: "flow-between", tabindex: "-1", "data-position": position },
+        head,
+        element("div", { class: "said" }, note),
+      );
       this.#list.append(item);
     }
     this.#between.set(position, item);
@@ -123,7 +145,9 @@ export class Flow {
   #insert(item, position) {
     const last = this.#list.lastElementChild;
     if (!last || Number(last.dataset.position) < position) return this.#list.append(item);
-    const after = [...this.#list.children].find((other) => Number(other.dataset.position) > position);
+    const after = [...this.#list.children].find(
+      (other) => Number(other.dataset.position) > position,
+    );
     this.#list.insertBefore(item, after);
   }
 
@@ -131,7 +155,7 @@ export class Flow {
   #scrolled() {
     const { scrollTop: top, scrollHeight, clientHeight } = this.#list;
     const left = scrollHeight - clientHeight - top;
-    // Rows that become smaller move the end up, and larger ones what is in view down: nobody has scrolled.
+    // Rows that become smaller move the end up, larger ones what is in view down: nobody scrolled.
     if (top < this.#lastTop - 1 && left > 1) this.#setFollows(false);
     else if (top > this.#lastTop && left < NEAR_PIXELS) this.#setFollows(true);
     this.#lastTop = top;
@@ -180,7 +204,7 @@ export class Flow {
     this.#list.classList.toggle("following", follows);
   }
 
-  /** Never back up: who has scrolled on to the very end stays there until the rest has come so far. */
+  /** Never back up: who has scrolled on to the very end stays there until the rest has come. */
   #toNewest() {
     this.#list.scrollTop = Math.max(this.#newestTop(), this.#list.scrollTop);
     this.#lastTop = this.#list.scrollTop;
@@ -196,7 +220,10 @@ export class Flow {
 
   #say() {
     this.#newest.hidden = this.#follows;
-    const said = this.#numUnseen > 0 ? `Follow the newest, ${plural(this.#numUnseen, "row")} below` : "Follow the newest";
+    const said =
+      this.#numUnseen > 0
+        ? `Follow the newest, ${plural(this.#numUnseen, "row")} below`
+        : "Follow the newest";
     if (this.#newest.textContent !== said) this.#newest.textContent = said;
   }
 }

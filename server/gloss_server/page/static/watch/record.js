@@ -97,7 +97,8 @@ export class WatchRecord {
     else if (event === "deltas") data.deltas.forEach((delta) => this.#grow(delta));
     else if (event === "rows") data.rows.forEach((row) => this.#finish(row));
     else if (event === "tokens") data.tokens.forEach((token) => this.#say(token));
-    else if (event === "skipped") data.skipped.forEach(({ position, reason }) => this.#skip(position, reason));
+    else if (event === "skipped")
+      data.skipped.forEach(({ position, reason }) => this.#skip(position, reason));
     else if (event === "target_end") this.finishReason = data.finish_reason;
   }
 
@@ -118,12 +119,14 @@ export class WatchRecord {
     if (this.promptLength === null) {
       reading.open({ ...opened, token_ids: [...opened.token_ids] });
       this.promptLength = this.#callStart = this.length;
-      if (this.#promptPositions) reading.wanted = resolvePositions(parsePositions(this.#promptPositions), this.length);
+      if (this.#promptPositions)
+        reading.wanted = resolvePositions(parsePositions(this.#promptPositions), this.length);
       for (let position = 0; position < this.length; position += 1) this.#changed.add(position);
     } else if (opened.fingerprint !== reading.fingerprint) {
       throw new Fault({
         code: "ABORTED",
-        message: "The service came back with other checkpoints, so this watch cannot go on with them.",
+        message:
+          "The service came back with other checkpoints, so this watch cannot go on with them.",
         hint: "What is shown stays. Start another watch to see the new ones.",
       });
     }

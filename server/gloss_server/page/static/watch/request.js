@@ -1,10 +1,10 @@
 /**
  * What a watch asks the service for: its first call, and each that goes on after a pause.
  *
- * An explanation draws by its seed and position alone, so one that is asked for again says the same.
+ * An explanation draws by its seed and position alone: one that is asked for again says the same.
  * The model's draws count the tokens of a call from 0, and nothing in the contract moves that: a
- * further call gets a seed of its own, made of the first and of where it begins, or it would draw the
- * first one's numbers again. With a temperature of 0 nothing is drawn.
+ * further call gets a seed of its own, made of the first and of where it begins, or it would draw
+ * the first one's numbers again. With a temperature of 0 nothing is drawn.
  */
 
 const SEEDS = 2n ** 64n;
@@ -32,12 +32,19 @@ const SEEDS = 2n ** 64n;
  */
 export function nextRequest(options, record, maxItems) {
   if (record.promptLength === null) {
-    return watching(options, options.prompt, options.promptPositions, options.targetMaxNewTokens, options.seed);
+    return watching(
+      options,
+      options.prompt,
+      options.promptPositions,
+      options.targetMaxNewTokens,
+      options.seed,
+    );
   }
   const text = { token_ids: record.reading.tokenIds };
   const missing = record.missing.slice(0, maxItems);
   const left = options.targetMaxNewTokens - record.numSaid;
-  if (record.finishReason === "" && left > 0) return watching(options, text, missing, left, seedFrom(options, record));
+  if (record.finishReason === "" && left > 0)
+    return watching(options, text, missing, left, seedFrom(options, record));
   if (!missing.length) return null;
   return { kind: "explain", body: { ...text, positions: missing, ...explaining(options) } };
 }
@@ -50,7 +57,11 @@ function watching(options, prompt, positions, maxNewTokens, targetSeed) {
   const body = {
     ...prompt,
     every: options.every,
-    target: { temperature: options.targetTemperature, max_new_tokens: maxNewTokens, seed: targetSeed },
+    target: {
+      temperature: options.targetTemperature,
+      max_new_tokens: maxNewTokens,
+      seed: targetSeed,
+    },
     ...explaining(options),
   };
   if (positions.length) body.prompt_positions = positions;
@@ -60,7 +71,11 @@ function watching(options, prompt, positions, maxNewTokens, targetSeed) {
 }
 
 function explaining(options) {
-  const asked = { num_samples: options.numSamples, temperature: options.temperature, seed: options.seed };
+  const asked = {
+    num_samples: options.numSamples,
+    temperature: options.temperature,
+    seed: options.seed,
+  };
   if (options.maxNewTokens !== null) asked.max_new_tokens = options.maxNewTokens;
   return asked;
 }

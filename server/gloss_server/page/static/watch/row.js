@@ -1,4 +1,4 @@
-/** A token of the flow beside what its activation says: explanations, their evidence, or why there is none. */
+/** A token of the flow beside what its activation says, with its evidence, or why nothing. */
 
 import { fveChip } from "../explain/sample_card.js";
 import { saidSoFar } from "../explain/reading.js";
@@ -33,8 +33,19 @@ export class Row {
     this.#position = position;
     this.#every = every;
     this.#chip = tokenChip(record.reading.tokens.get(position));
-    const head = element("div", { class: "head" }, element("span", { class: "position" }, String(position)), this.#chip, this.#aside);
-    this.root = element("li", { id: `watch-row-${position}`, class: "flow-row", tabindex: "-1", "data-position": position }, head, this.#said);
+    const head = element(
+      "div",
+      { class: "head" },
+      element("span", { class: "position" }, String(position)),
+      this.#chip,
+      this.#aside,
+    );
+    this.root = element(
+      "li",
+      { id: `watch-row-${position}`, class: "flow-row", tabindex: "-1", "data-position": position },
+      head,
+      this.#said,
+    );
     this.draw();
   }
 
@@ -44,11 +55,18 @@ export class Row {
     const samples = reading.samples.get(this.#position) ?? [];
     const reason = skipped.get(this.#position);
     colour(this.#chip, reading.fve(this.#position));
-    this.root.classList.toggle("unsaid", !reason && !samples.some((sample) => sample.row || saidSoFar(sample)));
+    this.root.classList.toggle(
+      "unsaid",
+      !reason && !samples.some((sample) => sample.row || saidSoFar(sample)),
+    );
     this.#aside.textContent = this.#when(samples);
     this.root.classList.toggle("skipped", reason !== undefined);
     if (reason) {
-      const note = element("p", { class: "note" }, `Not explained: ${skipMeaning(reason, this.#every)}.`);
+      const note = element(
+        "p",
+        { class: "note" },
+        `Not explained: ${skipMeaning(reason, this.#every)}.`,
+      );
       this.#said.replaceChildren(...this.#samples.map(({ root }) => root), note);
     } else if (!samples.length) {
       this.#said.replaceChildren(element("p", { class: "note" }, "…"));
@@ -75,7 +93,9 @@ export class Row {
   #when(samples) {
     if (this.#record.isPrompt(this.#position)) return "prompt";
     if (this.#record.late.has(this.#position)) return "after a pause";
-    const lags = samples.map(({ row }) => row?.lag_seconds).filter((lag) => typeof lag === "number");
+    const lags = samples
+      .map(({ row }) => row?.lag_seconds)
+      .filter((lag) => typeof lag === "number");
     return lags.length ? `${decimal(Math.max(...lags), 2)} s later` : "";
   }
 }
@@ -90,7 +110,9 @@ export function tokenChip(token) {
   const text = token.slice(0, LONGEST_TOKEN);
   const isBlank = text.trim() === "";
   const chip = element("span", { class: "watch-token", dir: "auto" });
-  chip.append(isBlank ? visible(text).replaceAll(" ", "␣") || "∅" : shownText(text.replace(/^ +| +$/g, "")));
+  chip.append(
+    isBlank ? visible(text).replaceAll(" ", "␣") || "∅" : shownText(text.replace(/^ +| +$/g, "")),
+  );
   return chip;
 }
 
@@ -105,11 +127,21 @@ function growing(sample) {
 /** @param {any} row @param {string} label */
 function finished(row, label) {
   if (row.error) {
-    return [element("p", { class: "failed-row" }, element("strong", {}, "It failed. "), visible(row.error.message))];
+    return [
+      element(
+        "p",
+        { class: "failed-row" },
+        element("strong", {}, "It failed. "),
+        visible(row.error.message),
+      ),
+    ];
   }
   const evidence = element("p", { class: "evidence" });
   if (label) evidence.append(element("span", {}, label));
-  evidence.append(element("span", {}, "FVE ", fveChip(row.fve)), element("span", {}, `cosine ${decimal(row.cosine, 3)}`));
+  evidence.append(
+    element("span", {}, "FVE ", fveChip(row.fve)),
+    element("span", {}, `cosine ${decimal(row.cosine, 3)}`),
+  );
   for (const flag of row.flags) {
     const mark = element("span", { class: "flag-mark", "aria-hidden": "true" });
     evidence.append(element("span", { class: "flag", "data-flag": flag }, mark, flagMeaning(flag)));

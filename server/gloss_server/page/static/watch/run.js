@@ -8,7 +8,9 @@
 import { Fault } from "../fault.js";
 import { nextRequest } from "./request.js";
 
-/** @typedef {"opening"|"speaking"|"explaining"|"paused"|"waiting"|"stopped"|"done"|"failed"} State */
+/**
+ * @typedef {"opening"|"speaking"|"explaining"|"paused"|"waiting"|"stopped"|"done"|"failed"} State
+ */
 
 const RUNNING = new Set(["opening", "speaking", "explaining", "waiting"]);
 
@@ -79,19 +81,24 @@ export class WatchRun {
   async #ask(signal) {
     const { record } = this;
     for (;;) {
-      const request = nextRequest(this.options, record, this.#context.service.mostItems(this.options.numSamples));
+      const request = nextRequest(
+        this.options,
+        record,
+        this.#context.service.mostItems(this.options.numSamples),
+      );
       if (request === null) return this.#become("done");
       const known = record.numKnown;
       try {
         await this.#read(request, signal);
         if (signal.aborted) return;
-        // What is still missing takes a further call; one that brings nothing would be asked for ever.
+        // What is missing takes a further call; one that brings nothing would be asked for ever.
         if (record.numKnown > known) continue;
         record.close("unsaid");
         return this.#become("done");
       } catch (error) {
         if (signal.aborted) return;
-        const fault = error instanceof Fault ? error : new Fault({ code: "INTERNAL", message: String(error) });
+        const fault =
+          error instanceof Fault ? error : new Fault({ code: "INTERNAL", message: String(error) });
         const hasProgressed = record.numKnown > known;
         if (!fault.isPassing(hasProgressed)) return this.#become("failed", fault);
         this.#failures = hasProgressed ? 1 : this.#failures + 1;
@@ -110,7 +117,8 @@ export class WatchRun {
       if (signal.aborted) return;
       record.take(event, data);
       if (event === "tokens") this.#spoke(at);
-      if (event !== "end") this.#become(kind === "explain" || record.finishReason ? "explaining" : "speaking");
+      if (event !== "end")
+        this.#become(kind === "explain" || record.finishReason ? "explaining" : "speaking");
     }
   }
 

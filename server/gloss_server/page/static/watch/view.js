@@ -49,7 +49,10 @@ class WatchView {
 
   constructor(root, context) {
     this.#context = context;
-    this.#composer = new Composer({ start: (options) => this.#start(options), edited: () => this.#write() });
+    this.#composer = new Composer({
+      start: (options) => this.#start(options),
+      edited: () => this.#write(),
+    });
     this.#bar = new Bar({
       pause: () => (this.#run.isRunning ? this.#run.pause() : this.#run.go()),
       stop: () => this.#run.stop(),
@@ -58,10 +61,25 @@ class WatchView {
     });
     const reveal = (position) => this.#reveal(position);
     this.#tokens = new Tokens({ select: reveal, hover() {}, pin: reveal }, "watch-");
-    this.#flow = new Flow({ select: (position) => this.#tokens.select(position), follow: () => this.#toEnd() });
+    this.#flow = new Flow({
+      select: (position) => this.#tokens.select(position),
+      follow: () => this.#toEnd(),
+    });
     this.#text = element("div", { class: "watch-text" }, this.#tokens.root);
-    this.#results = element("div", { class: "watching", hidden: true }, element("div", { class: "watch-legend" }, legend("watch-"), element("small", {}, KEYS)), this.#text, this.#flow.root);
-    root.append(element("h1", { class: "unseen" }, "Watch"), this.#composer.root, this.#notice.root, this.#bar.root, this.#results);
+    this.#results = element(
+      "div",
+      { class: "watching", hidden: true },
+      element("div", { class: "watch-legend" }, legend("watch-"), element("small", {}, KEYS)),
+      this.#text,
+      this.#flow.root,
+    );
+    root.append(
+      element("h1", { class: "unseen" }, "Watch"),
+      this.#composer.root,
+      this.#notice.root,
+      this.#bar.root,
+      this.#results,
+    );
     context.service.addEventListener("change", () => this.#serviceChanged());
     this.#serviceChanged();
   }
@@ -74,7 +92,13 @@ class WatchView {
     this.#asked = null;
     this.#write();
     if (parameters.damaged) {
-      this.#notice.show(new Fault({ code: "INVALID_ARGUMENT", message: `The link is damaged: its ${parameters.damaged} cannot be read.` }), "bad");
+      this.#notice.show(
+        new Fault({
+          code: "INVALID_ARGUMENT",
+          message: `The link is damaged: its ${parameters.damaged} cannot be read.`,
+        }),
+        "bad",
+      );
     } else if (parameters.drawn) {
       const options = this.#composer.read();
       if (options) this.#start({ ...options, seed: parameters.drawn });
@@ -85,7 +109,9 @@ class WatchView {
   #start(options) {
     if (this.#run?.isRunning) this.#run.stop();
     this.#notice.hide();
-    const run = new WatchRun(this.#context, options, new WatchRecord(options), () => this.#changed(run));
+    const run = new WatchRun(this.#context, options, new WatchRecord(options), () =>
+      this.#changed(run),
+    );
     this.#run = run;
     this.#isOpened = false;
     this.#asked = { ...this.#composer.values, drawn: options.seed };

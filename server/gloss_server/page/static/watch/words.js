@@ -52,7 +52,9 @@ export function endWord(record) {
  * @param {number} every of the watch.
  */
 export function skipSentence(record, every) {
-  const parts = [...record.skipCounts].map(([reason, number]) => `${count(number)} (${skipMeaning(reason, every)})`);
+  const parts = [...record.skipCounts].map(
+    ([reason, number]) => `${count(number)} (${skipMeaning(reason, every)})`,
+  );
   return parts.length ? `Not explained: ${parts.join(", ")}.` : "";
 }
 
@@ -69,6 +71,7 @@ export function runSentence(run) {
 
 function ordinal(number) {
   const last = number % 100;
-  const ending = last > 10 && last < 14 ? "th" : ({ 1: "st", 2: "nd", 3: "rd" }[number % 10] ?? "th");
+  const ending =
+    last > 10 && last < 14 ? "th" : ({ 1: "st", 2: "nd", 3: "rd" }[number % 10] ?? "th");
   return `${number}${ending}`;
 }
