@@ -17,7 +17,6 @@ export class Url extends EventTarget {
   #views;
   #view = "";
   #timer = 0;
-  #written = "";
   #number = 0;
 
   /** @param {string[]} views the first is shown where the address names none. */
@@ -25,7 +24,6 @@ export class Url extends EventTarget {
     super();
     this.#views = views;
     window.addEventListener("hashchange", async () => {
-      if (location.hash === this.#written) return;
       await this.open();
       this.dispatchEvent(new Event("change"));
     });
@@ -85,7 +83,6 @@ export class Url extends EventTarget {
     const number = ++this.#number;
     const hash = await this.#hash();
     if (number !== this.#number || hash === location.hash) return;
-    this.#written = hash;
     history.replaceState(null, "", hash);
   }
 
