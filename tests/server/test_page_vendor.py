@@ -1,4 +1,4 @@
-"""What the page ships of others: the files of the manifest, unchanged, and fit for its policy."""
+"""What the page ships: files of others as the manifest has them; all fit for its policy."""
 
 from __future__ import annotations
 
@@ -44,3 +44,12 @@ def test_scripts_need_nothing_that_the_policy_forbids() -> None:
     for path in STATIC.rglob("*.css"):
         text = path.read_text()
         assert not re.findall(r"(?:@import|url\()\s*['\"]?(?:https?:)?//", text), path
+
+
+def test_what_files_name_is_there() -> None:
+    for path in STATIC.rglob("*.js"):
+        for name in re.findall(r"(?:from|import\()\s*\"(\.[^\"]+)\"", path.read_text()):
+            assert (path.parent / name).is_file(), f"{path.relative_to(STATIC)}: {name}"
+    named = re.findall(r"(?:href|src)=\"/static/([^\"]+)\"", (STATIC / "index.html").read_text())
+    assert len(named) > 5
+    assert [name for name in named if not (STATIC / name).is_file()] == []
