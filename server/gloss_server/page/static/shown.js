@@ -67,7 +67,12 @@ export function passage(text, show = shownText) {
     { type: "button", class: "quiet" },
     `Show all ${text.length.toLocaleString("en")} characters`,
   );
-  more.addEventListener("click", () => shown.replaceChildren(show(text)));
+  more.addEventListener("click", () => {
+    shown.replaceChildren(show(text));
+    // It scrolls now, by keys too, and the button that had the focus is gone.
+    shown.tabIndex = 0;
+    shown.focus({ preventScroll: true });
+  });
   shown.append(show(text.slice(0, FIRST_CHARACTERS)), "… ", more);
   return shown;
 }
