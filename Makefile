@@ -33,8 +33,8 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.server: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing gloss-nla[server] (torch is the large one; minutes on the first run)"
-	@$(INSTALL) -e '.[server]'
+	@echo "installing gloss-nla[ui] (torch is the large one; minutes on the first run)"
+	@$(INSTALL) -e '.[ui]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
@@ -63,7 +63,7 @@ tools: $(TOOLS)/.unpacked ## Fetch prometheus, promtool and libfaketime for test
 
 install: $(VENV)/.dev ## Set up .venv with everything for development
 
-demo: $(VENV)/.server ## Read a story and explain it token by token, with the embedded models
+demo: $(VENV)/.server ## Read a story and explain it token by token, with the embedded models (ARGS=--ui: on a page)
 	@$(BIN)/gloss demo $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests but for those of operations, of whole training runs and of the page

@@ -65,12 +65,12 @@ def _client_maker(options: UiOptions, address: Address) -> Callable[[], AsyncCli
         CommandError: an address, file or token that cannot be used.
     """
     token, token_file = _token_source(options.connection, address)
-    given = options.addresses
+    given, tls = options.addresses, options.connection.tls_options()
 
     def open_client() -> AsyncClient:
         return AsyncClient(
             given[0] if len(given) == 1 else given,
-            tls=options.connection.tls_options(),
+            tls=tls,
             token=token,
             token_file=token_file,
             # The page says at once that nobody answers, and asks again itself.
@@ -79,6 +79,9 @@ def _client_maker(options: UiOptions, address: Address) -> Callable[[], AsyncCli
 
     try:
         open_client()
+        if tls is not None:
+            # The client reads the files only when it connects.
+            tls.credentials()
     except ConfigError as error:
         raise CommandError(f"cannot connect: {error}") from error
     return open_client

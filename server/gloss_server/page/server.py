@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable, Generator, Sequence
@@ -36,10 +37,14 @@ def listen(address: Address) -> socket.socket:
         )
         family, _, _, _, place = found[0]
         return socket.create_server(place[:2], family=family, backlog=_BACKLOG)
+    except socket.gaierror as error:
+        raise CommandError(f"--listen {address}: no such host: {error.strerror}") from error
     except OSError as error:
+        # What socket has to say of it names the address once more.
+        reason = os.strerror(error.errno or 0)
         raise CommandError(
-            f"--listen {address}: cannot listen there: {error.strerror or error}. Name another "
-            "address (port 0 lets the system choose), or stop what listens there"
+            f"--listen {address}: cannot listen there: {reason}. Name another address (port 0 "
+            "lets the system choose), or stop what listens there"
         ) from error
 
 
