@@ -49,6 +49,9 @@ class Page:
     async def stats(self, request: Request) -> Response:
         """What it does, every second."""
         token = _token(request) or ""
+        if request.method == "HEAD":
+            # It has no end to wait for.
+            return Response(media_type="text/event-stream")
         feed = self._feeds.get(token)
         if feed is None:
             self._feeds = {name: one for name, one in self._feeds.items() if one.num_readers}

@@ -92,7 +92,9 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Generator[None]:
         """In uvicorn's place: a signal that was heard is not raised again at the end."""
-        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        # What is ignored stays so: nohup means it, and a shell's background job.
+        heard = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self.handle_exit) for number in heard}
         try:
             yield
         finally:

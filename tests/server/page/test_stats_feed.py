@@ -106,6 +106,13 @@ def test_callers_with_other_tokens_have_pollers_of_their_own(site: Any, server: 
     site.run(read)
 
 
+def test_who_asks_for_the_head_alone_does_not_wait(site: Any, server: EchoServer) -> None:
+    answer = site.ask("HEAD", "/api/stats")
+    assert (answer.status, answer.body) == (200, b"")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert server.service.received == []
+
+
 def test_a_page_that_is_shut_down_ends_it(site: Any) -> None:
     async def close() -> None:
         exchange = site.begin("GET", "/api/stats")
