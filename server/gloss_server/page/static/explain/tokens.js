@@ -22,6 +22,7 @@ export class Tokens {
   /** @type {import("./reading.js").Reading|null} */
   #reading = null;
   #selected = null;
+  #hovered = null;
   #listener;
   /** Positions that carry a mark, by its class. @type {Map<string, Set<number>>} */
   #marked = new Map();
@@ -51,10 +52,8 @@ export class Tokens {
       on: {
         click: (event) => this.#onToken(event, (position) => listener.select(position)),
         dblclick: (event) => this.#onToken(event, (position) => listener.pin(position)),
-        pointerover: (event) =>
-          event.pointerType === "mouse" &&
-          this.#onToken(event, (position) => listener.hover(position)),
-        pointerleave: () => listener.hover(null),
+        pointermove: (event) => this.#hover(event),
+        pointerleave: () => this.#leave(),
         keydown: (event) => this.#key(event),
         // A click is about to say which token; the first one would only make the text jump.
         focus: () =>
@@ -147,6 +146,7 @@ export class Tokens {
 
   /** @param {number|null} position @param {boolean} [scroll] */
   select(position, scroll = true) {
+    this.#hovered = null;
     this.#spans.get(this.#selected)?.setAttribute("aria-selected", "false");
     this.#selected = position;
     const shown = this.#spans.get(position);
@@ -188,6 +188,21 @@ export class Tokens {
     this.#spans.set(position, shown);
     this.update(position);
     return token.includes("\n") ? [shown, element("br")] : [shown];
+  }
+
+  /** Text that scrolls below a mouse which rests is not pointed at. */
+  #hover(event) {
+    if (event.pointerType !== "mouse" || (event.movementX === 0 && event.movementY === 0)) return;
+    this.#onToken(event, (position) => {
+      if (position === this.#hovered) return;
+      this.#hovered = position;
+      this.#listener.hover(position);
+    });
+  }
+
+  #leave() {
+    this.#hovered = null;
+    this.#listener.hover(null);
   }
 
   #onToken(event, then) {
