@@ -1,0 +1,253 @@
+"""The service away, restarting, refusing or slow: the page says so and goes on by itself.
+
+Real processes: a service that is killed is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.browser import Browser
+from support.explain_page import ExplainPage
+from support.explain_runs import asked_rows, same
+from support.page_process import PageProcess
+from support.server_process import ServerProcess
+from support.tab import Tab
+from support.text_calls import STORY, watch_request
+from support.token_calls import ALICE, BOB, write_tokens
+from support.watch_page import WatchPage
+
+SEED = 11
+# Long enough to be killed in the middle of.
+LONG_STORY = f"{STORY} {STORY} {STORY}"
+# What the console tells of when a request is refused or breaks off, as it does here on purpose.
+NETWORK = ("Failed to load resource", "net::ERR_")
+Rows = list[dict[str, Any]]
+
+
+def _free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def _page(browser: Browser, folder: Path, address: str) -> Iterator[Tab]:
+    with PageProcess(folder / "ui", address) as page, Tab(browser, page.origin) as tab:
+        tab.look()
+        tab.allow(*NETWORK)
+        yield tab
+        assert tab.faults() == []
+
+
+def _slow(log: Path, address: str = "127.0.0.1:0") -> ServerProcess:
+    """A service that explains six tokens at a time, so that a text takes a while."""
+    return ServerProcess(log, {"address": address}, {"num_slots": 6})
+
+
+def _begun(tab: Tab, number: int = 5) -> ExplainPage:
+    """The long story, some of it explained."""
+    tab.open("/")
+    view = ExplainPage(tab)
+    view.ask(LONG_STORY, seed=SEED)
+    tab.wait(lambda: len(view.coloured()) >= number, "the first explanations", 60)
+    return view
+
+
+@pytest.fixture(scope="module")
+def undisturbed(service: ServerProcess) -> Rows:
+    """What is explained of the long story where nothing goes wrong."""
+    return asked_rows(service.address, LONG_STORY, SEED)
+
+
+def test_a_service_that_comes_late(browser: Browser, tmp_path: Path, undisturbed: Rows) -> None:
+    address = _free_address()
+    with _page(browser, tmp_path, address) as tab:
+        tab.open("/")
+        tab.wait_text("#service", "away")
+        view = ExplainPage(tab)
+        view.ask(LONG_STORY, seed=SEED)
+        view.wait_notice("away")
+        with ServerProcess(tmp_path / "log", {"address": address}) as server:
+            server.wait_ready()
+            view.wait_done()
+            tab.wait_text("#service", "embedded")
+            assert not view.notice()
+            assert same(view.exported(), undisturbed)
+
+
+def test_killed_while_it_explains(browser: Browser, tmp_path: Path, undisturbed: Rows) -> None:
+    with _slow(tmp_path / "first") as first:
+        address = first.wait_ready().address
+        with _page(browser, tmp_path, address) as tab:
+            view = _begun(tab)
+            first.process.kill()
+            first.process.wait()
+            view.wait_notice("away")
+            # What was there stays, and can be read.
+            before = view.coloured()
+            assert 5 <= len(before) < len(undisturbed)
+            view.select(before[0])
+            assert view.sample(0)["text"] == undisturbed[before[0]]["explanation"]
+            with ServerProcess(tmp_path / "second", {"address": address}) as second:
+                second.wait_ready()
+                view.wait_done()
+                assert same(view.exported(), undisturbed)
+                # Nothing that was there is made again.
+                made = sum(one.count for one in second.stats().explanations)
+                assert made <= len(undisturbed) - len(before)
+
+
+def test_an_engine_that_dies_and_comes_back(
+    browser: Browser, tmp_path: Path, undisturbed: Rows
+) -> None:
+    with (
+        _slow(tmp_path / "log") as server,
+        _page(browser, tmp_path, server.wait_ready().address) as tab,
+    ):
+        view = _begun(tab)
+        os.kill(server.engine_pid, signal.SIGKILL)
+        view.wait_notice("engine")
+        view.wait_done()
+        assert same(view.exported(), undisturbed)
+
+
+def test_an_engine_that_is_slow(browser: Browser, tmp_path: Path, undisturbed: Rows) -> None:
+    """While nothing comes, what is there can be read; then the rest comes."""
+    with (
+        _slow(tmp_path / "log") as server,
+        _page(browser, tmp_path, server.wait_ready().address) as tab,
+    ):
+        view = _begun(tab, 3)
+        os.kill(server.engine_pid, signal.SIGSTOP)
+        try:
+            time.sleep(1)
+            before = view.coloured()
+            view.select(before[-1])
+            assert view.sample(0)["text"] == undisturbed[before[-1]]["explanation"]
+            assert view.coloured() == before
+        finally:
+            os.kill(server.engine_pid, signal.SIGCONT)
+        view.wait_done()
+        assert same(view.exported(), undisturbed)
+
+
+def test_the_pages_own_server_is_restarted(
+    browser: Browser, service: ServerProcess, tmp_path: Path, undisturbed: Rows
+) -> None:
+    address = _free_address()
+    with (
+        PageProcess(tmp_path / "one", service.address, listen=address) as first,
+        Tab(browser, first.origin) as tab,
+    ):
+        tab.look()
+        tab.allow(*NETWORK)
+        tab.open("/")
+        tab.wait_text("#service", "embedded")
+        first.process.kill()
+        first.process.wait()
+        view = ExplainPage(tab)
+        view.ask(LONG_STORY, seed=SEED)
+        view.wait_notice("gloss ui")
+        with PageProcess(tmp_path / "two", service.address, listen=address):
+            view.wait_done()
+            assert same(view.exported(), undisturbed)
+            tab.wait_text("#service", "embedded")
+
+
+def test_a_full_queue(browser: Browser, tmp_path: Path) -> None:
+    """Another caller's watch holds all the room; when it goes, the page is next."""
+    settings: dict[str, object] = {"max_queued_explanations": 40}
+    with ServerProcess(tmp_path / "log", settings=settings) as server:
+        expected = asked_rows(server.wait_ready().address, STORY, SEED, positions=":10")
+        other = server.stub.Watch(watch_request(max_pending=38, tokens_per_second=1.0), timeout=100)
+        while not next(other).target_tokens:
+            pass
+        with _page(browser, tmp_path, server.address) as tab:
+            tab.open("/")
+            view = ExplainPage(tab)
+            view.ask(STORY, seed=SEED, positions=":10")
+            view.wait_notice("queue is full")
+            other.cancel()
+            view.wait_done()
+            assert not view.notice()
+            assert same(view.exported(), expected)
+
+
+def test_a_token_is_asked_for(browser: Browser, tmp_path: Path) -> None:
+    """Without one, with a wrong one, with one that may not explain, with one that may."""
+    tokens = write_tokens(tmp_path / "tokens.toml")
+    with ServerProcess(tmp_path / "log", {"tokens": tokens}) as server:
+        server.wait_ready()
+        with _page(browser, tmp_path, server.address) as tab:
+            tab.open("/")
+            tab.wait_text("#token-bar", "wants a token")
+            view = ExplainPage(tab)
+            _use(tab, "wrong-0123456789abcdef")
+            tab.wait_text("#token-bar", "token")
+            _use(tab, BOB)
+            view.ask(STORY, seed=SEED)
+            view.wait_notice("does not allow")
+            _use(tab, ALICE)
+            tab.wait_text("#service", "embedded")
+            if not view.coloured():
+                view.ask(STORY, seed=SEED)
+            view.wait_done()
+            # It is in no address, no file and nothing that outlives the tab.
+            assert ALICE not in tab.driver.current_url
+            assert ALICE not in tab.script("return JSON.stringify(localStorage)")
+            assert ALICE not in (tmp_path / "ui").read_text()
+
+
+def _use(tab: Tab, token: str) -> None:
+    field = tab.find("#bearer-token")
+    field.clear()
+    field.send_keys(token)
+    tab.button("Use it").click()
+
+
+def test_a_watch_goes_on_after_a_kill(browser: Browser, tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "first") as first:
+        address = first.wait_ready().address
+        with _page(browser, tmp_path, address) as tab:
+            tab.open("/#watch")
+            view = WatchPage(tab)
+            view.start("Mia is a baker. She", tokens=40, pace=8, heat=0, seed=SEED)
+            tab.wait(lambda: len(view.said()) >= 3, "three explanations")
+            first.process.kill()
+            first.process.wait()
+            view.wait_state("Waiting")
+            text, said = view.text(), view.said()
+            with ServerProcess(tmp_path / "second", {"address": address}) as second:
+                second.wait_ready()
+                view.wait_state("Done")
+                assert view.text().startswith(text)
+                now = view.said()
+                assert len(now) == 40
+                assert all(now[position] == one for position, one in said.items())
+
+
+def test_the_status_of_a_service_that_is_away(browser: Browser, tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "first") as first:
+        address = first.wait_ready().address
+        with _page(browser, tmp_path, address) as tab:
+            tab.open("/#status")
+            tab.wait_text("#status-state", "Serving")
+            first.process.kill()
+            first.process.wait()
+            tab.wait_text("#status", "The service is away")
+            # The last figures stay, and are said to be old.
+            tab.wait_text("#status-state", "ago")
+            assert tab.text("#figure-uptime .value")
+            with ServerProcess(tmp_path / "second", {"address": address}) as second:
+                second.wait_ready()
+                tab.wait_text("#status-state", "Serving")
+                assert "away" not in tab.text("#status")
