@@ -299,7 +299,7 @@ def test_a_full_disk_loses_nothing_that_was_written(
     ("status", "said", "trouble"),
     [
         (401, "", Trouble.CLOSED),
-        (404, "model not found", Trouble.CLOSED),
+        (404, "model not found", Trouble.ABSENT),
         (400, "Your credit balance is too low", Trouble.CLOSED),
         (429, "insufficient_quota", Trouble.CLOSED),
         (429, "rate_limit_exceeded", Trouble.BUSY),
@@ -447,6 +447,39 @@ def test_an_estimate_without_prices_says_so(tmp_path: Path) -> None:
     assert not estimate.is_free
     assert "cost unknown" in "\n".join(estimate.lines())
     asyncio.run(teacher.close())
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said", "is_told"),
+    [
+        (Trouble.ABSENT, "HTTP 404: no such path /v1/messages/count_tokens", True),
+        (Trouble.REFUSED, "HTTP 405: method not allowed", True),
+        (Trouble.ABSENT, "HTTP 404: model: m", False),
+        (Trouble.CLOSED, "HTTP 402: no money", False),
+    ],
+)
+def test_a_server_that_cannot_count_may_still_answer(
+    trouble: Trouble, said: str, is_told: bool, tmp_path: Path
+) -> None:
+    class Uncounted(Api):
+        async def count_tokens(self, prompt: str) -> int | None:
+            raise ApiError(trouble, said)
+
+    teacher = teacher_of(Uncounted(echo), tmp_path / "a.jsonl")
+    if is_told:
+        assert "length" in asyncio.run(teacher.estimate(passages(2))).counted_by
+    else:
+        with pytest.raises(TeacherError, match=said):
+            asyncio.run(teacher.estimate(passages(2)))
+    asyncio.run(teacher.close())
+
+
+@pytest.mark.parametrize("trouble", [Trouble.CLOSED, Trouble.ABSENT])
+def test_a_question_about_no_such_model_ends_the_run(trouble: Trouble, tmp_path: Path) -> None:
+    api = Api(lambda p, n: ApiError(trouble, "HTTP 404"))
+    with pytest.raises(TeacherError, match="cannot be asked: HTTP 404"):
+        ask(["a"], api, tmp_path / "a.jsonl")
+    assert api.asked == ["a"]
 
 
 def test_judging_is_estimated_too(tmp_path: Path) -> None:

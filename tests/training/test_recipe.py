@@ -53,6 +53,7 @@ def test_features_are_kept_as_plain_paragraphs(content: str) -> None:
         (tagged(f"```json\n{json.dumps([ONE, TWO], indent=2)}\n```"), "no_prose"),
         (tagged(f'{{\n"first": "{ONE}",\n"last": "{TWO}",\n'), "no_prose"),
         (tagged(f"{ONE}\n<explanation>{TWO}</explanation>"), "no_prose"),
+        (tagged(f"{ONE}\n{TWO} \ud800"), "no_prose"),
         (tagged(ONE), "few_features"),
         (tagged(""), "few_features"),
         (tagged(f"{ONE}\nNo idea."), "few_features"),
@@ -100,6 +101,7 @@ def test_scores_are_read_or_missing(reply: str, score: float | None) -> None:
         ("<reworded> </reworded>", None),
         ("<reworded>One.</reworded><reworded>Two.</reworded>", None),
         ("<reworded><explanation>One.</explanation></reworded>", None),
+        ("<reworded>One \udfff.</reworded>", None),
     ],
 )
 def test_a_rewording_is_read_or_missing(reply: str, text: str | None) -> None:

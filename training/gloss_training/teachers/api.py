@@ -49,7 +49,9 @@ class Trouble(Enum):
     REFUSED = "refused"
     """This question is no good; others may be."""
     CLOSED = "closed"
-    """No question will do: a wrong key, no such model, no money."""
+    """No question will do: a wrong key, no money."""
+    ABSENT = "absent"
+    """Nothing is at this address: no such model, or an API without this call."""
 
 
 class ApiError(Exception):
@@ -88,8 +90,10 @@ class ChatApi(Protocol):
 
 def trouble_of(status: int, said: str) -> Trouble:
     """What an HTTP status means, with what the error says."""
-    if status in (401, 402, 403, 404) or "insufficient_quota" in said or "credit balance" in said:
+    if status in (401, 402, 403) or "insufficient_quota" in said or "credit balance" in said:
         return Trouble.CLOSED
+    if status == 404:
+        return Trouble.ABSENT
     if status in (408, 409, 425, 429) or status >= 500:
         return Trouble.BUSY
     return Trouble.REFUSED

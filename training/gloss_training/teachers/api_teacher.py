@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -154,7 +155,7 @@ class ApiTeacher:
             try:
                 count = await self.api.count_tokens(prompt)
             except ApiError as error:
-                if error.trouble is Trouble.CLOSED:
+                if error.trouble is Trouble.CLOSED or self._lacks_model(error):
                     raise TeacherError(f"teacher {self.name} cannot be asked: {error}") from error
                 return by_length
             if count is None:
@@ -163,6 +164,11 @@ class ApiTeacher:
         if not sample:
             return by_length
         return counted / sum(map(len, sample)), f"the API, {len(sample)} questions of them"
+
+    def _lacks_model(self, error: ApiError) -> bool:
+        """Whether what is absent is the model; a server may lack the counting alone."""
+        named = rf"(?<!\w){re.escape(self.settings.model)}(?!\w)"
+        return error.trouble is Trouble.ABSENT and re.search(named, str(error)) is not None
 
 
 def _answer(reply: Reply | None) -> Answer:

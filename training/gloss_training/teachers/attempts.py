@@ -50,7 +50,7 @@ class Attempts:
                 await self._back_off(attempt, None)
             except ApiError as error:
                 self.last_failure = str(error)
-                if error.trouble is Trouble.CLOSED:
+                if error.trouble in (Trouble.CLOSED, Trouble.ABSENT):
                     raise TeacherError(f"{self._who} cannot be asked: {error}") from error
                 if error.trouble is Trouble.REFUSED:
                     break

@@ -2,6 +2,7 @@
 
 Two or three features of the text that matter most for the next token, the last about the final
 token, 80 to 100 words. What was cut off, holds fewer than two features, or is no prose is dropped.
+Replies are kept as they came, so what no file can hold is dropped here, each time that it is read.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def read_explanation(reply: str, *, is_cut_off: bool = False, is_refused: bool =
     found = _FEATURES.findall(reply)
     if len(found) != 1:
         return _dropped("no_tags")
-    if _is_json(found[0]):
+    if not _is_encodable(found[0]) or _is_json(found[0]):
         return _dropped("no_prose")
     features = [feature for line in found[0].splitlines() if (feature := _plain(line))]
     if any(_TAGS.search(feature) or _JSON_LINE.match(feature) for feature in features):
@@ -140,12 +141,21 @@ def read_reworded(reply: str) -> str | None:
     found = [text.strip() for text in _REWORDED.findall(reply)]
     if len(found) != 1 or not found[0] or _TAGS.search(found[0]):
         return None
-    return found[0]
+    return found[0] if _is_encodable(found[0]) else None
 
 
 def _plain(line: str) -> str:
     """A line without what marks lists, headings and emphasis."""
     return _BOLD.sub(r"\1", _LIST_MARK.sub("", line.strip())).strip(" *_")
+
+
+def _is_encodable(text: str) -> bool:
+    """Whether UTF-8 can hold it: JSON's escapes can state half a surrogate pair."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_json(text: str) -> bool:
