@@ -55,6 +55,16 @@ def copied(finished: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+def test_every_stage_moves_something(finished: Path) -> None:
+    """RL too, though the AV has learnt next to nothing: steps without a valid response do not."""
+    log = [json.loads(line) for line in (finished / "logs" / "rl.jsonl").read_text().splitlines()]
+    assert [line["skipped"] for line in log] == [0.0] * SMOKE.rl.num_steps
+    assert all(line["av_grad_norm"] > 0 and line["ar_grad_norm"] > 0 for line in log)
+    made = digests(finished)
+    for role in ("av", "ar"):
+        assert made[f"{role}/model.safetensors"] != made[f"rl/{role}/model.safetensors"]
+
+
 def test_same_seed_same_bytes(finished: Path, tmp_path: Path) -> None:
     Run(tmp_path, SMOKE, QUIET).stages()
     first, second = digests(finished), digests(tmp_path)
@@ -88,7 +98,7 @@ def test_finished_stages_are_kept_and_a_lost_one_comes_back_the_same(
 def test_a_stage_begun_with_other_settings_is_refused_by_name(copied: Path) -> None:
     with pytest.raises(RunFolderError, match=r"stage target .*seed: 0 -> 4"):
         Run(copied, read_config("smoke", ["seed=4"]), QUIET)
-    with pytest.raises(RunFolderError, match=r"stage av .*av\.num_steps: 6 -> 7"):
+    with pytest.raises(RunFolderError, match=r"stage av .*av\.num_steps: 12 -> 7"):
         Run(copied, read_config("smoke", ["av.num_steps=7"]), QUIET)
     (copied / "stages" / "evaluate.json").unlink()
     with pytest.raises(

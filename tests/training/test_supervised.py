@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,16 @@ def test_gradients_that_stay_nan_end_the_stage(tmp_path: Path) -> None:
     with pytest.raises(NotFiniteError, match="3 steps in a row, up to step 4.*learning rate"):
         train(supervision, SETTINGS, Silence(), tmp_path)
     assert math.isfinite(weight.item()) and weight.item() != 3.0
+
+
+def test_a_stage_too_short_for_max_skipped_that_moved_nothing_is_no_success(tmp_path: Path) -> None:
+    def losses(weight: torch.Tensor, step: int) -> Iterator[torch.Tensor]:
+        yield weight.sum() * math.nan
+
+    _, supervision = one_weight(losses)
+    settings = replace(SETTINGS, num_steps=2, num_warmup_steps=0)
+    with pytest.raises(NotFiniteError, match="2 steps in a row, up to step 1"):
+        train(supervision, settings, Silence(), tmp_path)
 
 
 def test_a_stopped_stage_goes_on_to_the_bit_with_its_random_state(tmp_path: Path) -> None:

@@ -316,6 +316,20 @@ def test_rollouts_without_a_valid_response_are_skipped_and_end_the_run(tmp_path:
     assert "mse" not in log.figures[0]
 
 
+def test_a_run_too_short_for_max_skipped_that_moved_nothing_is_no_success(tmp_path: Path) -> None:
+    pair = make_pair()
+    settings = replace(SETTINGS, num_steps=2, max_skipped=10)
+    with pytest.raises(NotFiniteError, match=r"no response was closed .* 2 steps in a row"):
+        train_rl(
+            pair,
+            PairSampler(pair, closes=False),
+            make_task(WIDTH),
+            settings,
+            seed=0,
+            folder=tmp_path,
+        )
+
+
 def test_failed_responses_stay_in_the_policy_loss_and_out_of_the_ars(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -81,7 +81,8 @@ def train(
         seconds = time.perf_counter() - began
         clock = {"seconds": seconds, "units_per_second": supervision.units(step) / seconds}
         progress.step(step, state["figures"], clock)
-        if state["skipped_in_a_row"] >= settings.max_skipped:
+        # A stage of which no step moved anything has made nothing, however few its steps.
+        if state["skipped_in_a_row"] >= min(settings.max_skipped, settings.num_steps):
             raise NotFiniteError(
                 f"stage {supervision.stage}: the gradient was not finite for "
                 f"{state['skipped_in_a_row']} steps in a row, up to step {step}; the weights are "

@@ -130,7 +130,8 @@ def _count(state: _State, learned: Learned, step: int) -> None:
 
 
 def _refuse_to_go_on(state: _State, settings: RlSettings, step: int) -> None:
-    if state.skipped_in_a_row < settings.max_skipped:
+    # A stage of which no step moved anything has made nothing, however few its steps.
+    if state.skipped_in_a_row < min(settings.max_skipped, settings.num_steps):
         return
     figures = state.figures
     if figures["failure_rate"] == 1.0:
