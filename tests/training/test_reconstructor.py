@@ -59,6 +59,14 @@ def test_padding_is_on_the_right(tokenizer: PreTrainedTokenizerFast) -> None:
         assert set(row[length:]) <= {tokenizer.pad_token_id}
 
 
+def test_braces_mean_nothing(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Neither in a template beside its slot nor in an explanation."""
+    for template, text in (("{red} {explanation} {", "kite"), ("{explanation}", "{red} kite {")):
+        token_ids, _ = encode_explanations(tokenizer, template, [text])
+        expected, _ = encode_explanations(tokenizer, "{explanation}", ["{red} kite {"])
+        assert torch.equal(token_ids, expected)
+
+
 def save(
     reconstructor: Reconstructor, target: Any, tokenizer: PreTrainedTokenizerFast, folder: Path
 ) -> None:

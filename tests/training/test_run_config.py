@@ -59,6 +59,29 @@ def test_unknown_keys_are_refused_with_the_nearest_name(
         ("world.training.num_steps=0", "world.training.num_steps: got 0"),
         ("evaluate.num_rows=1", "evaluate.num_rows: got 1, expected at least 2"),
         ("prompt.ar_template=nothing", "prompt.ar_template"),
+        ('prompt.injection_char=""', "prompt.injection_char: got '', expected a visible"),
+        ("num_threads=100000", "num_threads: got 100000"),
+        ("seed=true", "seed: got True, expected a whole number"),
+        ("seed=1.5", "seed: got 1.5, expected a whole number"),
+        ("av.num_steps='10'", "av.num_steps: got '10', expected a whole number"),
+        ("av.learning_rate=true", "av.learning_rate: got True, expected a number"),
+        ("rl.trains_av=1", "rl.trains_av: got 1, expected true or false"),
+        ("rl=3", "rl: got 3, expected a section of settings"),
+        ("data.explained=av", "data.explained: got 'av', expected a list"),
+        ("av.learning_rate=inf", "av.learning_rate: got inf, expected a finite number"),
+        ("av.weight_decay=inf", "av.weight_decay: got inf, expected a finite number"),
+        ("rl.av_learning_rate=inf", "rl.av_learning_rate: got inf, expected a finite number"),
+        ("rl.kl.weight=inf", "rl.kl.weight: got inf, expected a finite number"),
+        ("rl.reward.judge=inf", "rl.reward.judge: got inf, expected a finite number"),
+        ("rl.num_warmup_steps=-5", "rl.num_warmup_steps: got -5, expected 0 or more"),
+        ("rl.importance_cap=0.5", "rl.importance_cap: got 0.5, expected at least 1"),
+        ("rl.reward.reconstruction=0", "rl.reward: got 0 for every term"),
+        ("data.shares.heldout=0", "data.shares.heldout: got 0.0, expected more than 0"),
+        ("data.max_dropped_share=2", "data.max_dropped_share: got 2.0, expected at most 1"),
+        ("data.max_unanswered_share=2", "data.max_unanswered_share: got 2.0, expected at most 1"),
+        ("teacher.base_url=localhost", "teacher.base_url: got 'localhost', expected http"),
+        ("teacher.base_url=ftp://x", "teacher.base_url: got 'ftp://x', expected http"),
+        ("teacher.temperature=inf", "teacher.temperature: got inf, expected a finite number"),
         ("target.path=x", "target.layer_index: got nothing, expected a value"),
         ("seed", "expected section.key=value"),
         ("seed.x=1", "seed is no section"),
@@ -68,6 +91,22 @@ def test_values_that_no_run_can_have_are_named(override: str, said: str) -> None
     with pytest.raises(ConfigError) as refused:
         read_config("smoke", [override])
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["av.learning_rate=1"],
+        ['data.explained=["av", "ar"]'],
+        ["rl.importance_cap=inf", "ar.max_grad_norm=inf"],
+        ["rl.trains_av=false", "rl.reward.reconstruction=0"],
+        ["data.shares.rl=0"],
+        ["teacher.base_url=http://127.0.0.1:8080/v1"],
+        ["prompt.av_template=Say {it}: {injection_char} {"],
+    ],
+)
+def test_values_that_have_a_meaning_are_taken(overrides: list[str]) -> None:
+    read_config("smoke", overrides)
 
 
 def test_target_or_world_but_not_both() -> None:

@@ -103,6 +103,15 @@ def test_a_prompt_with_a_second_marker_is_refused(reloaded: PreTrainedTokenizerF
         marked_prompt(reloaded, twice)
 
 
+def test_other_braces_of_a_template_are_text(reloaded: PreTrainedTokenizerFast) -> None:
+    plain = PromptSettings(av_template="a kite {injection_char} is")
+    braces = PromptSettings(av_template="a {kite} {injection_char} is {")
+    ids = marked_prompt(reloaded, braces).token_ids
+    # A brace is one unknown token, or none where it stands within a word.
+    known = [index for index in ids if index != reloaded.unk_token_id]
+    assert known == [*marked_prompt(reloaded, plain).token_ids]
+
+
 def test_what_ends_a_turn_is_found_in_the_chat_template(reloaded: PreTrainedTokenizerFast) -> None:
     assert end_of_turn_id(reloaded, ()) == reloaded.eos_token_id
     user = reloaded.convert_tokens_to_ids("<|user|>")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gloss_training.errors import ConfigError
-from gloss_training.settings import PromptSettings
+from gloss_training.settings import AV_SLOT, PromptSettings
 
 EXPLANATION_OPEN: Final = "<explanation>"
 EXPLANATION_CLOSE: Final = "</explanation>"
@@ -40,7 +40,7 @@ def marked_prompt(tokenizer: Any, prompt: PromptSettings) -> MarkedPrompt:
         ConfigError: the marker does not stand in the prompt exactly once, as one token.
     """
     char = prompt.injection_char
-    content = prompt.av_template.format(injection_char=char)
+    content = prompt.av_template.replace(AV_SLOT, char)
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
     )

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from gloss_training.batches import pad_right
 from gloss_training.decoder import Decoder
 from gloss_training.model_files import FirstBlocks, first_blocks, load_first_blocks
+from gloss_training.settings import AR_SLOT
 from gloss_training.sharding import whole
 
 VALUE_HEAD_FILE: Final = "value_head.safetensors"
@@ -62,7 +63,7 @@ def encode_explanations(
     tokenizer: Any, ar_template: str, explanations: Sequence[str]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """AR inputs: ids [n, longest] int64, special tokens included, right-padded, and lengths [n]."""
-    rows = tokenizer([ar_template.format(explanation=text) for text in explanations]).input_ids
+    rows = tokenizer([ar_template.replace(AR_SLOT, text) for text in explanations]).input_ids
     padding = tokenizer.pad_token_id
     filler = tokenizer.eos_token_id if padding is None else padding
     return pad_right(rows, filler), torch.tensor([len(row) for row in rows])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import tomllib
 import types
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +28,15 @@ from gloss_training.world_settings import WORLD_PROMPT, WorldSettings
 
 SHIPPED: Final = Path(__file__).parent / "configs"
 """The configurations that come with the package; a command takes their bare names."""
+_EXPECTED: Final = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "dataclass_type": "a section of settings",
+}
+"""What pydantic's kinds of refusal mean for who writes TOML."""
 
 
 class RunConfig(BaseModel):
@@ -34,7 +44,7 @@ class RunConfig(BaseModel):
 
     Attributes:
         seed: equal configurations and thread counts give equal bytes on a CPU.
-        num_threads: of the CPU.
+        num_threads: of the CPU; far more of them than it has end the process.
         device: auto (the first GPU, else the CPU), cpu, cuda or cuda:N.
         dtype: what AV and AR are computed in; their masters are float32 in any case.
         target: the model that is explained.
@@ -50,7 +60,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(default=0, ge=0)
-    num_threads: int = Field(default=1, gt=0)
+    num_threads: int = Field(default=1, gt=0, le=1024)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     dtype: Literal["float32", "bfloat16"] = "float32"
     target: TargetSettings | None = None
@@ -64,13 +74,6 @@ class RunConfig(BaseModel):
     lora: LoraSettings = LoraSettings()
     sharding: ShardingSettings = ShardingSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _prompt_of_the_world(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and given.get("world") is not None and "prompt" not in given:
-            return {**given, "prompt": dataclasses.asdict(WORLD_PROMPT)}
-        return given
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
@@ -128,8 +131,11 @@ def parse_config(given: Mapping[str, Any]) -> RunConfig:
     unknown = list(_unknown_keys(RunConfig, given, ()))
     if unknown:
         raise ConfigError("; ".join(unknown))
+    if given.get("world") is not None and "prompt" not in given:
+        given = {**given, "prompt": dataclasses.asdict(WORLD_PROMPT)}
     try:
-        return RunConfig.model_validate(given)
+        # Strict, so that neither true nor '1' is a number; as JSON, so that a list is a tuple.
+        return RunConfig.model_validate_json(json.dumps(given, default=str), strict=True)
     except ValidationError as error:
         raise ConfigError("; ".join(_lines(error))) from error
 
@@ -237,4 +243,6 @@ def _lines(error: ValidationError) -> Iterable[str]:
         elif problem["type"] in ("missing", "missing_argument"):
             yield f"{place}: got nothing, expected a value"
         else:
-            yield f"{place}: got {problem['input']!r}; {message}"
+            expected = _EXPECTED.get(problem["type"])
+            said = f"; {message}" if expected is None else f", expected {expected}"
+            yield f"{place}: got {problem['input']!r}{said}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """ValueError unless `value` is among `allowed`."""
@@ -15,6 +17,12 @@ def positive(name: str, value: float) -> None:
         raise ValueError(f"{name}: got {value}, expected more than 0")
 
 
+def finite(name: str, value: float) -> None:
+    """ValueError where `value` is infinite or NaN."""
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: got {value}, expected a finite number")
+
+
 def not_negative(name: str, value: float) -> None:
     """ValueError unless `value` is 0 or more (NaN is not)."""
     if not value >= 0:
@@ -25,6 +33,12 @@ def below(name: str, value: float, limit: float) -> None:
     """ValueError unless `value` is less than `limit`."""
     if not value < limit:
         raise ValueError(f"{name}: got {value}, expected less than {limit}")
+
+
+def at_most(name: str, value: float, most: float) -> None:
+    """ValueError where `value` is more than `most`."""
+    if not value <= most:
+        raise ValueError(f"{name}: got {value}, expected at most {most}")
 
 
 def at_least(name: str, value: float, least: float) -> None:

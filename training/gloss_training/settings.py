@@ -7,9 +7,14 @@ Plain dataclasses, as in `rl/settings.py`: what trains needs no pydantic, which 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
-from gloss_training.setting_checks import at_least, below, not_negative, positive
+from gloss_training.setting_checks import at_least, below, finite, not_negative, positive
+
+AV_SLOT: Final = "{injection_char}"
+AR_SLOT: Final = "{explanation}"
+"""What stands in a template for the marker and for the text: replaced, never str.format's, since
+other braces are text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +64,19 @@ class PromptSettings:
     injection_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, slot in (("av_template", "{injection_char}"), ("ar_template", "{explanation}")):
+        for name, slot in (("av_template", AV_SLOT), ("ar_template", AR_SLOT)):
             template = getattr(self, name)
             if template.count(slot) != 1:
                 raise ValueError(f"prompt.{name}: got {template!r}, expected {slot} once")
+        if not self.injection_char.strip():
+            raise ValueError(
+                f"prompt.injection_char: got {self.injection_char!r}, expected a visible character "
+                "that is one token of the target's tokenizer"
+            )
         not_negative("prompt.injection_scale", self.injection_scale)
         positive("prompt.injection_factor", self.injection_factor)
+        for name in ("injection_scale", "injection_factor"):
+            finite(f"prompt.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +121,8 @@ class SftSettings:
             positive(name, getattr(self, name))
         for name in ("num_warmup_steps", "weight_decay"):
             not_negative(name, getattr(self, name))
+        for name in ("learning_rate", "weight_decay"):
+            finite(name, getattr(self, name))
         below("adam_beta2", self.adam_beta2, 1)
 
 

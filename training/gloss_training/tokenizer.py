@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from gloss_training.prompts import EXPLANATION_CLOSE, EXPLANATION_OPEN
+from gloss_training.settings import AR_SLOT, AV_SLOT
 from gloss_training.teacher import UNKNOWN_WORD, teacher_words
 from gloss_training.world import WORD_PATTERN, split_words, world_words
 from gloss_training.world_settings import WORLD_PROMPT
@@ -40,8 +41,8 @@ CHAT_TEMPLATE: Final = f"""\
 def vocabulary() -> list[str]:
     """All tokens in id order: specials, tags, the marker, then words sorted."""
     words = set(world_words()) | set(teacher_words())
-    asked = WORLD_PROMPT.av_template.format(injection_char="")
-    for template in (asked, WORLD_PROMPT.ar_template.format(explanation="")):
+    asked = WORLD_PROMPT.av_template.replace(AV_SLOT, "")
+    for template in (asked, WORLD_PROMPT.ar_template.replace(AR_SLOT, "")):
         for tag in TAGS:
             template = template.replace(tag, " ")
         words.update(split_words(template))

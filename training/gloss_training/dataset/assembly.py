@@ -18,7 +18,7 @@ from gloss_training.dataset.statistics import RunningStatistics, Statistics
 from gloss_training.documents.splits import SPLITS
 from gloss_training.errors import DatasetError
 from gloss_training.prompts import wrap
-from gloss_training.settings import PromptSettings
+from gloss_training.settings import AR_SLOT, AV_SLOT, PromptSettings
 from gloss_training.teachers.teacher import KEPT, Answer
 
 _KEPT_FILES: Final = "Activations and answers are kept."
@@ -101,9 +101,9 @@ def _rows(
     if split in ("av", "ar"):
         kept = np.flatnonzero([text is not None for text in texts])
         captured, texts = captured.take(pa.array(kept)), [texts[i] for i in kept.tolist()]
-    prompts = [prompt.av_template.replace("{injection_char}", prompt.injection_char)] * len(texts)
+    prompts = [prompt.av_template.replace(AV_SLOT, prompt.injection_char)] * len(texts)
     if split == "ar":
-        prompts = [prompt.ar_template.replace("{explanation}", text or "") for text in texts]
+        prompts = [prompt.ar_template.replace(AR_SLOT, text or "") for text in texts]
     responses = [wrap(text) if split == "av" and text else None for text in texts]
     columns = {name: captured[name] for name in captured.column_names}
     columns |= {

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from gloss_training.documents.splits import SPLITS, SplitShares
-from gloss_training.setting_checks import not_negative, one_of, positive
+from gloss_training.setting_checks import at_most, not_negative, one_of, positive
 
 READERS: Final = ("engine", "transformers")
 
@@ -54,6 +54,10 @@ class DataSettings:
         positive("data.documents_per_part", self.documents_per_part)
         for name in ("num_documents", "min_position", "max_dropped_share", "max_unanswered_share"):
             not_negative(f"data.{name}", getattr(self, name))
+        for name in ("max_dropped_share", "max_unanswered_share"):
+            at_most(f"data.{name}", getattr(self, name), 1)
+        for split in ("av", "ar", "heldout"):
+            positive(f"data.shares.{split}", getattr(self.shares, split))
         one_of("data.reader", self.reader, READERS)
         for split in self.explained:
             one_of("data.explained", split, SPLITS)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from gloss_training.documents.document import Document
-from gloss_training.setting_checks import not_negative
+from gloss_training.setting_checks import finite, not_negative
 
 SPLITS: Final = ("av", "ar", "rl", "heldout")
 _TWO_TO_64: Final = 1 << 64
@@ -37,6 +37,7 @@ class SplitShares:
     def __post_init__(self) -> None:
         for split in SPLITS:
             not_negative(f"data.shares.{split}", getattr(self, split))
+            finite(f"data.shares.{split}", getattr(self, split))
         if not sum(getattr(self, split) for split in SPLITS):
             raise ValueError("data.shares: got 0 for every split, expected more for some")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from gloss_training.setting_checks import not_negative, one_of, positive
+from gloss_training.setting_checks import at_least, finite, not_negative, one_of, positive
 
 ADVANTAGE_SCALES: Final = ("batch", "group", "none")
 KL_KINDS: Final = ("none", "exact", "k2", "k1_reward")
@@ -36,6 +36,8 @@ class AdvantageSettings:
         one_of("rl.advantages.scale", self.scale, ADVANTAGE_SCALES)
         positive("rl.advantages.floor", self.floor)
         not_negative("rl.advantages.failure_margin", self.failure_margin)
+        for name in ("floor", "failure_margin"):
+            finite(f"rl.advantages.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,7 @@ class KlSettings:
             )
         one_of("rl.kl.kind", self.kind, KL_KINDS)
         not_negative("rl.kl.weight", self.weight)
+        finite("rl.kl.weight", self.weight)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +87,16 @@ class RewardSettings:
     repetition: float = 0.0
     judge: float = 0.0
 
+    @property
+    def has_terms(self) -> bool:
+        """Whether any term has a weight."""
+        terms = (self.reconstruction, self.format, self.brevity, self.repetition, self.judge)
+        return any(terms)
+
     def __post_init__(self) -> None:
         for name in ("reconstruction", "format", "brevity", "free_tokens", "repetition", "judge"):
             not_negative(f"rl.reward.{name}", getattr(self, name))
+            finite(f"rl.reward.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +154,18 @@ class RlSettings:
             *("checkpoint_every", "keep_checkpoints"),
         ):
             positive(f"rl.{name}", getattr(self, name))
+        for name in ("temperature", "av_learning_rate", "ar_learning_rate"):
+            finite(f"rl.{name}", getattr(self, name))
+        not_negative("rl.num_warmup_steps", self.num_warmup_steps)
+        # Below 1 it would scale every token down, those that both compute alike included.
+        at_least("rl.importance_cap", self.importance_cap, 1)
         if self.samples_per_prompt < 2:
             raise ValueError(
                 f"rl.samples_per_prompt: got {self.samples_per_prompt}, expected at least 2: an "
                 "advantage is against the other samples of the same activation"
+            )
+        if self.trains_av and not self.reward.has_terms:
+            raise ValueError(
+                "rl.reward: got 0 for every term, expected more for some: the AV would learn from "
+                "nothing (rl.trains_av = false trains the AR alone)"
             )

@@ -6,12 +6,14 @@ never written anywhere.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from gloss_training.setting_checks import not_negative, one_of, positive
+from gloss_training.setting_checks import finite, not_negative, one_of, positive
 
 PROVIDERS: Final = ("world", "anthropic", "openai")
+_WEB_ADDRESS: Final = re.compile(r"https?://[^/\s]+", re.IGNORECASE)
 TOKEN_FIELDS: Final = ("", "max_tokens", "max_completion_tokens")
 
 
@@ -78,6 +80,11 @@ class TeacherSettings:
             not_negative(f"teacher.{name}", getattr(self, name))
         if self.temperature is not None:
             not_negative("teacher.temperature", self.temperature)
+            finite("teacher.temperature", self.temperature)
+        if self.base_url and not _WEB_ADDRESS.match(self.base_url):
+            raise ValueError(
+                f"teacher.base_url: got {self.base_url!r}, expected http:// or https:// and a host"
+            )
         if self.provider != "world" and not self.model:
             raise ValueError(
                 f"teacher.model: got none for {self.provider}, expected the name of one of its "
