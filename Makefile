@@ -3,7 +3,7 @@
 # PYTHON    the interpreter that makes .venv (3.11 or 3.12)
 # PIP_ARGS  extra arguments of every pip install, for a mirror or a proxy
 # ARGS      extra arguments of the command that a target runs
-# NAME      which benchmark `make bench` runs: engine, grpc, capture, load_sweep, soak; on a GPU gpu_suite, gpu_kernels, rl
+# NAME      which benchmark `make bench` runs: engine, grpc, capture, load_sweep, soak, page; on a GPU gpu_suite, gpu_kernels, rl
 
 # The first interpreter that runs and fits: a name on the path may be a shim of a version manager.
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
@@ -99,7 +99,7 @@ proto: $(PROTO_VENV)/.tools ## Regenerate the stubs of the service contract
 bench: $(VENV)/.dev ## Compare the engine with transformers (10 minutes; NAME=grpc: the service with the engine, 6; ARGS=--smoke: seconds)
 	@file=$$(ls benchmarks/bench_$(NAME).py benchmarks/$(NAME).py 2>/dev/null | head -n 1); \
 		test -n "$$file" || { echo "error: got NAME=$(NAME), expected a file benchmarks/bench_NAME.py or benchmarks/NAME.py" >&2; exit 1; }; \
-		$(BIN)/python $$file $(ARGS)
+		PYTHONPATH=tests $(BIN)/python $$file $(ARGS)
 
 serve: $(VENV)/.server ## Start the gRPC service (ARGS="--address 0.0.0.0:50051 ...")
 	@$(BIN)/gloss serve $(ARGS)
