@@ -59,6 +59,21 @@ def test_a_full_disk_leaves_the_older_one_and_says_what_to_do(
     assert torch.equal(checkpoints.load(tmp_path / "step-00000005").tensors["a/w"], TENSORS["a/w"])
 
 
+def test_fewer_to_keep_make_room_before_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (5, 6):
+        checkpoints.save(tmp_path, step, TENSORS, {}, keep=2)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(DiskError, match="Make room .with a smaller keep_checkpoints"):
+        checkpoints.save(tmp_path, 7, TENSORS, {}, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000006"]
+
+
 def test_what_a_killed_save_left_is_no_checkpoint_and_goes_with_the_next(tmp_path: Path) -> None:
     checkpoints.save(tmp_path, 5, TENSORS, {})
     half = tmp_path / "step-00000006.writing"

@@ -161,6 +161,6 @@ def test_what_cannot_be_exported_is_refused(
     with pytest.raises(ValueError, match="--format: got 'gguf'"):
         export(tmp_path / "run", out, form="gguf")
     (tmp_path / "file").write_text("")
-    with pytest.raises(DiskError):
+    with pytest.raises(DiskError, match="directory. The run is as it was. Put that right, then"):
         export(tmp_path / "run", tmp_path / "file" / "out")
     assert not out.exists()

@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gloss_training.disk import writing
+from gloss_training.disk import writing_of_stage
 from gloss_training.sharded_tensors import read_sharded, spread, write_sharded
 from gloss_training.sharding import ALONE, Ranks
 
@@ -31,6 +31,7 @@ TENSORS_FILE: Final = "tensors.safetensors"
 SHARDS_FOLDER: Final = "shards"
 STATE_FILE: Final = "state.json"
 _NAME: Final = re.compile(r"step-(\d{8})")
+_ROOM: Final = "with a smaller keep_checkpoints of the stage fewer checkpoints stay"
 _WRITING: Final = ".writing"
 _GOING: Final = ".going"
 
@@ -59,17 +60,18 @@ def save(
     keep: int = 2,
     ranks: Ranks = ALONE,
 ) -> Path:
-    """Writes the checkpoint of `step`, then removes all but the newest `keep`.
+    """Writes the checkpoint of `step`; of the others the newest stay, `keep` with this one.
 
     All ranks must call it: each writes its part of what is sharded.
 
     Raises:
-        DiskError: it could not be written; the older ones are all there.
+        DiskError: it could not be written; the newest `keep` of the older ones are there.
     """
     unfinished = folder / f"{_name(step)}{_WRITING}"
-    with writing(f"checkpoint {folder / _name(step)}", _kept(folder)):
+    what = f"checkpoint {folder / _name(step)}"
+    with writing_of_stage(what, _kept(folder), room=_ROOM):
         try:
-            ranks.first(lambda: _begin(folder, unfinished))
+            ranks.first(lambda: _begin(folder, unfinished, keep))
             if ranks.count > 1:
                 write_sharded(unfinished / SHARDS_FOLDER, tensors)
             else:
@@ -136,10 +138,12 @@ def set_random_state(tensors: Mapping[str, Tensor]) -> None:
         torch.cuda.set_rng_state(tensors["cuda"])
 
 
-def _begin(folder: Path, unfinished: Path) -> None:
-    """A folder of another name, to be filled."""
+def _begin(folder: Path, unfinished: Path, keep: int) -> None:
+    """A folder of another name, to be filled, once there is the room that fewer to keep make."""
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
+    for old in _finished(folder)[:-keep]:
+        _remove(old)
     unfinished.mkdir()
 
 

@@ -15,17 +15,24 @@ _OS_ERROR: Final = re.compile(r"os error (\d+)")
 
 
 @contextmanager
-def writing(what: str, kept: str) -> Iterator[None]:
+def writing(what: str, kept: str, *, room: str = "", again: str = "again") -> Iterator[None]:
     """Turns a failure to write in the body into a DiskError.
 
     Args:
-        what: what is written.
-        kept: what is there whatever happens.
+        what, kept, room, again: as DiskError has them.
     """
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise DiskError(what, _as_os_error(error), kept) from error
+        error = _as_os_error(error)
+        raise DiskError(what, error, kept, room=room, again=again) from error
+
+
+@contextmanager
+def writing_of_stage(what: str, kept: str, *, room: str = "") -> Iterator[None]:
+    """`writing` where a stage goes on from its newest checkpoint."""
+    with writing(what, kept, room=room, again="again, with --resume where it takes that"):
+        yield
 
 
 def _as_os_error(error: Exception) -> OSError:

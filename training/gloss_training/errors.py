@@ -73,12 +73,18 @@ class DiskError(TrainingError):
         what: what was being written.
         error: why it could not be.
         kept: what is there still, to go on from.
+        room: what makes room on a full disk, beside removing files.
+        again: how the same command is given again.
     """
 
-    def __init__(self, what: str, error: OSError, kept: str) -> None:
+    def __init__(
+        self, what: str, error: OSError, kept: str, *, room: str = "", again: str = "again"
+    ) -> None:
+        mend = "Put that right"
+        if error.errno in _FULL:
+            mend = f"Make room ({room})" if room else "Make room"
         reason = _FULL.get(error.errno or 0, error.strerror or str(error))
         super().__init__(
-            f"{what} could not be written: {reason}. {kept} Make room (rl.keep_checkpoints, "
-            "ar.keep_checkpoints and av.keep_checkpoints say how many checkpoints stay), then give "
-            "the same command with --resume."
+            f"{what} could not be written: {reason}. {kept} {mend}, then give the same command "
+            f"{again}."
         )

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gloss_training.adapter_files import load_adapter, save_adapter
-from gloss_training.disk import writing
+from gloss_training.disk import writing_of_stage
 from gloss_training.lora_pair import AR, LoraPair
 from gloss_training.reconstructor import VALUE_HEAD_FILE
 from gloss_training.sharding import Ranks, whole
@@ -41,7 +41,7 @@ def save_role(pair: LoraPair, role: str, folder: Path, *, base: str, ranks: Rank
         return
     shutil.rmtree(folder, ignore_errors=True)
     kept = "The stage's newest checkpoint is whole."
-    with writing(str(folder), kept), whole_folder(folder) as at:
+    with writing_of_stage(str(folder), kept), whole_folder(folder) as at:
         write_role(pair, tensors, at, base)
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gloss_training.disk import writing
+from gloss_training.disk import writing_of_stage
 from gloss_training.full_pair import FullPair
 from gloss_training.lora_pair import AR, AV, LoraPair
 from gloss_training.model_files import causal_config, first_config
@@ -55,7 +55,7 @@ def save_pair(
             _take_part(weights)
         return
     shutil.rmtree(folder, ignore_errors=True)
-    with writing(str(folder), _KEPT), whole_folder(folder) as at:
+    with writing_of_stage(str(folder), _KEPT), whole_folder(folder) as at:
         for role, weights in released.items():
             (at / role).mkdir()
             _write_part(role, weights, pair.model, tokenizer, facts, at / role, dtype)
@@ -96,7 +96,7 @@ def save_part(
         _take_part(weights)
         return
     shutil.rmtree(folder, ignore_errors=True)
-    with writing(str(folder), _KEPT), whole_folder(folder) as at:
+    with writing_of_stage(str(folder), _KEPT), whole_folder(folder) as at:
         _write_part(role, weights, model, tokenizer, facts, at, dtype)
 
 

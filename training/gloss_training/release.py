@@ -10,7 +10,7 @@ import yaml
 from transformers import GenerationConfig
 
 from gloss_training.dataset.statistics import Statistics
-from gloss_training.disk import writing
+from gloss_training.disk import writing_of_stage
 from gloss_training.prompts import marked_prompt, stop_ids_of
 from gloss_training.settings import PromptSettings
 
@@ -92,4 +92,4 @@ def plain_sampling(model: Any, tokenizer: Any) -> GenerationConfig:
 
 
 def _writing(folder: Path) -> AbstractContextManager[None]:
-    return writing(str(folder), "The stage's newest checkpoint is whole.")
+    return writing_of_stage(str(folder), "The stage's newest checkpoint is whole.")
