@@ -156,6 +156,7 @@ def test_an_interrupt_ends_the_run_in_a_word_and_keeps_what_was_answered(
     said = (root / "log").read_text()
     assert process.exitcode == 130, said
     assert "Traceback" not in said
+    assert "stopped; give the same command with --resume to go on" in said
     assert 6 <= len(answers(config)) <= 10
 
 

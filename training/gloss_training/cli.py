@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from gloss_engine.errors import GlossError
 from gloss_training.cli_confirm import confirmer
+from gloss_training.command import INTERRUPTED
 from gloss_training.embed import embed as write_embedded
 from gloss_training.errors import Declined, TrainingError
 from gloss_training.evidence.arms import ARMS
@@ -185,7 +186,7 @@ def evidence(
         overrides=tuple(overrides or ()),
         console=Console(),
     )
-    with _errors():
+    with _errors("give the same command again to go on"):
         experiment.run(seeds or SEEDS, arms or tuple(ARMS))
     Console().print(f"Summary: {experiment.results / SUMMARY_FILE}")
 
@@ -208,8 +209,7 @@ def summary(records: dict[str, dict[str, Any]]) -> Table:
     table.add_column("Value", justify="right")
     for stage, record in records.items():
         for index, (name, value) in enumerate(record.items()):
-            shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
-            table.add_row(stage if index == 0 else "", name, shown)
+            table.add_row(stage if index == 0 else "", name, _shown(value))
         table.add_section()
     return table
 
@@ -219,9 +219,14 @@ def main() -> None:
     try:
         app()
     except SystemExit as ended:
-        if not ended.code:
-            leave()
+        leave(int(ended.code or 0))
         raise
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
 def _stages(
@@ -233,7 +238,7 @@ def _stages(
     confirm: Callable[[Estimate], bool] | None = None,
 ) -> None:
     """Runs the named stages, or all of them; prints their figures."""
-    with _errors():
+    with _errors("give the same command with --resume to go on"):
         chosen = read_config(config, overrides or ())
         device = prepare(chosen.device, chosen.num_threads)
         with joined(chosen.sharding, device) as ranks:
@@ -251,10 +256,17 @@ def _stages(
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
-    """What went wrong in one line; exit status 2 for what was asked, 1 for what happened."""
+def _errors(goes_on: str = "give the same command again") -> Iterator[None]:
+    """What went wrong in one line; exit status 2 for what was asked, 1 for what happened.
+
+    Args:
+        goes_on: how the command that was stopped goes on.
+    """
     try:
         yield
+    except KeyboardInterrupt as error:
+        typer.echo(f"stopped; {goes_on}", err=True)
+        raise typer.Exit(INTERRUPTED) from error
     except Declined:
         raise
     except (TrainingError, GlossError, ValueError) as error:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 _NEEDED = (
     *("numpy", "typer", "rich", "pyarrow", "pydantic", "yaml", "torch", "transformers"),
     *("tokenizers", "safetensors", "tensorboard", "matplotlib"),
@@ -24,9 +26,14 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    from gloss_training.cli import main as run
+    try:
+        from gloss_training.cli import main as run
 
-    run()
+        run()
+    except KeyboardInterrupt:
+        # Before a command has begun: the imports take seconds.
+        print("stopped; nothing was begun", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 
 from gloss_training.decoder import FORWARD_METHODS, Decoder
+from gloss_training.errors import TrainingError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,18 +113,26 @@ class Ranks:
         return int(found)
 
     def first(self, work: Callable[[], object]) -> None:
-        """Has rank 0 do what is done once, while the others wait; where it fails, all raise."""
+        """Has rank 0 do what is done once, while the others wait; where it fails, all raise.
+
+        Of an error of our own the others raise its text, of the system's its number too.
+        """
         error: Exception | None = None
         if self.is_first:
             try:
                 work()
             except Exception as failure:
                 error = failure
-        told = self.agree(None if error is None else (getattr(error, "errno", 0), str(error)))
+        told = None
+        if error is not None:
+            number = None if isinstance(error, TrainingError) else getattr(error, "errno", 0)
+            told = (number, str(error))
+        told = self.agree(told)
         if error is not None:
             raise error
         if told is not None:
-            raise OSError(*told)
+            number, text = told
+            raise TrainingError(text) if number is None else OSError(number, text)
 
     def agree(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
@@ -163,8 +172,8 @@ def joined(settings: ShardingSettings, device: torch.device) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def leave() -> None:
-    """End a rank's process, whose work is done and written; one process alone just goes on.
+def leave(status: int) -> None:
+    """End a rank's process, whose work is done or has failed; one process alone just goes on.
 
     Without Python's own end: a thread of gloo may still drop what it holds of Python then, and
     before 3.12 a thread that Python ends inside C++ aborts the process, and torchrun the run.
@@ -172,7 +181,7 @@ def leave() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(status)
 
 
 def shard_decoder(

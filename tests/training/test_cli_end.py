@@ -1,0 +1,62 @@
+"""How the command ends where it is interrupted, and where a rank fails."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from typer.testing import CliRunner
+
+from gloss_training import cli, command
+from gloss_training.evidence.experiment import Experiment
+from gloss_training.run import Run
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("ar", "smoke"), "stopped; give the same command with --resume to go on"),
+        (("evidence", "--smoke"), "stopped; give the same command again to go on"),
+    ],
+)
+def test_an_interrupt_says_how_to_go_on(
+    arguments: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "stages", interrupt)
+    monkeypatch.setattr(Experiment, "run", interrupt)
+    result = CliRunner().invoke(cli.app, [*arguments, "--output", str(tmp_path)])
+    assert (result.exit_code, result.stderr.splitlines()) == (130, [said])
+
+
+def test_an_interrupt_of_the_imports_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow = ModuleType("gloss_training.cli")
+    monkeypatch.setattr(slow, "main", interrupt, raising=False)
+    monkeypatch.setitem(sys.modules, "gloss_training.cli", slow)
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "stopped; nothing was begun\n")
+
+
+@pytest.mark.parametrize("status", [0, 2])
+def test_a_rank_leaves_with_its_status(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is: the end of Python can hang or abort in a thread of gloo."""
+    left: list[int] = []
+
+    def end() -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(os, "_exit", left.append)
+    monkeypatch.setattr(cli, "app", end)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert left == [status]
