@@ -17,9 +17,10 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gloss_engine.target.reader import TextToRead
+from gloss_training.capture.parts import CAPTURED
 from gloss_training.capture.readers import Captured, EngineReader, TapReader
 from gloss_training.claims import judge
-from gloss_training.data_stage import CAPTURED, DataStage
+from gloss_training.data_stage import DataStage
 from gloss_training.dataset.rows import Rows, read_rows
 from gloss_training.dataset.sidecar import check_dataset, sidecar_path
 from gloss_training.dataset.statistics import RunningStatistics

@@ -17,7 +17,7 @@ from gloss_training.run_config import (
     setting_names,
     shipped_names,
 )
-from gloss_training.run_folder import differences
+from gloss_training.stage_settings import differences
 from gloss_training.world_settings import WORLD_PROMPT
 
 REPOSITORY = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -17,13 +17,11 @@ from gloss_training.documents.document import Document
 from gloss_training.documents.reading import Failure, read_documents
 from gloss_training.errors import ConfigError
 from gloss_training.run_config import RunConfig
+from gloss_training.teachers.answer_file import ANSWERS_FILE
 from gloss_training.teachers.hiring import hire_teacher
 from gloss_training.teachers.teacher import Teacher
 from gloss_training.teachers.world_teacher import WorldTeacher
 from gloss_training.world_documents import world_documents
-
-ANSWERS_FILE: Final = "answers.jsonl"
-"""What a teacher has answered, within the stage's folder: never asked for again."""
 
 
 def make_data(run: Context) -> dict[str, Any]:

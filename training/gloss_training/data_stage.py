@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from rich.console import Console
 
-from gloss_training.capture.parts import CapturedParts, capture_parts
+from gloss_training.capture.parts import CAPTURED, CapturedParts, capture_parts
 from gloss_training.capture.readers import ActivationReader
 from gloss_training.dataset.assembly import Assembled, assemble
 from gloss_training.dataset.sidecar import DatasetFacts
@@ -29,9 +29,6 @@ from gloss_training.progress_bar import progress_bar
 from gloss_training.prompts import marked_prompt
 from gloss_training.settings import PromptSettings
 from gloss_training.teachers.teacher import KEPT, UNANSWERED, Answer, Estimate, Teacher
-
-CAPTURED: Final = "captured"
-"""Folder of captured parts within the stage's; of no use once the stage is finished."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,13 +30,13 @@ TRAINING_SPLIT: Final = "ar"
 
 
 def make_evaluation(run: Context) -> dict[str, Any]:
-    """Explains held-out rows with each pair of the run; the figures of the last one."""
-    figures = evaluate_pair(run, "sft")
+    """Explains held-out rows with each pair of the run; which was the last one, and its figures."""
+    pair, figures = "sft", evaluate_pair(run, "sft")
     if run.folder.is_finished("rl"):
-        figures = evaluate_pair(run, "rl")
+        pair, figures = "rl", evaluate_pair(run, "rl")
         steps = curves(run.folder.root / "logs" / "rl.jsonl")
         plot_training({"rl": steps}, run.folder.root / "evaluation" / CURVES_FILE)
-    return figures
+    return {"pair": pair, **figures}
 
 
 def evaluate_pair(run: Context, name: str) -> dict[str, Any]:

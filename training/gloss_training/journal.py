@@ -21,9 +21,10 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from gloss_training.disk import writing
+from gloss_training.disk import writing_of_stage
 from gloss_training.progress import Sample
 from gloss_training.progress_bar import progress_bar
+from gloss_training.step_lines import lines_before
 
 _KEPT = "Checkpoints and finished stages are whole."
 _SHOWN = ("loss", "reward", "fve", "kl", "failure_rate")
@@ -83,7 +84,7 @@ class Journal:
             self._open.close()
 
     def _writing(self, what: str) -> AbstractContextManager[None]:
-        return writing(f"{what} of stage {self._stage}", _KEPT)
+        return writing_of_stage(f"{what} of stage {self._stage}", _KEPT)
 
 
 @contextmanager
@@ -101,12 +102,7 @@ def open_journal(
 
 def _continued(path: Path, first_step: int) -> TextIO:
     """A JSONL file with the lines of the steps before `first_step`, open at its end."""
-    kept: list[str] = []
-    if first_step and path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            # The line that a killed run was writing has no end.
-            if line.endswith("\n") and json.loads(line)["step"] < first_step:
-                kept.append(line)
+    kept = lines_before(path, first_step)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf-8")

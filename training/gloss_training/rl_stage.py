@@ -9,7 +9,7 @@ from gloss_training.context import Context
 from gloss_training.data_run import teacher_of
 from gloss_training.dataset.rows import Rows
 from gloss_training.errors import ConfigError, Declined
-from gloss_training.lora_pair import AR, AV
+from gloss_training.lora_pair import AV
 from gloss_training.pair_release import save_pair
 from gloss_training.reconstructor import encode_explanations
 from gloss_training.rl.sampler import Sampler
@@ -22,8 +22,6 @@ from gloss_training.teachers.judging import Judge, rollout_judge
 def make_rl(run: Context) -> dict[str, Any]:
     """Trains AV and AR on the AV's own explanations; the last step's figures."""
     settings, root = run.config.rl, run.folder.root
-    for stage in (AR, AV):
-        run.folder.record(stage)
     if settings.reward.judge and run.ranks.count > 1:
         raise ConfigError(
             f"rl.reward.judge: got {settings.reward.judge} in {run.ranks.count} processes, "

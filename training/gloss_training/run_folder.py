@@ -1,6 +1,7 @@
 """A run's directory: its configuration, which stages are finished, and where everything stands.
 
     configuration.json                  the newest settings
+    run.lock                            held by the process that works here
     stages/<stage>.json                 record of a finished stage: its figures, what it took
     stages/<stage>.settings.json        the settings that a stage was begun with
     checkpoints/<stage>/step-.../       to go on from, within a stage
@@ -18,61 +19,54 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
 from gloss_training import checkpoints
+from gloss_training.capture.parts import CAPTURED
 from gloss_training.disk import writing
 from gloss_training.errors import RunFolderError
+from gloss_training.run_lock import run_lock
 from gloss_training.sharding import ALONE, Ranks
+from gloss_training.stage_settings import SECTIONS, changes, settings_of
+from gloss_training.step_lines import seconds_of_steps
+from gloss_training.teachers.answer_file import ANSWERS_FILE
 
-SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "target": ("seed", "num_threads", "device", "dtype", "world"),
-    "data": (
-        *("seed", "num_threads", "device", "dtype", "world", "target"),
-        *("data", "teacher", "prompt"),
-    ),
-    "ar": ("ar", "lora", "sharding"),
-    "av": ("av", "lora", "sharding"),
-    "rl": ("rl", "lora", "sharding"),
-    "evaluate": ("evaluate",),
+_BEFORE: Final[Mapping[str, tuple[str, ...]]] = {
+    "target": (),
+    "data": ("target",),
+    "ar": ("target", "data"),
+    "av": ("target", "data"),
+    "rl": ("target", "data", "ar", "av"),
+    "evaluate": ("target", "data", "ar", "av"),
 }
-"""What each stage reads of the configuration. The later ones read all that `data` does too."""
-
-_CHANGEABLE: Final[Mapping[str, frozenset[str]]] = {
-    "data": frozenset(("max_dropped_share", "max_unanswered_share")),
-    "teacher": frozenset(
-        (
-            *("base_url", "api_key_env", "concurrency", "requests_per_minute"),
-            *("tokens_per_minute", "timeout_s", "max_attempts", "backoff_s", "max_backoff_s"),
-            *("max_retry_after_s", "max_failures", "input_price", "output_price", "currency"),
-        )
-    ),
-}
-"""What a stage that was stopped may go on with another value of: it changes no row."""
+"""What has to be finished before a stage; there is a stage target in the tiny world only."""
+_EVALUATED: Final = ("ar", "av", "rl")
+"""Stages whose pair is evaluated: once one of them is made anew, so is the evaluation."""
 
 
 class RunFolder:
     """The directory of one run.
 
     Args:
-        root: made if it is not there.
+        root: made with the first stage if it is not there.
         configuration: the run's settings, as plain values.
         ranks: processes that work on it; the first one writes.
 
     Raises:
-        RunFolderError: a stage that was begun there read other settings.
+        RunFolderError: a stage that was begun there read other settings, or it is no directory.
     """
 
     def __init__(self, root: Path, configuration: Mapping[str, Any], ranks: Ranks = ALONE) -> None:
         self.root = root
         self._ranks = ranks
         self._configuration = dict(configuration)
+        if root.exists() and not root.is_dir():
+            raise RunFolderError(f"{root}: got a file, expected a run's directory; name another")
         for stage in SECTIONS:
-            path = self._settings_path(stage)
-            if path.exists():
-                self._compare(stage, json.loads(path.read_text(encoding="utf-8")))
-        ranks.first(lambda: write_json(root / "configuration.json", self._configuration))
+            if stage != "evaluate" and self._has_begun(stage):
+                self._compare(stage)
 
     @property
     def data(self) -> Path:
@@ -109,8 +103,9 @@ class RunFolder:
         """
         path = self._record_path(stage)
         if not path.exists():
+            command = "data" if stage == "target" else stage
             raise RunFolderError(
-                f"{self.root} has not finished stage {stage}; run gloss-train {stage} on it first"
+                f"{self.root} has not finished stage {stage}; run gloss-train {command} on it first"
             )
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return record
@@ -124,51 +119,105 @@ class RunFolder:
     ) -> dict[str, Any]:
         """Runs `work` unless the stage is finished; its figures, with the seconds it took.
 
+        An evaluation, which nothing reads, is made anew where other settings are asked for.
+
         Args:
             stage: one of SECTIONS.
             work: makes all of the stage's files, from the newest checkpoint where there is one.
             resume: whether it may.
 
         Raises:
-            RunFolderError: there are checkpoints, and `resume` was not asked for.
+            RunFolderError: a stage before it is not finished, another process works here, or there
+                are checkpoints and `resume` was not asked for.
         """
-        if self.is_finished(stage):
+        if self._is_kept(stage):
             return self.record(stage)
+        with ExitStack() as held:
+            self._ranks.first(lambda: held.enter_context(run_lock(self.root)))
+            # The process that held it may have finished the stage.
+            if self._is_kept(stage):
+                return self.record(stage)
+            self._begin(stage, resume)
+            step = checkpoints.latest_step(self.checkpoints(stage))
+            before = seconds_of_steps(self.root, stage, step)
+            started = time.perf_counter()
+            figures = work()
+            seconds = before + time.perf_counter() - started
+            record = {"seconds": round(seconds, 1), **figures}
+            self._ranks.first(lambda: self._finish(stage, record))
+        return record
+
+    def _begin(self, stage: str, resume: bool) -> None:
+        """Refuses what cannot be begun; keeps the settings that it is begun with."""
+        for before in _BEFORE[stage]:
+            if before != "target" or self._configuration.get("world") is not None:
+                self.record(before)
         newest = checkpoints.latest(self.checkpoints(stage))
         if newest is not None and not resume:
             raise RunFolderError(
                 f"{self.root} was stopped in stage {stage} and has its {newest.name}; give "
                 f"--resume to go on from there, or remove {newest.parent} to begin the stage again"
             )
-        settings = self._settings(stage)
-        self._ranks.first(lambda: write_json(self._settings_path(stage), settings))
-        started = time.perf_counter()
-        figures = work()
-        record = {"seconds": round(time.perf_counter() - started, 1), **figures}
-        self._ranks.first(lambda: write_json(self._record_path(stage), record))
-        self._ranks.first(lambda: shutil.rmtree(self.checkpoints(stage), ignore_errors=True))
-        return record
+        if stage == "evaluate" and self._changes(stage):
+            self._forget_evaluation()
+        self._ranks.first(lambda: self._write_settings(stage))
 
-    def _compare(self, stage: str, begun: dict[str, Any]) -> None:
-        changed = differences(begun, self._settings(stage))
+    def _write_settings(self, stage: str) -> None:
+        write_json(self.root / "configuration.json", self._configuration)
+        write_json(self._settings_path(stage), settings_of(stage, self._configuration))
+
+    def _finish(self, stage: str, record: dict[str, Any]) -> None:
+        """Its record comes last, so a stage that is stopped before it runs again."""
+        if stage in _EVALUATED:
+            self._forget_evaluation()
+        write_json(self._record_path(stage), record)
+        shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
+
+    def _forget_evaluation(self) -> None:
+        """Lets the next evaluation begin anew: the one that is there is of something else."""
+        self._record_path("evaluate").unlink(missing_ok=True)
+        shutil.rmtree(self.checkpoints("evaluate"), ignore_errors=True)
+
+    def _is_kept(self, stage: str) -> bool:
+        """Whether a stage is finished, and an evaluation also with the settings asked for."""
+        return self.is_finished(stage) and not (stage == "evaluate" and self._changes(stage))
+
+    def _has_begun(self, stage: str) -> bool:
+        """Whether a stage has left anything that its settings have decided."""
+        if self.is_finished(stage):
+            return True
+        if stage != "data":
+            return checkpoints.latest(self.checkpoints(stage)) is not None
+        answers = self.data / ANSWERS_FILE
+        has_answers = answers.exists() and answers.stat().st_size > 0
+        return has_answers or any((self.data / CAPTURED).glob("*.parquet"))
+
+    def _changes(self, stage: str) -> list[str]:
+        """What is not as a stage was begun."""
+        path = self._settings_path(stage)
+        if not path.exists():
+            return []
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        now = settings_of(stage, self._configuration)
+        if stage == "data" and not self.is_finished(stage):
+            # Answers are kept by who gave them, so another teacher is asked anew.
+            for settings in (begun, now):
+                settings.pop("teacher", None)
+        return changes(begun, now)
+
+    def _compare(self, stage: str) -> None:
+        changed = self._changes(stage)
         if not changed:
             return
         again = ""
         if not self.is_finished(stage):
-            again = (
-                f", or remove {self._settings_path(stage)} and {self.checkpoints(stage)} to begin "
-                "the stage again"
-            )
+            begun = [self._settings_path(stage), self.checkpoints(stage)]
+            there = " and ".join(str(path) for path in begun if path.exists())
+            again = f", or remove {there} to begin the stage again"
         raise RunFolderError(
             f"stage {stage} of {self.root} was begun with other settings ({'; '.join(changed)}); "
             f"choose another --output or the old settings{again}"
         )
-
-    def _settings(self, stage: str) -> dict[str, Any]:
-        names = dict.fromkeys((*SECTIONS["data"], *SECTIONS[stage]))
-        if stage == "target":
-            names = dict.fromkeys(SECTIONS["target"])
-        return {name: _fixed(name, self._configuration.get(name)) for name in names}
 
     def _record_path(self, stage: str) -> Path:
         return self.root / "stages" / f"{stage}.json"
@@ -194,23 +243,3 @@ def write_json(path: Path, contents: Any) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-def _fixed(section: str, settings: Any) -> Any:
-    """What of a section a stage that was begun has to keep."""
-    changeable = _CHANGEABLE.get(section, frozenset())
-    if not isinstance(settings, Mapping):
-        return settings
-    return {name: value for name, value in settings.items() if name not in changeable}
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Settings that differ between two dumped configurations, as "key: old -> new"."""
-    found: list[str] = []
-    for key in sorted(old.keys() | new.keys()):
-        left, right = old.get(key), new.get(key)
-        if isinstance(left, dict) and isinstance(right, dict):
-            found.extend(differences(left, right, f"{prefix}{key}."))
-        elif left != right:
-            found.append(f"{prefix}{key}: {left} -> {right}")
-    return found

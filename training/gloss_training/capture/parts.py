@@ -26,6 +26,8 @@ from gloss_training.documents.settings import DataSettings
 from gloss_training.documents.splits import SPLITS
 from gloss_training.passage import Passage
 
+CAPTURED: Final = "captured"
+"""Folder of parts within the data stage's; of no use once the stage is finished."""
 _KEPT: Final = "Parts written before are whole."
 _LEFT_OUT: Final = b"num_left_out"
 

@@ -25,7 +25,7 @@ from gloss_training.evidence.results import Result, result_path, write_result
 from gloss_training.evidence.summary import summarise
 from gloss_training.run import Run
 from gloss_training.run_config import RunConfig, read_config
-from gloss_training.run_folder import differences
+from gloss_training.stage_settings import differences
 
 SHARED: Final = ("target", "data", "ar", "av")
 """Stages whose results the arms of a base have in common; each makes a folder of its name."""

@@ -19,6 +19,8 @@ from gloss_training.errors import DiskError, TeacherError
 from gloss_training.teachers.api import Reply
 from gloss_training.teachers.settings import TeacherSettings
 
+ANSWERS_FILE: Final = "answers.jsonl"
+"""What a teacher has explained, within the data stage's folder: never asked for again."""
 _KEPT: Final = "Every answer before it is kept and will not be asked again."
 _SYNC_SECONDS: Final = 1.0
 """What a power failure can cost; a killed process loses nothing that was written."""

@@ -1,0 +1,147 @@
+"""What a run's directory keeps, refuses, takes with other settings, and says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gloss_training.errors import RunFolderError
+from gloss_training.run_config import read_config
+from gloss_training.run_folder import RunFolder
+from gloss_training.run_lock import run_lock
+
+EVERY = ("target", "data", "ar", "av", "rl", "evaluate")
+
+
+def folder_of(root: Path, *overrides: str) -> RunFolder:
+    return RunFolder(root, read_config("smoke", overrides).plain())
+
+
+def finish(root: Path, *stages: str, overrides: tuple[str, ...] = ()) -> None:
+    for stage in stages:
+        folder_of(root, *overrides).stage(stage, lambda: {}, resume=False)
+
+
+def stop(root: Path, stage: str, leaving: Callable[[], object] = lambda: None) -> None:
+    """Begins a stage that fails once it has left something."""
+
+    def fail() -> dict[str, Any]:
+        leaving()
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        folder_of(root).stage(stage, fail, resume=True)
+
+
+def checkpoint(root: Path, stage: str, step: int = 2) -> None:
+    (root / "checkpoints" / stage / f"step-{step:08d}").mkdir(parents=True)
+
+
+def test_an_evaluation_before_rl_is_not_taken_for_one_after_it(tmp_path: Path) -> None:
+    finish(tmp_path, *EVERY[:4])
+    assert folder_of(tmp_path).stage("evaluate", lambda: {"pair": "sft"}, resume=False)
+    checkpoint(tmp_path, "evaluate/rl")
+    finish(tmp_path, "rl")
+    folder = folder_of(tmp_path)
+    assert not folder.is_finished("evaluate")
+    assert not folder.checkpoints("evaluate").exists()
+    assert folder.stage("evaluate", lambda: {"pair": "rl"}, resume=False)["pair"] == "rl"
+    assert folder.stage("evaluate", lambda: {"pair": "again"}, resume=False)["pair"] == "rl"
+
+
+def test_an_evaluation_is_made_anew_with_other_settings(tmp_path: Path) -> None:
+    finish(tmp_path, *EVERY)
+    changed = folder_of(tmp_path, "evaluate.num_rows=5")
+    checkpoint(tmp_path, "evaluate/rl")
+    assert changed.stage("evaluate", lambda: {"rows": 5}, resume=False)["rows"] == 5
+    assert not changed.checkpoints("evaluate").exists()
+    again = folder_of(tmp_path, "evaluate.num_rows=5")
+    assert again.stage("evaluate", lambda: {"rows": 0}, resume=False)["rows"] == 5
+
+
+@pytest.mark.parametrize("stage", ["target", "ar", "rl"])
+def test_a_stage_that_left_nothing_holds_nobody_to_its_settings(stage: str, tmp_path: Path) -> None:
+    finish(tmp_path, *EVERY[: EVERY.index(stage)])
+    section = "world.training" if stage == "target" else stage
+    other = f"{section}.num_steps=77"
+    stop(tmp_path, stage)
+    folder_of(tmp_path, other)
+    stop(tmp_path, stage, lambda: checkpoint(tmp_path, stage))
+    refused = (
+        rf"stage {stage} .*num_steps: \d+ -> 77.*remove .*{stage}.settings.json and "
+        rf".*checkpoints/{stage} to begin"
+    )
+    with pytest.raises(RunFolderError, match=refused):
+        folder_of(tmp_path, other)
+
+
+@pytest.mark.parametrize("left", ["captured/000000-av-0.parquet", "answers.jsonl"])
+def test_data_that_captured_or_asked_nothing_takes_other_settings(
+    left: str, tmp_path: Path
+) -> None:
+    finish(tmp_path, "target")
+    file = tmp_path / "data" / left
+
+    def opened() -> None:
+        (tmp_path / "data" / "captured").mkdir(parents=True)
+        (tmp_path / "data" / "answers.jsonl").touch()
+
+    stop(tmp_path, "data", opened)
+    folder_of(tmp_path, "data.positions_per_document=3")
+    file.write_text("something")
+    with pytest.raises(RunFolderError, match=r"stage data .*positions_per_document: \d+ -> 3"):
+        folder_of(tmp_path, "data.positions_per_document=3")
+    # Answers are kept by who gave them.
+    another = ("teacher.provider=openai", "teacher.model=other", "teacher.max_tokens=500")
+    finish(tmp_path, "data", overrides=another)
+    with pytest.raises(RunFolderError, match=r"stage data .*teacher\.model: other -> third"):
+        folder_of(tmp_path, *another, "teacher.model=third")
+
+
+def test_how_much_room_checkpoints_take_may_change_in_a_stopped_stage(tmp_path: Path) -> None:
+    finish(tmp_path, *EVERY[:4])
+    stop(tmp_path, "rl", lambda: checkpoint(tmp_path, "rl"))
+    changed = [
+        *("rl.keep_checkpoints=1", "rl.checkpoint_every=50", "rl.max_skipped=3"),
+        *("av.keep_checkpoints=1", "world.training.keep_checkpoints=1", "sharding.timeout_s=5.0"),
+    ]
+    folder_of(tmp_path, *changed).stage("rl", lambda: {}, resume=True)
+
+
+def test_the_earliest_missing_stage_is_named_by_its_command(tmp_path: Path) -> None:
+    for finished, command in (((), "data"), (("target",), "data"), (("data",), "ar")):
+        finish(tmp_path, *finished)
+        with pytest.raises(RunFolderError, match=f"run gloss-train {command} on it first"):
+            folder_of(tmp_path).stage("rl", lambda: {}, resume=False)
+    assert not [*(tmp_path / "stages").glob("rl*")]
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    finish(tmp_path, "target")
+    with run_lock(tmp_path):
+        with pytest.raises(RunFolderError, match="another process is working on"):
+            folder_of(tmp_path).stage("data", lambda: {}, resume=True)
+        # What is finished can be looked at.
+        folder_of(tmp_path).stage("target", lambda: {}, resume=False)
+    finish(tmp_path, "data")
+
+
+def test_a_file_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match="got a file, expected a run's directory"):
+        folder_of(tmp_path / "file")
+
+
+def test_seconds_are_those_of_all_its_processes(tmp_path: Path) -> None:
+    finish(tmp_path, "target", "data")
+    stop(tmp_path, "ar", lambda: checkpoint(tmp_path, "ar"))
+    clock = tmp_path / "logs" / "ar.clock.jsonl"
+    clock.parent.mkdir()
+    lines = [json.dumps({"step": step, "seconds": 40.0}) + "\n" for step in range(3)]
+    clock.write_text("".join(lines) + '{"step": 3, "sec')
+    # The third step was made after the checkpoint, and is made again.
+    assert folder_of(tmp_path).stage("ar", lambda: {}, resume=True)["seconds"] // 1 == 80
