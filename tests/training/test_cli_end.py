@@ -11,8 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from gloss_training import cli, command
+from gloss_training.errors import RunFolderError, TrainingError
 from gloss_training.evidence.experiment import Experiment
 from gloss_training.run import Run
+from gloss_training.sharding import Ranks
 
 
 def interrupt(*_: object) -> None:
@@ -60,3 +62,24 @@ def test_a_rank_leaves_with_its_status(status: int, monkeypatch: pytest.MonkeyPa
     with pytest.raises(SystemExit):
         cli.main()
     assert left == [status]
+
+
+def test_the_other_ranks_say_what_the_first_one_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+
+    def agree(ranks: Ranks, value: object) -> object:
+        if ranks.is_first:
+            told.append(value)
+        return told[-1]
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    monkeypatch.setattr(Ranks, "agree", agree)
+    first, second = (Ranks(index=index, count=2) for index in range(2))
+    for error, kind in ((RunFolderError("in use"), TrainingError), (OSError(28, "full"), OSError)):
+        with pytest.raises(type(error)):
+            first.first(lambda error=error: fail(error))
+        with pytest.raises(kind) as met:
+            second.first(lambda: None)
+        assert str(met.value) == str(error)

@@ -126,7 +126,7 @@ class Ranks:
         told = None
         if error is not None:
             number = None if isinstance(error, TrainingError) else getattr(error, "errno", 0)
-            told = (number, str(error))
+            told = (number, getattr(error, "strerror", None) or str(error))
         told = self.agree(told)
         if error is not None:
             raise error
