@@ -152,6 +152,13 @@ def test_what_cannot_be_had_says_why() -> None:
     assert "(none: evaluate.num_training_rows is 0)" in shown
 
 
+def test_too_few_training_rows_say_how_many_are_needed() -> None:
+    settings = EvaluateSettings(num_rows=24, num_training_rows=8, num_reworded_rows=0)
+    evaluation, _ = evaluate(task_of(taught(), settings=settings))
+    why = evaluation.missing["fve_fresh_ar"]
+    assert why == "evaluate.num_training_rows is 8, expected at least 10"
+
+
 def test_a_table_with_a_hole_is_refused() -> None:
     evaluation = Evaluation(figures=dict.fromkeys(NAMES[1:], 0.5))
     with pytest.raises(AssertionError, match="fve"):

@@ -112,8 +112,11 @@ def _add_learnt(
     names = ("fve_fresh_ar", "fve_bag_of_words")
     count = min(task.settings.num_training_rows, len(task.training))
     if count < LEAST_TRAINING_ROWS:
-        few = f"{len(task.training)} rows of another split"
-        asked = f"evaluate.num_training_rows is {task.settings.num_training_rows}"
+        wanted = task.settings.num_training_rows
+        least = f", expected at least {LEAST_TRAINING_ROWS}"
+        few = f"{len(task.training)} rows of another split{least}"
+        # 0 is a choice, and no mistake.
+        asked = f"evaluate.num_training_rows is {wanted}{least if wanted else ''}"
         evaluation.add({"num_training_rows": 0})
         evaluation.leave_out(names, asked if count < len(task.training) else few)
         return
