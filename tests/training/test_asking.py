@@ -482,6 +482,18 @@ def test_a_question_about_no_such_model_ends_the_run(trouble: Trouble, tmp_path:
     assert api.asked == ["a"]
 
 
+def test_rewording_is_estimated_too(tmp_path: Path) -> None:
+    settings = TeacherSettings(provider="openai", model="m", input_price=1.0, output_price=4.0)
+    api = Api(echo)
+    teacher = teacher_of(api, tmp_path / "a.jsonl", settings)
+    estimate = asyncio.run(teacher.estimate_rewording(1000))
+    assert estimate.num_to_ask == 1000 and not estimate.is_free and api.asked == []
+    # The question itself and an explanation of 600 characters.
+    assert 200_000 < estimate.input_tokens < 400_000
+    assert estimate.output_tokens == 150_000
+    asyncio.run(teacher.close())
+
+
 def test_judging_is_estimated_too(tmp_path: Path) -> None:
     settings = TeacherSettings(provider="openai", model="m", input_price=1.0, output_price=4.0)
     teacher = teacher_of(Api(echo), tmp_path / "a.jsonl", settings)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -18,14 +19,17 @@ from typer.testing import CliRunner
 
 from gloss_training import run as run_module
 from gloss_training.cli import app
-from gloss_training.errors import DatasetError, RunFolderError
+from gloss_training.errors import DatasetError, Declined, RunFolderError
+from gloss_training.evaluate_stage import evaluate_pair, make_evaluation
 from gloss_training.evaluation.fresh_ar import train_fresh_ar
 from gloss_training.progress import Silence
 from gloss_training.prompts import marked_prompt
 from gloss_training.reconstructor import load_reconstructor
 from gloss_training.run import STAGES, Run
-from gloss_training.run_config import read_config
+from gloss_training.run_config import read_config, shipped_names
 from gloss_training.sft import Lesson
+from gloss_training.teachers.settings import TeacherSettings
+from gloss_training.teachers.teacher import Estimate
 from gloss_training.world_settings import WORLD_PROMPT
 
 QUIET = Console(quiet=True)
@@ -209,6 +213,49 @@ def test_a_run_leaves_everything_to_look_at(finished: Path) -> None:
         assert [*(finished / "tensorboard" / stage).glob("events*")]
     assert json.loads((finished / "configuration.json").read_text()) == SMOKE.plain()
     assert not [*(finished / "checkpoints").rglob("step-*")]
+
+
+def test_evaluation_asks_no_teacher_that_costs_before_that_is_confirmed(copied: Path) -> None:
+    told: list[Estimate] = []
+
+    def decline(estimate: Estimate) -> bool:
+        told.append(estimate)
+        return False
+
+    teacher = TeacherSettings(provider="openai", model="m", api_key_env="NONE")
+    # Nobody is there: a question would end in another error.
+    teacher = replace(teacher, base_url="http://127.0.0.1:9")
+    context = Run(copied, SMOKE, QUIET).context
+    paid = replace(context, config=SMOKE.model_copy(update={"teacher": teacher}), confirm=decline)
+    with pytest.raises(Declined, match="nothing was reworded"):
+        make_evaluation(paid)
+    # Once for the pairs before and after RL.
+    assert [estimate.num_to_ask for estimate in told] == [2 * SMOKE.evaluate.num_reworded_rows]
+    with pytest.raises(Declined):
+        evaluate_pair(paid, "rl")
+    assert told[-1].num_to_ask == SMOKE.evaluate.num_reworded_rows
+    assert (copied / "rewordings.jsonl").read_bytes() == b""
+
+
+def test_what_was_not_confirmed_is_said_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decline(*_: object) -> None:
+        raise Declined("not confirmed: nobody was asked")
+
+    monkeypatch.setattr(Run, "stages", decline)
+    for stage in ("data", "rl", "evaluate"):
+        result = CliRunner().invoke(app, [stage, "smoke", "--output", str(tmp_path)])
+        assert (result.exit_code, result.output) == (1, "not confirmed: nobody was asked\n")
+    arguments = ["data", "smoke", "--output", str(tmp_path), "--dry-run"]
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_help_names_every_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    output = CliRunner().invoke(app, ["ar", "--help"]).output
+    assert all(name in output for name in shipped_names())
 
 
 def test_command_prints_a_summary_and_refuses_other_settings(

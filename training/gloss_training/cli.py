@@ -23,7 +23,7 @@ from gloss_training.evidence.summary import SUMMARY_FILE
 from gloss_training.export import export as write_export
 from gloss_training.machine import prepare
 from gloss_training.run import STAGES, Run
-from gloss_training.run_config import read_config
+from gloss_training.run_config import read_config, shipped_names
 from gloss_training.sharding import joined, leave
 from gloss_training.teachers.teacher import Estimate
 
@@ -33,8 +33,8 @@ ConfigName = Annotated[
     str,
     typer.Argument(
         metavar="CONFIG",
-        help="A TOML file, or the name of a configuration that comes with the package: tiny, "
-        "qwen2.5-7b-lora, qwen2.5-7b-full, gemma-3-12b, llama-3.3-70b.",
+        help="A TOML file, or the name of a configuration that comes with the package: "
+        f"{', '.join(shipped_names())}.",
     ),
 ]
 Output = Annotated[
@@ -81,10 +81,7 @@ def data(
     is given again; no question that was answered is asked twice.
     """
     confirm = confirmer(Console(), is_confirmed=is_confirmed, is_dry=is_dry)
-    try:
-        _stages(("target", "data"), config, output, overrides, resume, confirm)
-    except Declined as declined:
-        raise typer.Exit(0 if is_dry else 1) from declined
+    _stages(("target", "data"), config, output, overrides, resume, confirm, is_dry=is_dry)
 
 
 @app.command()
@@ -120,10 +117,17 @@ def rl(
 
 @app.command()
 def evaluate(
-    config: ConfigName, output: Output, overrides: Overrides = None, resume: Resume = False
+    config: ConfigName,
+    output: Output,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    is_confirmed: Annotated[
+        bool, typer.Option("--yes", "-y", help="Ask a teacher that costs without a question.")
+    ] = False,
 ) -> None:
     """Explain held-out activations and measure fidelity and truth."""
-    _stages(("evaluate",), config, output, overrides, resume)
+    confirm = confirmer(Console(), is_confirmed=is_confirmed)
+    _stages(("evaluate",), config, output, overrides, resume, confirm)
 
 
 @app.command()
@@ -236,9 +240,11 @@ def _stages(
     overrides: list[str] | None,
     resume: bool,
     confirm: Callable[[Estimate], bool] | None = None,
+    *,
+    is_dry: bool = False,
 ) -> None:
     """Runs the named stages, or all of them; prints their figures."""
-    with _errors("give the same command with --resume to go on"):
+    with _errors("give the same command with --resume to go on", is_dry=is_dry):
         chosen = read_config(config, overrides or ())
         device = prepare(chosen.device, chosen.num_threads)
         with joined(chosen.sharding, device) as ranks:
@@ -256,19 +262,24 @@ def _stages(
 
 
 @contextmanager
-def _errors(goes_on: str = "give the same command again") -> Iterator[None]:
+def _errors(
+    goes_on: str = "give the same command again", *, is_dry: bool = False
+) -> Iterator[None]:
     """What went wrong in one line; exit status 2 for what was asked, 1 for what happened.
 
     Args:
         goes_on: how the command that was stopped goes on.
+        is_dry: that nobody was asked is what was wanted.
     """
     try:
         yield
     except KeyboardInterrupt as error:
         typer.echo(f"stopped; {goes_on}", err=True)
         raise typer.Exit(INTERRUPTED) from error
-    except Declined:
-        raise
+    except Declined as declined:
+        if not is_dry:
+            typer.echo(str(declined), err=True)
+        raise typer.Exit(0 if is_dry else 1) from declined
     except (TrainingError, GlossError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, ValueError) else 1) from error

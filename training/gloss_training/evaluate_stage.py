@@ -12,6 +12,7 @@ from torch import Tensor
 from gloss_training.context import Context
 from gloss_training.data_run import teacher_of
 from gloss_training.disk import writing
+from gloss_training.errors import Declined
 from gloss_training.evaluation.evaluate import EvaluationTask, Reader, evaluate
 from gloss_training.evaluation.explaining import Explainer
 from gloss_training.evaluation.fresh_ar import train_fresh_ar
@@ -30,17 +31,35 @@ TRAINING_SPLIT: Final = "ar"
 
 
 def make_evaluation(run: Context) -> dict[str, Any]:
-    """Explains held-out rows with each pair of the run; which was the last one, and its figures."""
-    pair, figures = "sft", evaluate_pair(run, "sft")
-    if run.folder.is_finished("rl"):
-        pair, figures = "rl", evaluate_pair(run, "rl")
+    """Explains held-out rows with each pair of the run; which was the last one, and its figures.
+
+    Raises:
+        Declined: the teacher's rewordings were not confirmed.
+        and what `evaluate_pair` raises.
+    """
+    names = ("sft", "rl") if run.folder.is_finished("rl") else ("sft",)
+    with _rewriter(run, num_pairs=len(names)) as rewrite:
+        for name in names:
+            pair, figures = name, _evaluate(run, name, rewrite)
+    if pair == "rl":
         steps = curves(run.folder.root / "logs" / "rl.jsonl")
         plot_training({"rl": steps}, run.folder.root / "evaluation" / CURVES_FILE)
     return {"pair": pair, **figures}
 
 
 def evaluate_pair(run: Context, name: str) -> dict[str, Any]:
-    """Explains held-out rows with the pair `sft` or `rl`, and writes what it finds; its figures."""
+    """Explains held-out rows with the pair `sft` or `rl`, and writes what it finds; its figures.
+
+    Raises:
+        Declined: the teacher's rewordings were not confirmed.
+        RunFolderError: there is no such pair.
+        DiskError: what was found could not be written.
+    """
+    with _rewriter(run, num_pairs=1) as rewrite:
+        return _evaluate(run, name, rewrite)
+
+
+def _evaluate(run: Context, name: str, rewrite: Rewriter | None) -> dict[str, Any]:
     root = run.folder.root
     for stage in ("rl",) if name == "rl" else ("ar", "av"):
         run.folder.record(stage)
@@ -53,20 +72,19 @@ def evaluate_pair(run: Context, name: str) -> dict[str, Any]:
         dtype=run.config.dtype,
     )
     ar = load_reconstructor(pair / "ar", run.dtype).to(run.device)
-    with _rewriter(run) as rewrite:
-        task = EvaluationTask(
-            settings=run.config.evaluate,
-            seed=run.config.seed,
-            explain=explainer.explain,
-            reconstruct=_reader(run, ar, tokenizer),
-            train_fresh=_fresh(run, tokenizer, name),
-            rewrite=rewrite,
-            heldout=run.rows("heldout"),
-            training=run.rows(TRAINING_SPLIT),
-            fve_baseline=run.statistics().fve_baseline,
-            knows_truth=run.config.world is not None,
-        )
-        evaluation, samples = evaluate(task)
+    task = EvaluationTask(
+        settings=run.config.evaluate,
+        seed=run.config.seed,
+        explain=explainer.explain,
+        reconstruct=_reader(run, ar, tokenizer),
+        train_fresh=_fresh(run, tokenizer, name),
+        rewrite=rewrite,
+        heldout=run.rows("heldout"),
+        training=run.rows(TRAINING_SPLIT),
+        fve_baseline=run.statistics().fve_baseline,
+        knows_truth=run.config.world is not None,
+    )
+    evaluation, samples = evaluate(task)
     write_json(root / "evaluation" / f"{name}.json", evaluation.plain())
     lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
     path = root / "evaluation" / f"{name}.samples.jsonl"
@@ -112,10 +130,18 @@ def _fresh(run: Context, tokenizer: Any, name: str) -> Callable[[Sequence[str], 
 
 
 @contextmanager
-def _rewriter(run: Context) -> Iterator[Rewriter | None]:
-    """The teacher's rewordings, where some are wanted."""
-    if not run.config.evaluate.num_reworded_rows:
+def _rewriter(run: Context, num_pairs: int) -> Iterator[Rewriter | None]:
+    """The teacher's rewordings, where some are wanted, once what they take is confirmed.
+
+    Raises:
+        Declined: it was not.
+    """
+    settings = run.config.evaluate
+    if not settings.num_reworded_rows:
         yield None
         return
+    count = num_pairs * min(settings.num_reworded_rows, settings.num_rows)
     with Judge(teacher_of(run.config, run.folder.root / "rewordings.jsonl")) as judge:
+        if not run.confirm(judge.estimate_rewording(count)):
+            raise Declined("not confirmed: nothing was reworded and nothing was evaluated")
         yield judge.reworded

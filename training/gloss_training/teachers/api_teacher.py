@@ -111,6 +111,18 @@ class ApiTeacher:
             scores[index] = score
         return [math.nan if score is None else score for score in scores]
 
+    async def estimate_rewording(self, num_explanations: int) -> Estimate:
+        """See `Teacher`."""
+        chars = len(reword_prompt("x" * _USUAL_EXPLANATION_CHARS))
+        return estimate_of(
+            self.settings,
+            num_questions=num_explanations,
+            num_to_ask=num_explanations,
+            input_tokens=math.ceil(num_explanations * chars / CHARACTERS_PER_TOKEN),
+            counted_by=_BY_LENGTH,
+            usual_tokens=USUAL_ANSWER_TOKENS,
+        )
+
     async def reword(self, explanations: Sequence[str]) -> list[str | None]:
         """See `Teacher`."""
         attempts = Attempts(self.api, self.pace, self.settings)

@@ -52,6 +52,10 @@ class Judge:
         pairs = list(zip(passages, explanations, strict=True))
         return self._runner.run(self._teacher.judge(pairs))
 
+    def estimate_rewording(self, num_explanations: int) -> Estimate:
+        """See `Teacher.estimate_rewording`."""
+        return self._runner.run(self._teacher.estimate_rewording(num_explanations))
+
     def reworded(self, explanations: Sequence[str]) -> list[str | None]:
         """The same facts in other words; None where there is no rewording.
 

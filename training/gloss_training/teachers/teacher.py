@@ -122,6 +122,9 @@ class Teacher(Protocol):
             TeacherError, DiskError: as `explain`.
         """
 
+    async def estimate_rewording(self, num_explanations: int) -> Estimate:
+        """What rewording so many explanations will take; asks no question that costs."""
+
     async def reword(self, explanations: Sequence[str]) -> list[str | None]:
         """The same facts in other words, for each explanation; None: no rewording.
 

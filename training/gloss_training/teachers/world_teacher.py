@@ -71,6 +71,10 @@ class WorldTeacher:
             scores.append(right / stated if stated else 0.0)
         return scores
 
+    async def estimate_rewording(self, num_explanations: int) -> Estimate:
+        """See `Teacher`."""
+        return Estimate(teacher=self.name, num_questions=num_explanations)
+
     async def reword(self, explanations: Sequence[str]) -> list[str | None]:
         """See `Teacher`: the claims that can be read, in other wordings of the grammar."""
         return [
