@@ -395,6 +395,13 @@ def test_rows_that_are_none_of_ours_are_refused(tmp_path: Path, kind: str) -> No
         read_rows(path)
 
 
+def test_a_document_longer_than_the_target_can_read_is_refused(engine: EngineReader) -> None:
+    assert engine.read([]).activations.shape == (0, engine.d_model)
+    endless = TextToRead(token_ids=(9,) * 513, positions=(8,))
+    with pytest.raises(ConfigError, match=r"max_document_tokens: got .* 513 tokens.* most 512,"):
+        engine.read([endless])
+
+
 def test_both_readers_read_the_same_activations(engine: EngineReader) -> None:
     tapped = TapReader(TARGET, LAYER, device=torch.device("cpu"), dtype=torch.float32)
     generator = np.random.default_rng(0)

@@ -21,6 +21,7 @@ from gloss_engine.config import EngineConfig
 from gloss_engine.sidecar import require_plain_model
 from gloss_engine.target.reader import TextReader, TextToRead
 from gloss_engine.target.target import load_target
+from gloss_training.errors import ConfigError
 
 _TAP_BATCH: Final = 16
 
@@ -84,12 +85,23 @@ class EngineReader:
         target = load_target(directory, config, layer_index=layer_index, generates=False)
         self._reader = TextReader(target, config.max_read_tokens)
         self.tokenizer, self.layer_index = target.tokenizer, layer_index
-        self.d_model = target.spec.d_model
+        self.d_model, self._num_positions = target.spec.d_model, target.spec.max_positions
         self.fingerprint = fingerprint(directory)
         self.how = f"engine, {_kind(config.resolve_device(), config.resolve_dtype())}"
 
     def read(self, texts: Sequence[TextToRead]) -> Captured:
-        """See `ActivationReader`."""
+        """See `ActivationReader`.
+
+        Raises:
+            ConfigError: a text that is longer than the target can read.
+        """
+        longest = max((len(text.token_ids) for text in texts), default=0)
+        if longest > self._num_positions:
+            raise ConfigError(
+                f"data.max_document_tokens: got a document of {longest} tokens, expected at most "
+                f"{self._num_positions}, which the target can read; set it to that, and longer "
+                "documents are cut"
+            )
         raw, norms = self._reader.read(texts)
         return Captured(activations=raw.cpu().numpy(), norms=norms.cpu().numpy())
 
