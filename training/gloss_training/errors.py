@@ -7,7 +7,7 @@ TrainingError
 ├── DocumentError     documents that cannot be read (also a ValueError)
 ├── TeacherError      a teacher that refuses, cannot be reached, or answers garbage
 ├── Declined          what a teacher will take was not confirmed
-├── NotFiniteError    gradients that stay without a value
+├── NotFiniteError    gradients that stay without a value, or such weights
 └── DiskError         a file that could not be written; what was written before is whole
 """
 
@@ -63,7 +63,7 @@ class Declined(TrainingError):
 
 
 class NotFiniteError(TrainingError):
-    """Gradients that were not finite for too many steps in a row."""
+    """Gradients that were not finite for too many steps in a row, or weights that are not."""
 
 
 class DiskError(TrainingError):

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gloss_training.errors import NotFiniteError
+
 MAX_SHARD_BYTES: Final = 5_000_000_000
 SINGLE_FILE: Final = "model.safetensors"
 INDEX_FILE: Final = "model.safetensors.index.json"
@@ -33,7 +35,8 @@ def save_weights(
         max_shard_bytes: of a file's tensors; a larger tensor gets a file of its own.
 
     Raises:
-        ValueError: a weight that is not finite, before or after the cast.
+        NotFiniteError: a weight that is not finite.
+        ValueError: one that is not once cast.
     """
     shards: list[list[str]] = []
     pending: dict[str, Tensor] = {}
@@ -69,9 +72,13 @@ def _checked(name: str, weight: Tensor, dtype: torch.dtype | None) -> Tensor:
     """The weight on the CPU in memory of its own, in `dtype`."""
     cast = weight.to(device="cpu", dtype=dtype or weight.dtype, copy=True).contiguous()
     if not torch.isfinite(cast).all():
-        was_finite = bool(torch.isfinite(weight).all())
-        raise ValueError(
-            f"{name}: got values that are not finite{' once cast' if was_finite else ''}, expected "
-            f"finite ones; {'choose another dtype' if was_finite else 'go back to a checkpoint'}"
+        if torch.isfinite(weight).all():
+            raise ValueError(
+                f"{name}: got values that are not finite once cast, expected finite ones; choose "
+                "another dtype"
+            )
+        raise NotFiniteError(
+            f"{name}: got values that are not finite, expected finite ones: training has diverged; "
+            "go back to a checkpoint, or begin the stage again with a lower learning rate"
         )
     return cast
