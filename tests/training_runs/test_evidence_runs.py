@@ -15,8 +15,8 @@ def test_a_killed_run_goes_on_and_every_arm_leaves_its_result(tmp_path: Path) ->
     command = ["evidence", "--output", tmp_path / "run", "--smoke", "--seed", "0"]
     command += [word for arm in ARMS for word in ("--arm", arm)]
     command += ["--set", "rl.checkpoint_every=1"]
-    # Steps: target 6, ar 6, av 6, the fresh AR of the arm sft 6; then two of RL.
-    ended = gloss_train(command, tmp_path / "log", death=Death(call="step", number=26))
+    # Steps: target 6, ar 6, av 12, the fresh AR of the arm sft 6; then two of RL.
+    ended = gloss_train(command, tmp_path / "log", death=Death(call="step", number=32))
     assert ended.status == -signal.SIGKILL, ended.output
     folder = tmp_path / "run" / "results"
     assert [path.name for path in folder.glob("*.json")] == ["sft-seed-0.json"]
