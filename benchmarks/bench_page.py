@@ -4,7 +4,7 @@ load     From the request of the page to the last of its files having run, nothi
 colour   From the arrival of a token's first score in the page to its colour on the screen; a story
          of 87 tokens, explained a few at a time and all together.
 frames   How long a frame takes while 4,000 tokens scroll, while arrow keys walk along them, and
-         with a search typed meanwhile; `drawn` is the rest of the machine, an empty page's frames.
+         while a search is typed; that of the empty form is what the browser itself takes.
 
     PYTHONPATH=tests .venv/bin/python benchmarks/bench_page.py [--repeats N] [--output FILE]
 
