@@ -16,6 +16,9 @@ import { Tokens } from "./tokens.js";
 /** Name of the measure from a score's arrival until its token is painted in its colour. */
 const COLOURED = "gloss:coloured";
 
+/** The details lie over the text, as explain.css has it: growing there, they would slip under the mouse. */
+const STACKED = matchMedia("(max-width: 60rem)");
+
 export class ReadingView {
   /** @type {number|null} */
   selected = null;
@@ -132,6 +135,7 @@ export class ReadingView {
   }
 
   #hover(position) {
+    if (STACKED.matches) return;
     this.#hovered = position;
     this.#showPanel();
   }
