@@ -121,6 +121,7 @@ def test_watch_has_no_violation(tab: Tab, dark: bool, width: int) -> None:
     tab.look(dark=dark, width=width)
     tab.open("/#watch")
     view = WatchPage(tab)
+    tab.button("Start")
     assert tab.violations() == []
     view.start("Mia is a baker. She", tokens=10, pace=0, every=2, samples=2, heat=0, seed=1)
     view.wait_state("Done")
