@@ -80,7 +80,7 @@ test-training: $(VENV)/.dev ## Run the tests of training that start processes: k
 test-page: $(VENV)/.dev ## Run the tests of the page, in a headless Chromium
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
 		echo "error: got no chromium or no chromedriver on PATH, expected both (Debian: apt install chromium chromium-driver)" >&2; exit 1; }
-	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/page $(ARGS)
+	@$(TEST_ENV) $(BIN)/python -m pytest --confcutdir=tests/page --numprocesses auto --dist loadfile tests/page $(ARGS)
 
 check: $(VENV)/.dev $(PROTO_VENV)/.tools ## Lint, types, import rules, the contract and its stubs
 	@$(BIN)/ruff check .

@@ -3,7 +3,7 @@
 import { element } from "../element.js";
 import { visible } from "../shown.js";
 import { count, plural } from "../words.js";
-import { facts } from "./sample_card.js";
+import { facts } from "../sample_card.js";
 
 const SOURCES = {
   sidecar: "stated by the checkpoint",

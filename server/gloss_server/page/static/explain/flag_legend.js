@@ -8,7 +8,7 @@ export class FlagLegend {
   root = element("ul", { id: "flags", class: "flag-legend", "aria-label": "Flags in this text" });
   #before = "";
 
-  /** @param {import("./reading.js").Reading} reading */
+  /** @param {import("../reading.js").Reading} reading */
   update(reading) {
     const counts = new Map();
     let failed = 0;

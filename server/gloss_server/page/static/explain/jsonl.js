@@ -9,14 +9,14 @@ const FLOATS = new Set(["logprob", "cosine", "mse", "fve", "norm"]);
 const MOST_SAMPLES = 1024;
 
 /**
- * @param {import("./reading.js").Row[]} rows
+ * @param {import("../reading.js").Row[]} rows
  * @returns {string}
  */
 export function writeRows(rows) {
   return rows.map((row) => `${written(row)}\n`).join("");
 }
 
-/** @typedef {{index: number, docId: string, rows: import("./reading.js").Row[]}} Document */
+/** @typedef {{index: number, docId: string, rows: import("../reading.js").Row[]}} Document */
 
 /**
  * @param {Blob} file

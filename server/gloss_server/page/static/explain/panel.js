@@ -3,7 +3,7 @@
 import { button, element } from "../element.js";
 import { shownText } from "../shown.js";
 import { decimal } from "../words.js";
-import { facts, fveChip, sampleCard } from "./sample_card.js";
+import { facts, fveChip, sampleCard } from "../sample_card.js";
 
 export class Panel {
   #body = element("div", { class: "panel-body" });
@@ -64,7 +64,7 @@ export class Panel {
   }
 
   /**
-   * @param {import("./reading.js").Reading} reading
+   * @param {import("../reading.js").Reading} reading
    * @param {number} position
    * @param {boolean} isPinned
    * @param {(text: string) => Node} show how explanations become nodes.

@@ -29,7 +29,7 @@ export class Pins {
   }
 
   /**
-   * @param {import("./reading.js").Reading} reading
+   * @param {import("../reading.js").Reading} reading
    * @param {number[]} pinned
    * @param {(text: string) => Node} show
    */

@@ -11,7 +11,7 @@ import { Panel } from "./panel.js";
 import { Pins } from "./pins.js";
 import { Search } from "./search.js";
 import { Strip } from "./strip.js";
-import { Tokens } from "./tokens.js";
+import { Tokens } from "../tokens.js";
 
 /** Name of the measure from a score's arrival until its token is painted in its colour. */
 const COLOURED = "gloss:coloured";
@@ -68,7 +68,7 @@ export class ReadingView {
     this.root = element("div", { id: "results", hidden: true }, layout);
   }
 
-  /** Show another reading. @param {import("./reading.js").Reading} reading */
+  /** Show another reading. @param {import("../reading.js").Reading} reading */
   show(reading) {
     this.#reading = reading;
     this.selected = this.#hovered = null;

@@ -33,7 +33,7 @@ export class Run {
 
   /**
    * @param {import("../main.js").Context} context
-   * @param {import("./reading.js").Reading} reading filled as it goes on.
+   * @param {import("../reading.js").Reading} reading filled as it goes on.
    * @param {Asked} asked
    * @param {Object} listener
    * @param {() => void} listener.opened the tokens are there.

@@ -79,7 +79,7 @@ export class RunBar {
 
   /**
    * @param {import("./run.js").Run|null} run null: it came from a file.
-   * @param {import("./reading.js").Reading|null} reading null: nothing has been read yet.
+   * @param {import("../reading.js").Reading|null} reading null: nothing has been read yet.
    * @param {boolean} isEditing the form is open.
    * @returns {string} what is said.
    */

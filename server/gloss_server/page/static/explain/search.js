@@ -3,7 +3,7 @@
 import { button, element } from "../element.js";
 import { shownText } from "../shown.js";
 import { count } from "../words.js";
-import { saidSoFar } from "./reading.js";
+import { saidSoFar } from "../reading.js";
 
 export class Search {
   /** @type {Set<number>} Positions with a match. */

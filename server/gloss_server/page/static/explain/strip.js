@@ -68,7 +68,7 @@ export class Strip {
     });
   }
 
-  /** @param {import("./reading.js").Reading} reading @param {number[]} order of its positions. */
+  /** @param {import("../reading.js").Reading} reading @param {number[]} order of its positions. */
   show(reading, order) {
     this.#reading = reading;
     this.#order = order;

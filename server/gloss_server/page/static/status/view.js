@@ -1,7 +1,7 @@
 /** The status view: whether the service answers, what it does, and what it has loaded. */
 
 import { element } from "../element.js";
-import { Notice } from "../explain/notice.js";
+import { Notice } from "../notice.js";
 import { onceAFrame } from "../frame.js";
 import { visible } from "../shown.js";
 import { CHARTS } from "./charts.js";

@@ -3,7 +3,7 @@
  * token, what was skipped. A pause or a fault begins another call; nothing known is dropped.
  */
 
-import { Reading } from "../explain/reading.js";
+import { Reading } from "../reading.js";
 import { Fault } from "../fault.js";
 import { parsePositions, resolvePositions } from "../positions.js";
 

@@ -1,7 +1,7 @@
 /** A token of the flow beside what its activation says, with its evidence, or why nothing. */
 
-import { fveChip } from "../explain/sample_card.js";
-import { saidSoFar } from "../explain/reading.js";
+import { fveChip } from "../sample_card.js";
+import { saidSoFar } from "../reading.js";
 import { element } from "../element.js";
 import { colour } from "../palette.js";
 import { passage, shownText, visible } from "../shown.js";
@@ -116,7 +116,7 @@ export function tokenChip(token) {
   return chip;
 }
 
-/** @param {import("../explain/reading.js").Sample} sample */
+/** @param {import("../reading.js").Sample} sample */
 function growing(sample) {
   const said = saidSoFar(sample);
   const shown = element("p", { class: "passage growing", dir: "auto" });

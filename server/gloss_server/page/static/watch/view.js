@@ -2,8 +2,8 @@
 
 import { copyLink } from "../copy_link.js";
 import { element } from "../element.js";
-import { Notice } from "../explain/notice.js";
-import { Tokens } from "../explain/tokens.js";
+import { Notice } from "../notice.js";
+import { Tokens } from "../tokens.js";
 import { Fault } from "../fault.js";
 import { onceAFrame } from "../frame.js";
 import { legend } from "../legend.js";

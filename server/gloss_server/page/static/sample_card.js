@@ -1,9 +1,9 @@
 /** One explanation with its evidence, wherever it stands: beside its token, or pinned. */
 
-import { element } from "../element.js";
-import { colour } from "../palette.js";
-import { passage, visible } from "../shown.js";
-import { decimal, finishMeaning, flagMeaning } from "../words.js";
+import { element } from "./element.js";
+import { colour } from "./palette.js";
+import { passage, visible } from "./shown.js";
+import { decimal, finishMeaning, flagMeaning } from "./words.js";
 import { saidSoFar } from "./reading.js";
 
 /**

@@ -3,10 +3,10 @@
  * technology it is a list box whose active option is the chosen token.
  */
 
-import { element } from "../element.js";
-import { fidelityClass } from "../palette.js";
-import { shownText, visible } from "../shown.js";
-import { decimal } from "../words.js";
+import { element } from "./element.js";
+import { fidelityClass } from "./palette.js";
+import { shownText, visible } from "./shown.js";
+import { decimal } from "./words.js";
 
 const LONGEST_TOKEN = 200;
 const PAGE = 50;

@@ -1,7 +1,7 @@
 /** What is wrong or waited for, in words, with what can be done about it. */
 
-import { element } from "../element.js";
-import { visible } from "../shown.js";
+import { element } from "./element.js";
+import { visible } from "./shown.js";
 
 export class Notice {
   /** @type {HTMLElement} */
@@ -18,7 +18,7 @@ export class Notice {
   }
 
   /**
-   * @param {import("../fault.js").Fault} fault
+   * @param {import("./fault.js").Fault} fault
    * @param {"warn"|"bad"} kind
    */
   show(fault, kind) {
