@@ -78,6 +78,17 @@ def open_safetensors(path: Path) -> Iterator[Any]:
         ) from error
 
 
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """A file's tensors by name, on the CPU in their stored types.
+
+    Raises:
+        CheckpointError: the file is truncated, corrupt or unreadable.
+    """
+    with open_safetensors(path) as handle:
+        names = list(handle.keys())
+        return {name: handle.get_tensor(name) for name in names}
+
+
 def read_tensor(handle: Any, path: Path, name: str, shape: tuple[int, ...]) -> torch.Tensor:
     """One tensor, checked; memory-mapped, so nothing is held beyond it.
 

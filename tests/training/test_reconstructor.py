@@ -8,8 +8,9 @@ import torch
 from safetensors import safe_open
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
+from gloss_engine.errors import CheckpointError
 from gloss_training.dataset.statistics import Statistics
-from gloss_training.model_files import cast_weights
+from gloss_training.model_files import cast_weights, load_language_model
 from gloss_training.pair_release import save_part
 from gloss_training.reconstructor import (
     Reconstructor,
@@ -113,6 +114,25 @@ def test_missing_weights_are_refused(
     )
     with pytest.raises(RuntimeError, match=r"layers\.2"):
         load_reconstructor(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "value_head.safetensors"])
+def test_a_file_cut_short_is_named(
+    tmp_path: Path, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, name: str
+) -> None:
+    save(from_target(target, 1), target, tokenizer, tmp_path)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[:-100])
+    with pytest.raises(CheckpointError, match=f"{name}.*expected a complete safetensors file"):
+        load_reconstructor(tmp_path)
+
+
+def test_a_language_model_cut_short_is_named(tmp_path: Path, target: Qwen3ForCausalLM) -> None:
+    target.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors.*expected a complete"):
+        load_language_model(tmp_path)
 
 
 def test_casting_leaves_the_rotary_frequencies_as_they_are(

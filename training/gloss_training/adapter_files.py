@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from gloss_engine.weight_files import read_weights
 from gloss_training.lora import LINEAR_LAYERS, Adapters
 from gloss_training.sharding import whole
 
@@ -134,7 +135,7 @@ def _fill(parameters: Mapping[str, Any], stored: Mapping[str, Tensor], path: Pat
 def _stored(path: Path) -> dict[str, Tensor]:
     """A file's tensors by the names that `Adapters.tensors` has."""
     found = {}
-    for key, value in load_file(path).items():
+    for key, value in read_weights(path).items():
         match = _KEY.fullmatch(key)
         if match is None:
             raise ValueError(

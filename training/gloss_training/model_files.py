@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from gloss_engine.weight_files import weight_files
+from gloss_engine.weight_files import open_safetensors, read_weights, weight_files
 
 _Module = TypeVar("_Module", bound=torch.nn.Module)
 
@@ -38,7 +37,14 @@ class FirstBlocks(torch.nn.Module):
 
 
 def load_language_model(folder: Path | str, dtype: torch.dtype = torch.float32) -> Any:
-    """A causal language model of a local directory, in evaluation mode."""
+    """A causal language model of a local directory, in evaluation mode.
+
+    Raises:
+        CheckpointError: a file of its weights is missing or not whole.
+    """
+    for path in weight_files(Path(folder)):
+        with open_safetensors(path):
+            pass
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True, attn_implementation="sdpa"
     )
@@ -74,14 +80,19 @@ def first_blocks(model: Any, num_blocks: int) -> FirstBlocks:
 
 
 def load_first_blocks(folder: Path, dtype: torch.dtype = torch.float32) -> FirstBlocks:
-    """An AR's blocks, in one file or several. RuntimeError for weights missing or unknown."""
+    """An AR's blocks, in one file or several.
+
+    Raises:
+        CheckpointError: a file is missing or not whole.
+        RuntimeError: weights missing or unknown.
+    """
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     config._attn_implementation = "sdpa"
     decoder = cast_weights(AutoModel.from_config(config), dtype)
     decoder.norm = torch.nn.Identity()
     weights: dict[str, torch.Tensor] = {}
     for path in weight_files(folder):
-        weights.update(load_file(path))
+        weights.update(read_weights(path))
     decoder.load_state_dict({name.removeprefix("model."): w for name, w in weights.items()})
     return FirstBlocks(decoder)
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from gloss_engine.weight_files import read_weights
 from gloss_training.adapter_files import load_adapter, save_adapter
 from gloss_training.disk import writing_of_stage
 from gloss_training.lora_pair import AR, LoraPair
@@ -66,4 +67,4 @@ def load_role(pair: LoraPair, role: str, folder: Path) -> None:
     load_adapter(folder, pair.adapters, role, num_blocks=num_blocks)
     if role == AR:
         with torch.no_grad():
-            pair.value_head.weight.copy_(load_file(folder / VALUE_HEAD_FILE)["weight"])
+            pair.value_head.weight.copy_(read_weights(folder / VALUE_HEAD_FILE)["weight"])

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors.torch import load_file
 
+from gloss_engine.weight_files import read_weights
 from gloss_training.batches import pad_right
 from gloss_training.decoder import Decoder
 from gloss_training.model_files import FirstBlocks, first_blocks, load_first_blocks
@@ -86,5 +86,5 @@ def reconstruct(
 def load_reconstructor(folder: Path, dtype: torch.dtype = torch.float32) -> Reconstructor:
     """The AR of a directory in the released layout."""
     reconstructor = Reconstructor(load_first_blocks(folder, dtype))
-    reconstructor.value_head.load_state_dict(load_file(folder / VALUE_HEAD_FILE))
+    reconstructor.value_head.load_state_dict(read_weights(folder / VALUE_HEAD_FILE))
     return reconstructor.eval()
