@@ -203,4 +203,4 @@ def main(folder: str) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1])
-    leave()
+    leave(0)
