@@ -163,6 +163,41 @@ def test_the_pages_own_server_is_restarted(
             tab.wait_text("#service", "embedded")
 
 
+def test_the_pages_own_server_hangs(
+    browser: Browser, service: ServerProcess, tmp_path: Path
+) -> None:
+    """Nothing breaks off; that nothing comes is noticed, and that it comes again."""
+    with (
+        PageProcess(tmp_path / "ui", service.address) as page,
+        Tab(browser, page.origin) as tab,
+    ):
+        tab.look()
+        tab.open("/")
+        tab.wait_text("#service", "embedded")
+        os.kill(page.process.pid, signal.SIGSTOP)
+        try:
+            tab.wait_text("#service", "does not answer")
+        finally:
+            os.kill(page.process.pid, signal.SIGCONT)
+        tab.wait_text("#service", "embedded")
+        assert tab.faults() == []
+
+
+def test_eight_tabs(tab: Tab, service: ServerProcess) -> None:
+    """A browser opens six connections to a server, for all tabs of it."""
+    tab.open("/")
+    first = tab.driver.current_window_handle
+    for _ in range(7):
+        tab.driver.switch_to.new_window("tab")
+        tab.open("/")
+        tab.wait_text("#service", "embedded")
+    for window in (tab.driver.current_window_handle, first):
+        tab.driver.switch_to.window(window)
+        view = ExplainPage(tab)
+        view.ask("Leo is a tailor.", seed=SEED)
+        view.wait_done(20)
+
+
 def test_a_full_queue(browser: Browser, tmp_path: Path) -> None:
     """Another caller's watch holds all the room; when it goes, the page is next."""
     settings: dict[str, object] = {"max_queued_explanations": 40}
@@ -233,6 +268,23 @@ def test_a_watch_goes_on_after_a_kill(browser: Browser, tmp_path: Path) -> None:
                 now = view.said()
                 assert len(now) == 40
                 assert all(now[position] == one for position, one in said.items())
+
+
+def test_a_watch_of_which_nothing_comes(browser: Browser, tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "log") as server:
+        server.wait_ready()
+        with _page(browser, tmp_path, server.address) as tab:
+            tab.open("/#watch")
+            view = WatchPage(tab)
+            view.start("Mia is a baker. She", tokens=40, pace=8, heat=0, seed=SEED)
+            tab.wait(lambda: view.said(), "an explanation")
+            os.kill(server.process.pid, signal.SIGSTOP)
+            try:
+                tab.wait_text("#watch-note", "Nothing new for")
+            finally:
+                os.kill(server.process.pid, signal.SIGCONT)
+            view.wait_state("Done")
+            assert "Nothing new" not in tab.text("#watch-note")
 
 
 def test_the_status_of_a_service_that_is_away(browser: Browser, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_figures_move_and_plots_are_drawn(tab: Tab, service: ServerProcess) -> N
     with Client(service.address) as client:
         client.explain(STORY, seed=1)
     tab.wait(lambda: tab.text("#figure-explanations .value") not in ("0", "–", ""), "a rate")
-    assert tab.text("#status .totals") != total
+    tab.wait(lambda: tab.text("#status .totals") != total, "totals")
     rows = tab.wait_text("#status-latencies", "First token")
     assert "p99" in rows
     # A second says more than the one before it: lines are longer.

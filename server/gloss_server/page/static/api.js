@@ -104,7 +104,10 @@ export class Api {
 /** What a failed fetch or read means. */
 function asFault(error, signal) {
   if (error instanceof Fault) return error;
-  if (signal?.aborted) return new Fault({ code: "CANCELLED", message: "It was stopped here." });
+  if (signal?.aborted) {
+    if (signal.reason instanceof Fault) return signal.reason;
+    return new Fault({ code: "CANCELLED", message: "It was stopped here." });
+  }
   // A network error says no more than that there was one.
   if (error instanceof TypeError) return pageServerAway();
   return new Fault({ code: "INTERNAL", message: String(error) });

@@ -24,6 +24,7 @@ const REASON_TITLES = {
   OUT_OF_MEMORY: "The service's memory did not suffice",
   ENGINE_RESTARTED: "The service's engine died and starts again",
   NO_PAGE_SERVER: "The page's own server is away",
+  SILENT_PAGE_SERVER: "The page's own server does not answer",
 };
 /** Codes after which a run that has come further may be asked for the rest. */
 const WITH_PROGRESS = new Set(["RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"]);
@@ -85,6 +86,18 @@ export function pageServerAway() {
     reason: "NO_PAGE_SERVER",
     message: "The command that brought this page, gloss ui, does not answer.",
     hint: "Start it again with the same --listen; this page goes on by itself.",
+  });
+}
+
+/** The page's own server is there, and says nothing. */
+export function pageServerSilent() {
+  return new Fault({
+    code: "UNAVAILABLE",
+    reason: "SILENT_PAGE_SERVER",
+    message: "The command that brought this page, gloss ui, has said nothing for 10 seconds.",
+    hint:
+      "It hangs, or the way to it does; or other tabs of this page, explaining or watching, use all " +
+      "the connections that this browser opens to it. This page goes on by itself.",
   });
 }
 

@@ -1,17 +1,21 @@
 /**
  * The service as the page knows it: whether it answers, what it has loaded, what it does now.
  *
- * One connection follows it for all views, for as long as the page lives. Events: `stats` (its
+ * One connection follows it for all views, for as long as the page is seen: a browser opens six to a
+ * server for all tabs, and one that held more would leave the others none. Events: `stats` (its
  * `detail` is what GetStats says) once a second, `change` when `fault` or `model` has changed.
  */
 
-import { Fault, pageServerAway } from "./fault.js";
+import { Fault, pageServerAway, pageServerSilent } from "./fault.js";
+import { Watchdog } from "./watchdog.js";
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 5000;
 const DEFAULT_MAX_ITEMS = 1024;
 const LONGEST_RETRY_MS = 10_000;
 const NO_END_MS = 2 ** 31 - 1;
+/** The page's server says something each second, and after 6 s where the service hangs. */
+const SILENT_MS = 10_000;
 
 export class Service extends EventTarget {
   /** @type {any} What GetModelInfo says; null: not known yet. It stays while the service is away. */
@@ -25,6 +29,8 @@ export class Service extends EventTarget {
 
   #api;
   #answers = false;
+  /** Whether `model` is of the service that answers now. */
+  #isKnown = false;
   #again = new AbortController();
 
   /** @param {import("./api.js").Api} api */
@@ -43,18 +49,40 @@ export class Service extends EventTarget {
     let pause = FIRST_PAUSE_MS;
     for (;;) {
       this.#again = new AbortController();
+      const { signal } = this.#again;
       try {
-        for await (const { event, data } of this.#api.stats(this.#again.signal)) {
-          if (event === "stats") await this.#take(data);
+        for await (const { event, data } of this.#events(signal)) {
+          if (event === "stats") await this.#take(data, signal);
           else if (event === "failed") this.#fail(new Fault(data));
           pause = FIRST_PAUSE_MS;
+          if (document.hidden) break;
+        }
+        if (document.hidden) {
+          await untilSeen(signal);
+          // It may have become another one meanwhile.
+          this.#isKnown = false;
+          continue;
         }
         this.#fail(pageServerAway());
       } catch (error) {
         if (!error.isStop) this.#fail(error);
       }
-      await sleep(pause, this.#again.signal);
+      await sleep(pause, signal);
       pause = Math.min(2 * pause, LONGEST_PAUSE_MS);
+    }
+  }
+
+  /** One connection's events. */
+  async *#events(signal) {
+    const watchdog = new Watchdog(SILENT_MS, pageServerSilent);
+    try {
+      const either = AbortSignal.any([signal, watchdog.signal]);
+      for await (const event of this.#api.stats(either)) {
+        watchdog.feed();
+        yield event;
+      }
+    } finally {
+      watchdog.end();
     }
   }
 
@@ -98,16 +126,19 @@ export class Service extends EventTarget {
     this.removeEventListener("change", check);
   }
 
-  async #take(stats) {
-    if (!this.#answers) {
+  async #take(stats, signal) {
+    if (!this.#answers || !this.#isKnown) {
       // It may have come back as another one.
+      const watchdog = new Watchdog(SILENT_MS, pageServerSilent);
       try {
-        this.model = await this.#api.model(this.#again.signal);
+        this.model = await this.#api.model(AbortSignal.any([signal, watchdog.signal]));
       } catch (error) {
         if (!error.isStop) this.#fail(error);
         return;
+      } finally {
+        watchdog.end();
       }
-      this.#answers = true;
+      this.#answers = this.#isKnown = true;
       this.fault = null;
       this.dispatchEvent(new Event("change"));
     }
@@ -121,6 +152,21 @@ export class Service extends EventTarget {
     this.fault = fault;
     this.dispatchEvent(new Event("change"));
   }
+}
+
+/** Wait until the page is seen. @param {AbortSignal} signal ends it early. */
+function untilSeen(signal) {
+  return new Promise((resolve) => {
+    const seen = new AbortController();
+    const check = () => {
+      if (document.hidden && !signal.aborted) return;
+      seen.abort();
+      resolve();
+    };
+    document.addEventListener("visibilitychange", check, { signal: seen.signal });
+    signal.addEventListener("abort", check, { signal: seen.signal });
+    check();
+  });
 }
 
 /**

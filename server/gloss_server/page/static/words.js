@@ -23,6 +23,18 @@ export const FINISH_MEANINGS = Object.freeze({
   error: "failed",
 });
 
+const SLOW_SECONDS = 3;
+
+/**
+ * How long nothing has come, where that is worth a word.
+ *
+ * @param {number} lastAt when something came, as `performance.now()` gives it.
+ */
+export function silence(lastAt) {
+  const seconds = Math.floor((performance.now() - lastAt) / 1000);
+  return seconds >= SLOW_SECONDS ? `nothing new for ${count(seconds)} s` : "";
+}
+
 /** @param {string} flag */
 export function flagMeaning(flag) {
   return FLAG_MEANINGS[flag] ?? "a flag of a newer server";

@@ -2,10 +2,9 @@
 
 import { button, element } from "../element.js";
 import { visible } from "../shown.js";
-import { count, decimal, plural } from "../words.js";
+import { count, decimal, plural, silence } from "../words.js";
 
 const TITLE_CHARACTERS = 120;
-const SLOW_SECONDS = 3;
 /** Before a text's tokens are there. */
 const BEFORE = {
   running: "Asking the service …",
@@ -117,8 +116,7 @@ function countDone(reading) {
 }
 
 function words(run, reading, { done, wanted, failed, fve }) {
-  const silent = run?.state === "running" ? Math.floor((performance.now() - run.lastAt) / 1000) : 0;
-  const slow = silent >= SLOW_SECONDS ? [`nothing new for ${silent} s`] : [];
+  const slow = [run?.state === "running" ? silence(run.lastAt) : ""].filter(Boolean);
   if (reading === null) return run === null ? "" : [BEFORE[run.state], ...slow].join(" · ");
   if (reading.failure) return "This text could not be read.";
   const state = run === null ? "From a file: " : STATES[run.state];

@@ -71,6 +71,8 @@ class StatusView {
     this.#service.addEventListener("stats", ({ detail }) => this.#take(detail));
     this.#service.addEventListener("change", () => this.#change());
     document.addEventListener("theme", () => this.#restyle());
+    // A page that nobody sees does not follow the service, so its lines break there.
+    document.addEventListener("visibilitychange", () => this.#history.add(null, seconds()));
     if (this.#service.stats) this.#take(this.#service.stats);
     this.#change();
     // How long it has been away is said while it is.

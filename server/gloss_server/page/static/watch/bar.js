@@ -2,7 +2,7 @@
 
 import { button, element } from "../element.js";
 import { visible } from "../shown.js";
-import { count, decimal } from "../words.js";
+import { count, decimal, silence } from "../words.js";
 import { endWord, skipSentence, stateWord } from "./words.js";
 
 const TITLE_CHARACTERS = 120;
@@ -83,7 +83,8 @@ export class Bar {
     this.#buttons.stop.hidden = this.#buttons.pause.hidden;
     this.#buttons.edit.setAttribute("aria-expanded", String(isEditing));
     for (const [id, value] of Object.entries(figures(run))) say(this.#figures.get(id), value);
-    say(this.#note, [skipSentence(record, options.every), goingOn(run)].filter(Boolean).join(" "));
+    const notes = [silent(run), skipSentence(record, options.every), goingOn(run)];
+    say(this.#note, notes.filter(Boolean).join(" "));
   }
 }
 
@@ -102,6 +103,12 @@ function figures({ record, options, spokenMs }) {
     skipped: count(record.skipped.size),
     seed: options.seed,
   };
+}
+
+/** That nothing comes of a call. */
+function silent({ state, isRunning, lastAt }) {
+  const said = isRunning && state !== "waiting" ? silence(lastAt) : "";
+  return said && `N${said.slice(1)}.`;
 }
 
 /** What a pause means for what is said after it. */

@@ -21,6 +21,9 @@ export class WatchRun {
   /** @type {Fault|null} why it waits or cannot go on. */
   fault = null;
 
+  /** When something has last come, as `performance.now()` gives it. */
+  lastAt = 0;
+
   /** Milliseconds in which the model spoke. */
   spokenMs = 0;
 
@@ -111,10 +114,12 @@ export class WatchRun {
   async #read({ kind, body }, signal) {
     const { record } = this;
     record.beginCall();
+    this.lastAt = performance.now();
     this.#lastTokenAt = null;
     this.drawsAnew = kind === "watch" && record.numSaid > 0 && this.options.targetTemperature > 0;
     for await (const { event, data, at } of this.#context.api[kind](body, signal)) {
       if (signal.aborted) return;
+      this.lastAt = at;
       record.take(event, data);
       if (event === "tokens") this.#spoke(at);
       if (event !== "end")

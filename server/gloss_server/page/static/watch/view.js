@@ -18,6 +18,7 @@ const NAME = "watch";
 const KEYS = "Arrow keys move along the text, and along the explanations; End follows the newest.";
 /** Nearer to the end of the text than this is at its end. */
 const NEAR_PIXELS = 24;
+const TELL_EVERY_MS = 1000;
 
 /**
  * @param {HTMLElement} root
@@ -82,6 +83,8 @@ class WatchView {
     );
     context.service.addEventListener("change", () => this.#serviceChanged());
     this.#serviceChanged();
+    // That nothing comes is said while it does not.
+    setInterval(() => this.#run?.isRunning && this.#drawSoon(), TELL_EVERY_MS);
   }
 
   /** The view is seen; where the address is another one than was written, it is opened. */
@@ -154,7 +157,10 @@ class WatchView {
 
   #draw() {
     const run = this.#run;
-    if (run === null || (!this.#isOpened && run.state !== "failed")) return;
+    if (run === null) return;
+    const isEditing = !this.#composer.root.hidden;
+    // What was shown before stays till there is something else.
+    if (!this.#isOpened) return this.#bar.update(run, isEditing);
     const { record } = run;
     const text = this.#text;
     const wasAtEnd = text.scrollHeight - text.clientHeight - text.scrollTop < NEAR_PIXELS;
@@ -167,7 +173,7 @@ class WatchView {
     }
     this.#flow.draw(changed);
     if (wasAtEnd) this.#toEnd();
-    if (this.#isOpened) this.#bar.update(run, !this.#composer.root.hidden);
+    this.#bar.update(run, isEditing);
   }
 
   #toEnd() {
