@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -38,5 +39,18 @@ def tab(browser: Browser, ui: PageProcess) -> Iterator[Tab]:
     """A tab for the page of `service`; nothing in it may have gone wrong at the end."""
     with Tab(browser, ui.origin) as opened:
         opened.look()
+        yield opened
+        assert opened.faults() == []
+
+
+@pytest.fixture
+def alone(browser: Browser, tmp_path: Path) -> Iterator[Tab]:
+    """A page whose service is nowhere."""
+    with (
+        PageProcess(tmp_path / "log", "127.0.0.1:9") as page,
+        Tab(browser, page.origin) as opened,
+    ):
+        opened.look()
+        opened.allow("status of 503")
         yield opened
         assert opened.faults() == []

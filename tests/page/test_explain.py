@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ import pytest
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from support.browser import Browser
 from support.explain_page import ExplainPage
 from support.explain_runs import asked_rows, in_order, same
-from support.page_process import PageProcess
 from support.server_process import ServerProcess
 from support.tab import Tab
 from support.text_calls import STORY
@@ -253,19 +250,6 @@ def test_a_saved_file_is_what_the_command_writes(
     read: ExplainPage, service: ServerProcess, tmp_path: Path
 ) -> None:
     assert same(read.exported(), _command(service, tmp_path / "rows.jsonl"))
-
-
-@pytest.fixture
-def alone(browser: Browser, tmp_path: Path) -> Iterator[Tab]:
-    """A page whose service is nowhere."""
-    with (
-        PageProcess(tmp_path / "log", "127.0.0.1:9") as page,
-        Tab(browser, page.origin) as opened,
-    ):
-        opened.look()
-        opened.allow("status of 503")
-        yield opened
-        assert opened.faults() == []
 
 
 def test_a_file_is_read_without_a_server(

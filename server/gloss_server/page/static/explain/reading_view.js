@@ -13,6 +13,8 @@ import { Search } from "./search.js";
 import { Strip } from "./strip.js";
 import { Tokens } from "../tokens.js";
 
+/** A link of anybody's could pin every token, and each has its cards. */
+const MOST_PINS = 100;
 /** Name of the measure from a score's arrival until its token is painted in its colour. */
 const COLOURED = "gloss:coloured";
 
@@ -117,11 +119,12 @@ export class ReadingView {
     );
   }
 
-  /** @param {number[]} positions those that the text has not are left out. */
+  /** @param {number[]} positions of a link; those that the text has not are left out. */
   restore(selected, positions, query) {
     this.search.query = query;
     this.#searched();
-    this.#setPins(positions.filter((position) => this.#reading.tokens.has(position)));
+    const known = new Set(positions.filter((position) => this.#reading.tokens.has(position)));
+    this.#setPins([...known].slice(0, MOST_PINS));
     if (selected !== null) this.select(selected);
   }
 

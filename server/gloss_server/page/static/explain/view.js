@@ -1,6 +1,7 @@
 /** The Explain view: asks, shows what comes, and keeps all of it in the address. */
 
 import { copyLink } from "../copy_link.js";
+import { damageOf } from "../damage.js";
 import { element } from "../element.js";
 import { Fault } from "../fault.js";
 import { onceAFrame } from "../frame.js";
@@ -17,6 +18,15 @@ const NAME = "explain";
 const TELL_EVERY_MS = 1000;
 
 /**
+ * @typedef {Object} Ask what was asked for, as the address has it.
+ * @property {Run} run
+ * @property {string} title
+ * @property {Object<string, string>} values what stood in the form.
+ * @property {string} seed empty: the service draws it.
+ * @property {Object<string, string>} link with what is chosen in it; empty: it came from the form.
+ */
+
+/**
  * @param {HTMLElement} root
  * @param {import("../main.js").Context} context
  * @returns {import("../main.js").View}
@@ -27,17 +37,16 @@ export function mount(root, context) {
 }
 
 class ExplainView {
-  /** @type {Run|null} What is seen comes from it; null: from a file, or there is nothing. */
-  #run = null;
-  /** @type {Run|null} It has not been opened yet, so what was there before is still seen. */
+  /** @type {Ask|null} What is seen comes from it; null: from a file, or there is nothing. */
+  #seen = null;
+  /** @type {Ask|null} It has not been opened yet, so what was there before is still seen. */
   #asking = null;
   /** @type {Reading|null} What is seen. */
   #reading = null;
   /** @type {import("./jsonl.js").Document[]} */
   #documents = [];
-  #drawn = "";
-  /** What stood in the form when what is seen was asked for; null: it was not. */
-  #asked = null;
+  /** @type {Object<string, string>|null} A link that could not be opened, till the form is edited. */
+  #kept = null;
   #written = null;
   #isOpening = false;
   #context;
@@ -54,11 +63,14 @@ class ExplainView {
     this.#composer = new Composer({
       ask: (asked) => this.#ask(asked),
       open: (file) => this.#openFile(file),
-      edited: () => this.#write(),
+      edited: () => {
+        this.#kept = null;
+        this.#write();
+      },
     });
     this.#bar = new RunBar({
       stop: () => this.#stop(),
-      goOn: () => this.#run?.go(),
+      goOn: () => this.#seen?.run.go(),
       retry: () => this.#retry(),
       edit: () => this.#edit(this.#composer.root.hidden),
       save: () => this.#save(),
@@ -91,101 +103,112 @@ class ExplainView {
   open() {
     const parameters = this.#context.url.read(NAME);
     if (JSON.stringify(parameters) === this.#written) return;
+    const damage = damageOf(parameters);
     this.#isOpening = true;
+    this.#stop();
+    this.#notice.hide();
     this.#composer.values = parameters;
+    this.#kept = parameters.drawn && !damage ? parameters : null;
+    const asked = this.#kept && this.#composer.read();
+    const options = { ...asked?.options, seed: parameters.drawn };
+    if (asked) this.#ask({ ...asked, options }, parameters);
+    else this.#clear();
     this.#isOpening = false;
     this.#write();
-    if (parameters.damaged) {
-      this.#notice.show(
-        new Fault({
-          code: "INVALID_ARGUMENT",
-          message: `The link is damaged: its ${parameters.damaged} cannot be read.`,
-        }),
-        "bad",
-      );
-    } else if (parameters.drawn) {
-      const asked = this.#composer.read();
-      if (asked)
-        this.#ask({ ...asked, options: { ...asked.options, seed: parameters.drawn } }, parameters);
-    }
+    if (damage) this.#notice.show(damage, "bad");
   }
 
-  /** @param {Object<string, string>|null} wanted selection, pins and search of a link. */
-  #ask(asked, wanted = null) {
+  /** Nothing but the form is seen. */
+  #clear() {
+    this.#seen = this.#reading = null;
+    this.#shown.root.hidden = true;
+    this.#composer.root.hidden = this.#intro.hidden = false;
+    this.#tell();
+  }
+
+  /** @param {Object<string, string>} link with a selection, pins and a search. */
+  #ask(asked, link = {}) {
     this.#stop();
     this.#notice.hide();
     const reading = new Reading(asked.options.num_samples ?? 1);
-    const form = { title: this.#composer.title, values: this.#composer.values };
     const run = new Run(this.#context, reading, asked, {
-      opened: () => this.#opened(run, form, wanted),
+      opened: () => this.#opened(ask),
       touched: (positions, at, scored) => {
-        if (this.#run !== run) return;
+        if (this.#seen !== ask) return;
         this.#shown.touch(positions, at, scored);
         this.#tellSoon();
       },
-      changed: () => this.#runChanged(run),
+      changed: () => this.#runChanged(ask),
     });
-    this.#asking = run;
+    const { title, values } = this.#composer;
+    const ask = { run, title, values, seed: asked.options.seed ?? "", link };
+    this.#asking = ask;
+    this.#kept = null;
+    this.#write();
     run.go();
   }
 
   #stop() {
-    this.#asking?.stop();
-    this.#run?.stop();
+    this.#asking?.run.stop();
+    this.#seen?.run.stop();
   }
 
-  #opened(run, { title, values }, wanted) {
-    if (this.#asking !== run) return;
-    [this.#run, this.#asking] = [run, null];
-    this.#reading = run.reading;
-    this.#drawn = String(run.reading.seed);
-    this.#asked = values;
+  #opened(ask) {
+    if (this.#asking !== ask) return;
+    [this.#seen, this.#asking] = [ask, null];
+    const { reading } = ask.run;
+    this.#reading = reading;
     this.#bar.documents = this.#documents = [];
-    this.#bar.title = title;
+    this.#bar.title = ask.title;
     const hadFocus = this.#composer.root.contains(document.activeElement);
     this.#edit(false);
-    this.#display(wanted);
+    this.#display(ask.link);
     if (hadFocus) this.#shown.tokens.focus();
-    this.#context.announce(`The text has ${run.reading.tokens.size} tokens. Explanations follow.`);
+    this.#context.announce(`The text has ${reading.tokens.size} tokens. Explanations follow.`);
   }
 
-  #display(wanted) {
-    const pins = (wanted?.pins ?? "").split(",").filter(Boolean).map(Number);
-    const at = wanted?.at ? Number(wanted.at) : null;
+  /** @param {Object<string, string>} link its search counts, too; without one the search stays. */
+  #display({ at = "", pins = "", find = "", drawn = "" }) {
+    const pinned = pins.split(",").filter(Boolean).map(Number);
     this.#isOpening = true;
     this.#facts.root.open = false;
     this.#shown.show(this.#reading);
-    this.#shown.restore(at, pins, wanted?.find ?? this.#shown.search.query);
+    this.#shown.restore(at ? Number(at) : null, pinned, drawn ? find : this.#shown.search.query);
     this.#isOpening = false;
     this.#write();
     this.#tell();
   }
 
-  #runChanged(run) {
-    if (run !== this.#asking && run !== this.#run) return;
-    const { state, fault } = run;
+  #runChanged(ask) {
+    if (ask !== this.#asking && ask !== this.#seen) return;
+    const { state, fault } = ask.run;
     if (state === "waiting") this.#notice.show(fault, "warn");
     else if (state === "failed") {
       this.#composer.options.refuse(fault.field ?? "", fault.message);
       this.#notice.show(fault, "bad");
-      if (run === this.#asking) this.#edit(true);
+      if (ask === this.#asking) this.#edit(true);
     } else if (state !== "running" || fault === null) this.#notice.hide();
     const said = this.#tell();
-    if (!run.isOver) return;
+    if (!ask.run.isOver) return;
     if (state !== "failed") this.#context.announce(said);
-    if (run === this.#asking) {
-      this.#asking = null;
-      this.#tell();
-    }
+    if (ask === this.#asking) this.#giveUp(ask);
+  }
+
+  /** What was seen before is what there is; or a link that is worth another try. */
+  #giveUp(ask) {
+    this.#asking = null;
+    this.#kept = this.#reading ? null : addressOf(ask, ask.link);
+    this.#write();
+    this.#tell();
   }
 
   get #isRunning() {
-    return [this.#asking, this.#run].some((run) => run && !run.isOver);
+    return [this.#asking, this.#seen].some((ask) => ask && !ask.run.isOver);
   }
 
   #tell() {
     return this.#bar.update(
-      this.#asking ?? this.#run,
+      (this.#asking ?? this.#seen)?.run ?? null,
       this.#asking ? null : this.#reading,
       !this.#composer.root.hidden,
     );
@@ -194,7 +217,7 @@ class ExplainView {
   #retry() {
     const positions = this.#reading.forgetFailed();
     this.#shown.touch(positions, performance.now(), []);
-    this.#run.go();
+    this.#seen.run.go();
   }
 
   #edit(isEditing) {
@@ -215,8 +238,7 @@ class ExplainView {
       return;
     }
     this.#stop();
-    this.#run = this.#asked = null;
-    this.#drawn = "";
+    this.#seen = this.#asking = this.#kept = null;
     this.#documents = this.#bar.documents = documents;
     this.#bar.title = file.name;
     this.#edit(false);
@@ -226,7 +248,7 @@ class ExplainView {
 
   #choose(number) {
     this.#reading = Reading.of(this.#documents[number].rows);
-    this.#display(null);
+    this.#display({});
     const { failure } = this.#reading;
     if (failure) this.#notice.show(new Fault(failure.error), "bad");
     else this.#notice.hide();
@@ -243,13 +265,14 @@ class ExplainView {
   #write() {
     if (this.#isOpening) return;
     const { selected, pinned, search } = this.#shown;
-    const parameters = {
-      ...(this.#asked ?? this.#composer.values),
-      drawn: this.#drawn,
+    const chosen = {
       at: selected === null ? "" : String(selected),
       pins: pinned.join(","),
       find: search.query,
     };
+    let parameters = this.#kept ?? this.#composer.values;
+    if (this.#asking) parameters = addressOf(this.#asking, this.#asking.link);
+    else if (this.#seen) parameters = addressOf(this.#seen, chosen);
     this.#context.url.write(NAME, parameters);
     this.#written = JSON.stringify(this.#context.url.read(NAME));
   }
@@ -259,6 +282,11 @@ class ExplainView {
     this.#facts.show(service.model, service.fault);
     this.#composer.options.limits = service.model?.limits ?? null;
   }
+}
+
+/** @param {Ask} ask @param {Object<string, string>} chosen */
+function addressOf({ run, values, seed }, { at, pins, find }) {
+  return { ...values, drawn: String(run.reading.seed ?? seed), at, pins, find };
 }
 
 function intro() {

@@ -1,10 +1,10 @@
 /** The watch view: starts a watch, shows what comes, and keeps what was asked in the address. */
 
 import { copyLink } from "../copy_link.js";
+import { damageOf } from "../damage.js";
 import { element } from "../element.js";
 import { Notice } from "../notice.js";
 import { Tokens } from "../tokens.js";
-import { Fault } from "../fault.js";
 import { onceAFrame } from "../frame.js";
 import { legend } from "../legend.js";
 import { Bar } from "./bar.js";
@@ -91,17 +91,14 @@ class WatchView {
   show() {
     const parameters = this.#context.url.read(NAME);
     if (JSON.stringify(parameters) === this.#written) return this.#drawSoon();
+    const damage = damageOf(parameters);
+    this.#notice.hide();
     this.#composer.values = parameters;
     this.#asked = null;
     this.#write();
-    if (parameters.damaged) {
-      this.#notice.show(
-        new Fault({
-          code: "INVALID_ARGUMENT",
-          message: `The link is damaged: its ${parameters.damaged} cannot be read.`,
-        }),
-        "bad",
-      );
+    if (damage) {
+      this.#notice.show(damage, "bad");
+      this.#edit(true);
     } else if (parameters.drawn) {
       const options = this.#composer.read();
       if (options) this.#start({ ...options, seed: parameters.drawn });
