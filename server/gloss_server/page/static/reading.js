@@ -54,7 +54,8 @@ export class Reading {
 
   /** What a file of rows says of one text. @param {Row[]} rows */
   static of(rows) {
-    const reading = new Reading(1 + Math.max(...rows.map((row) => row.sample)));
+    const last = rows.reduce((most, { sample }) => Math.max(most, sample), 0);
+    const reading = new Reading(1 + last);
     const placed = rows.filter((row) => row.position !== null);
     for (const row of [...placed].sort((a, b) => a.position - b.position)) {
       reading.tokens.set(row.position, row.token ?? "");

@@ -7,6 +7,10 @@ import { parseJson } from "../json.js";
 
 const FLOATS = new Set(["logprob", "cosine", "mse", "fve", "norm"]);
 const MOST_SAMPLES = 1024;
+/** More than any row of ours has; a file without ends of lines would be gathered whole. */
+const MOST_CHARACTERS = 32_000_000;
+/** As json.js reads a seed that a number here cannot hold. */
+const LONG_SEED = /^[1-9]\d{15,19}$/;
 
 /**
  * @param {import("../reading.js").Row[]} rows
@@ -42,15 +46,27 @@ export async function readDocuments(file) {
 
 async function* lines(file) {
   const reader = file.stream().pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
+  let pieces = [];
+  let size = 0;
   for (;;) {
     const { done, value } = await reader.read();
     if (done) break;
-    const whole = (rest + value).split("\n");
-    rest = whole.pop();
-    yield* whole;
+    const [end, ...begun] = value.split("\n");
+    pieces.push(end);
+    size += end.length;
+    if (begun.length) {
+      yield pieces.join("");
+      const rest = begun.pop();
+      yield* begun;
+      pieces = [rest];
+      size = rest.length;
+    }
+    if (size > MOST_CHARACTERS) {
+      await reader.cancel();
+      throw new Error("a line has more than 32,000,000 characters, as no row of gloss explain has");
+    }
   }
-  yield rest;
+  yield pieces.join("");
 }
 
 function readRow(line, number) {
@@ -71,11 +87,11 @@ function readRow(line, number) {
 function wrongField(row) {
   const whole = (value) => Number.isSafeInteger(value) && value >= 0;
   const text = (value) => typeof value === "string";
-  const number = (value) => value === null || typeof value === "number";
+  const number = (value) => value === null || Number.isFinite(value);
   const checks = {
     index: whole,
     sample: (value) => whole(value) && value < MOST_SAMPLES,
-    seed: (value) => whole(value) || text(value),
+    seed: (value) => whole(value) || (text(value) && LONG_SEED.test(value)),
     explanation: text,
     raw_text: text,
     token_ids: Array.isArray,
@@ -99,8 +115,9 @@ function wrongField(row) {
 
 /** As Python's json.dumps: blanks, ASCII only, and numbers of its kind. */
 function written(value, name = "") {
+  if (typeof value === "number" && !Number.isFinite(value)) return "null";
   if (typeof value === "number") return FLOATS.has(name) ? float(value) : String(value);
-  if (name === "seed") return String(value);
+  if (name === "seed" && LONG_SEED.test(value)) return value;
   if (typeof value === "string") return ascii(JSON.stringify(value));
   if (Array.isArray(value)) return `[${value.map((one) => written(one)).join(", ")}]`;
   if (value === null || typeof value !== "object") return String(value);

@@ -70,8 +70,10 @@ export class RunBar {
   set documents(documents) {
     const name = ({ docId, rows }) =>
       `${visible(docId.slice(0, 60))} (${plural(rows.length, "row")})`;
-    this.#documents.replaceChildren(
-      ...documents.map((one, number) => element("option", { value: number }, name(one))),
+    this.#documents.replaceChildren();
+    // One at a time: a file may have more documents than a call may have arguments.
+    documents.forEach((one, number) =>
+      this.#documents.append(element("option", { value: number }, name(one))),
     );
     this.#documents.hidden = documents.length < 2;
   }

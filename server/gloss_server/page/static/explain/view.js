@@ -10,6 +10,7 @@ import { ModelFacts } from "./facts.js";
 import { readDocuments, writeRows } from "./jsonl.js";
 import { Notice } from "../notice.js";
 import { Reading } from "../reading.js";
+import { visible } from "../shown.js";
 import { ReadingView } from "./reading_view.js";
 import { RunBar } from "./run_bar.js";
 import { Run } from "./run.js";
@@ -45,9 +46,11 @@ class ExplainView {
   #reading = null;
   /** @type {import("./jsonl.js").Document[]} */
   #documents = [];
-  /** @type {Object<string, string>|null} A link that could not be opened, till the form is edited. */
+  /** @type {Object<string, string>|null} A link that was not opened, till the form is edited. */
   #kept = null;
   #written = null;
+  /** @type {File|null} It is being read. */
+  #file = null;
   #isOpening = false;
   #context;
   #composer;
@@ -56,6 +59,7 @@ class ExplainView {
   #intro = intro();
   #facts = new ModelFacts();
   #notice = new Notice();
+  #fileStatus = element("p", { id: "file-status", role: "status", class: "quietly" });
   #tellSoon = onceAFrame(() => this.#tell());
 
   constructor(root, context) {
@@ -75,7 +79,7 @@ class ExplainView {
       edit: () => this.#edit(this.#composer.root.hidden),
       save: () => this.#save(),
       link: (event) => copyLink(event.currentTarget, context.url, context.announce),
-      choose: (number) => this.#choose(number),
+      choose: (number) => this.#show(Reading.of(this.#documents[number].rows)),
     });
     this.#shown = new ReadingView(() => this.#write());
     root.append(
@@ -83,6 +87,7 @@ class ExplainView {
       this.#intro,
       this.#composer.root,
       this.#notice.root,
+      this.#fileStatus,
       this.#bar.root,
       this.#shown.root,
       this.#facts.root,
@@ -149,6 +154,8 @@ class ExplainView {
   }
 
   #stop() {
+    this.#file = null;
+    this.#fileStatus.textContent = "";
     this.#asking?.run.stop();
     this.#seen?.run.stop();
   }
@@ -227,29 +234,38 @@ class ExplainView {
   }
 
   async #openFile(file) {
-    let documents;
+    this.#file = file;
+    this.#fileStatus.textContent = `Reading ${visible(file.name)} …`;
+    let documents, reading;
     try {
       documents = await readDocuments(file);
+      reading = Reading.of(documents[0].rows);
     } catch (error) {
+      if (this.#file !== file) return;
       this.#notice.show(
         new Fault({ code: "INVALID_ARGUMENT", message: `In ${file.name}, ${error.message}.` }),
         "bad",
       );
       return;
+    } finally {
+      if (this.#file === file) this.#fileStatus.textContent = "";
     }
+    // Another file was chosen, or something was asked for meanwhile.
+    if (this.#file !== file) return;
     this.#stop();
-    this.#seen = this.#asking = this.#kept = null;
+    this.#seen = this.#kept = null;
     this.#documents = this.#bar.documents = documents;
     this.#bar.title = file.name;
     this.#edit(false);
-    this.#choose(0);
+    this.#show(reading);
     this.#shown.tokens.focus();
   }
 
-  #choose(number) {
-    this.#reading = Reading.of(this.#documents[number].rows);
+  /** A reading of a file. */
+  #show(reading) {
+    this.#reading = reading;
     this.#display({});
-    const { failure } = this.#reading;
+    const { failure } = reading;
     if (failure) this.#notice.show(new Fault(failure.error), "bad");
     else this.#notice.hide();
   }
