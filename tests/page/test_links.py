@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
 from support.explain_page import ExplainPage
+from support.hostile_rows import row, write_rows
 from support.tab import Tab
 from support.text_calls import STORY
 
@@ -93,3 +95,26 @@ def test_pins_of_a_link_are_each_once_and_not_too_many(view: ExplainPage) -> Non
     view.tab.script(f"location.hash = {values}")
     cards = view.tab.wait(lambda: view.tab.all("#pins .pinned-card"), "pins")
     assert len(cards) == 100
+
+
+def test_back_leads_to_the_text_before(seen: ExplainPage, tmp_path: Path) -> None:
+    tab = seen.tab
+    seen.select(3)
+    _address(tab, "at=3")
+    first = seen.tokens()
+    seen.ask("Mia is a baker.", seed=5)
+    seen.wait_done()
+    tab.wait(lambda: seen.tokens() != first, "the other text")
+    seen.select(2)
+    _address(tab, "text=.Mia", "at=2")
+    tab.driver.back()
+    tab.wait(lambda: seen.tokens() == first and seen.selected() == 3, "the text before")
+    _address(tab, "text=.Leo", "drawn=7", "at=3")
+    tab.driver.forward()
+    tab.wait(lambda: seen.tokens() != first and seen.selected() == 2, "the other text again")
+    # A file has no address; the text before it has.
+    seen.open_file(write_rows(tmp_path / "rows.jsonl", [row(0, "Hugo", "a tailor")]))
+    tab.wait(lambda: seen.tokens() == ["Hugo"], "the file")
+    tab.wait(lambda: "drawn" not in tab.driver.current_url, "no text's address")
+    tab.driver.back()
+    tab.wait(lambda: len(seen.tokens()) > 1 and seen.selected() == 2, "the text before the file")

@@ -18,6 +18,8 @@ export class Url extends EventTarget {
   #view = "";
   #timer = 0;
   #number = 0;
+  /** Whether the address that is written next is one to go back from. */
+  #isNew = false;
 
   /** @param {string[]} views the first is shown where the address names none. */
   constructor(views) {
@@ -64,12 +66,14 @@ export class Url extends EventTarget {
    *
    * @param {string} view
    * @param {Object<string, string|null|undefined>} parameters empty ones are left out.
+   * @param {boolean} [isNew] the address before can be gone back to.
    */
-  write(view, parameters) {
+  write(view, parameters, isNew = false) {
     const kept = Object.entries(parameters).filter(
       ([, value]) => value !== null && value !== undefined && value !== "",
     );
     this.#parameters.set(view, Object.fromEntries(kept));
+    this.#isNew ||= isNew;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#put(), WRITE_AFTER_MS);
   }
@@ -82,8 +86,12 @@ export class Url extends EventTarget {
   async #put() {
     const number = ++this.#number;
     const hash = await this.#hash();
-    if (number !== this.#number || hash === location.hash) return;
-    history.replaceState(null, "", hash);
+    if (number !== this.#number) return;
+    const isNew = this.#isNew;
+    this.#isNew = false;
+    if (hash === location.hash) return;
+    if (isNew) history.pushState(null, "", hash);
+    else history.replaceState(null, "", hash);
   }
 
   async #hash() {

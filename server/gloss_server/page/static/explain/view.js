@@ -149,7 +149,7 @@ class ExplainView {
     const ask = { run, title, values, seed: asked.options.seed ?? "", link };
     this.#asking = ask;
     this.#kept = null;
-    this.#write();
+    this.#write(this.#seen !== null);
     run.go();
   }
 
@@ -175,14 +175,14 @@ class ExplainView {
   }
 
   /** @param {Object<string, string>} link its search counts, too; without one the search stays. */
-  #display({ at = "", pins = "", find = "", drawn = "" }) {
+  #display({ at = "", pins = "", find = "", drawn = "" }, isNew = false) {
     const pinned = pins.split(",").filter(Boolean).map(Number);
     this.#isOpening = true;
     this.#facts.root.open = false;
     this.#shown.show(this.#reading);
     this.#shown.restore(at ? Number(at) : null, pinned, drawn ? find : this.#shown.search.query);
     this.#isOpening = false;
-    this.#write();
+    this.#write(isNew);
     this.#tell();
   }
 
@@ -253,18 +253,19 @@ class ExplainView {
     // Another file was chosen, or something was asked for meanwhile.
     if (this.#file !== file) return;
     this.#stop();
+    const wasAnother = this.#seen !== null;
     this.#seen = this.#kept = null;
     this.#documents = this.#bar.documents = documents;
     this.#bar.title = file.name;
     this.#edit(false);
-    this.#show(reading);
+    this.#show(reading, wasAnother);
     this.#shown.tokens.focus();
   }
 
   /** A reading of a file. */
-  #show(reading) {
+  #show(reading, isNew = false) {
     this.#reading = reading;
-    this.#display({});
+    this.#display({}, isNew);
     const { failure } = reading;
     if (failure) this.#notice.show(new Fault(failure.error), "bad");
     else this.#notice.hide();
@@ -278,7 +279,8 @@ class ExplainView {
     setTimeout(() => URL.revokeObjectURL(url), 10_000);
   }
 
-  #write() {
+  /** @param {boolean} [isNew] another text is opened, so that Back leads to the one before. */
+  #write(isNew = false) {
     if (this.#isOpening) return;
     const { selected, pinned, search } = this.#shown;
     const chosen = {
@@ -289,7 +291,7 @@ class ExplainView {
     let parameters = this.#kept ?? this.#composer.values;
     if (this.#asking) parameters = addressOf(this.#asking, this.#asking.link);
     else if (this.#seen) parameters = addressOf(this.#seen, chosen);
-    this.#context.url.write(NAME, parameters);
+    this.#context.url.write(NAME, parameters, isNew);
     this.#written = JSON.stringify(this.#context.url.read(NAME));
   }
 
