@@ -1,10 +1,16 @@
 /** A chat to fill in: messages of a role and what it says. */
 
 import { button, element } from "./element.js";
+import { TextArea } from "./text_area.js";
 
+/** Each has a field of its own. */
+const MOST_MESSAGES = 1000;
+const LONGEST_ROLE = 64;
 const ROLES = ["user", "assistant", "system"];
 
 export class ChatFields {
+  /** What each message says. @type {Map<Element, TextArea>} */
+  #said = new Map();
   #list = element("ol", { class: "messages", "aria-label": "Messages" });
   #number = 0;
 
@@ -28,13 +34,19 @@ export class ChatFields {
   get messages() {
     return [...this.#list.children].map((item) => ({
       role: item.querySelector("select").value,
-      content: item.querySelector("textarea").value,
+      content: this.#said.get(item).value,
     }));
   }
 
   set messages(messages) {
     this.#list.replaceChildren();
+    this.#said.clear();
     for (const { role, content } of messages) this.#add(role, content);
+  }
+
+  /** Where somebody begins. */
+  focus() {
+    this.#said.get(this.#list.firstElementChild).focus();
   }
 
   #add(role, content) {
@@ -43,13 +55,14 @@ export class ChatFields {
     const roles = ROLES.includes(role) ? ROLES : [...ROLES, role];
     for (const name of roles) choice.append(element("option", { value: name }, name));
     choice.value = role;
-    const text = element("textarea", {
+    const text = new TextArea({
+      id: `${this.#prefix}message-${number}`,
       rows: 2,
-      dir: "auto",
       "aria-label": `What message ${number} says`,
     });
     text.value = content;
-    const item = element("li", {}, choice, text);
+    const item = element("li", {}, choice, text.root);
+    this.#said.set(item, text);
     item.append(
       button(`${this.#prefix}remove-message-${number}`, "Remove", () => this.#remove(item), {
         class: "quiet",
@@ -63,19 +76,22 @@ export class ChatFields {
     const next = item.nextElementSibling ?? item.previousElementSibling;
     if (next === null) return;
     item.remove();
-    next.querySelector("textarea").focus();
+    this.#said.delete(item);
+    this.#said.get(next).focus();
   }
 }
 
 /**
  * @param {string} text JSON.
- * @returns {{role: string, content: string}[]|null} null: it is no chat.
+ * @returns {{role: string, content: string}[]|null} null: it is no chat, or beyond measure.
  */
 export function parseChat(text) {
   try {
     const messages = JSON.parse(text);
-    const fits = ({ role, content }) => typeof role === "string" && typeof content === "string";
-    return Array.isArray(messages) && messages.length && messages.every(fits) ? messages : null;
+    const fits = ({ role, content }) =>
+      typeof role === "string" && role.length <= LONGEST_ROLE && typeof content === "string";
+    const isChat = Array.isArray(messages) && messages.length > 0 && messages.every(fits);
+    return isChat && messages.length <= MOST_MESSAGES ? messages : null;
   } catch {
     return null;
   }

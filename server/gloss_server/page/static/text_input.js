@@ -2,6 +2,7 @@
 
 import { ChatFields, parseChat } from "./chat_fields.js";
 import { button, element } from "./element.js";
+import { TextArea } from "./text_area.js";
 
 export class TextInput {
   /** @type {HTMLElement} */
@@ -24,18 +25,13 @@ export class TextInput {
    * @param {() => void} changed it is another now, although nobody typed.
    */
   constructor(prefix, { label, about, placeholder }, rows, changed) {
-    this.#text = element("textarea", {
-      id: `${prefix}text`,
-      rows,
-      dir: "auto",
-      spellcheck: "false",
-      placeholder,
-    });
+    const id = `${prefix}text`;
+    this.#text = new TextArea({ id, rows, spellcheck: "false", placeholder });
     this.#textField = element(
       "div",
       { class: "field" },
-      element("label", { for: this.#text.id, class: "unseen" }, label),
-      this.#text,
+      element("label", { for: id, class: "unseen" }, label),
+      this.#text.root,
     );
     this.#chat = new ChatFields(prefix);
     this.#empty = element(
@@ -102,7 +98,7 @@ export class TextInput {
 
   /** Where somebody begins. */
   focus() {
-    if (this.#isChat) this.#chat.root.querySelector("textarea").focus();
+    if (this.#isChat) this.#chat.focus();
     else this.#text.focus();
   }
 

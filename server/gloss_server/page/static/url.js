@@ -6,6 +6,7 @@
  */
 
 import { pack, unpack } from "./packed.js";
+import { weighsTooMuch } from "./weight.js";
 
 /** Browsers refuse addresses that change too often. */
 const WRITE_AFTER_MS = 200;
@@ -45,7 +46,7 @@ export class Url extends EventTarget {
     const parameters = {};
     for (const [name, value] of new URLSearchParams(query ?? "")) {
       try {
-        parameters[name] = PACKED.has(name) ? await unpack(value) : value;
+        parameters[name] = PACKED.has(name) ? await unpack(value) : bounded(value);
       } catch {
         parameters.damaged = name;
       }
@@ -101,6 +102,12 @@ export class Url extends EventTarget {
     }
     return query.size ? `#${this.#view}?${query}` : `#${this.#view}`;
   }
+}
+
+/** @throws {Error} it is more than one of the fields has. */
+function bounded(value) {
+  if (weighsTooMuch(value)) throw new Error("a link with a field that is too long");
+  return value;
 }
 
 /** @returns {[string, string|null]} */
