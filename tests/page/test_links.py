@@ -118,3 +118,19 @@ def test_back_leads_to_the_text_before(seen: ExplainPage, tmp_path: Path) -> Non
     tab.wait(lambda: "drawn" not in tab.driver.current_url, "no text's address")
     tab.driver.back()
     tab.wait(lambda: len(seen.tokens()) > 1 and seen.selected() == 2, "the text before the file")
+
+
+def test_what_is_refused_leaves_the_address_of_what_is_seen(seen: ExplainPage) -> None:
+    seen.tab.allow("status of 400")
+    seen.select(3)
+    seen.ask("Mia is a baker.", seed=5, positions="2000")
+    seen.wait_notice("2000")
+    _address(seen.tab, "text=.Leo", "drawn=7", "at=3")
+
+
+def test_a_damaged_link_of_a_watch(tab: Tab) -> None:
+    tab.open("/#watch?chat=.[]&drawn=1")
+    notice = "#watch-notice:not([hidden])"
+    tab.wait_text(notice, "its chat cannot be read")
+    tab.script("location.hash = '#watch?text=.Mia'")
+    tab.wait(lambda: not tab.text(notice), "no notice")
