@@ -152,9 +152,10 @@ def test_hostile_text_is_data(embedded: ServerProcess, story_rows: np.ndarray, t
 
 def test_stop_strings(embedded: ServerProcess, story_rows: np.ndarray) -> None:
     with Client(embedded.address) as client:
-        result = client.verbalize(story_rows[:4], stop=["He"], seed=2)
+        result = client.verbalize(story_rows[:4], stop=["."], seed=2)
     assert {e.finish_reason for e in result.explanations} == {"stop"}
-    assert all(e.raw_text.rstrip().endswith("He") for e in result.explanations)
+    assert all(e.raw_text.count(".") == 1 for e in result.explanations)
+    assert all(e.raw_text.rstrip().endswith(".") for e in result.explanations)
 
 
 def test_a_refused_batch_names_its_field(embedded: ServerProcess) -> None:
