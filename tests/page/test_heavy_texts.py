@@ -42,7 +42,9 @@ def _cut(tab: Tab, field: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    "text", [HEAP, "\n" * 200_000, "w" * 300_000], ids=["heap", "lines", "long"]
+    "text",
+    [HEAP, "\n" * 200_000, "w" * 300_000, "\u05e9a" * 100_000],
+    ids=["heap", "lines", "long", "turns"],
 )
 @pytest.mark.parametrize("view", ["explain", "watch"])
 def test_a_link_with_a_heavy_text(tab: Tab, view: str, text: str) -> None:

@@ -94,6 +94,36 @@ def test_marks_of_direction_turn_nothing_round(tab: Tab, tmp_path: Path) -> None
     assert (before["left"], before["right"]) == (after["left"], after["right"])
 
 
+def test_all_of_a_text_of_hidden_marks_is_bounded(tab: Tab, tmp_path: Path) -> None:
+    text = "\u202e" * 300_000
+    tab.open("/")
+    view = ExplainPage(tab)
+    view.open_file(write_rows(tmp_path / "rows.jsonl", [row(0, "a", text)]))
+    view.select(0)
+    marks = "return document.querySelectorAll('#panel .sample > .passage .mark').length"
+    # The mouse leaves the token, which shows the panel anew.
+    tab.hover(tab.find("#panel-title"))
+    tab.button("Show more of 300,000 characters").click()
+    shown = view.sample(0)["text"]
+    assert shown.count("\\u202e") == 102_000 and "\u202e" not in shown
+    assert tab.script(marks) == 1000
+
+
+def test_in_a_low_window_nothing_lies_over_the_text(tab: Tab, tmp_path: Path) -> None:
+    tab.look(width=780, height=440)
+    tab.open("/")
+    view = ExplainPage(tab)
+    view.open_file(write_rows(tmp_path / "rows.jsonl", [row(0, "Hugo", "a tailor")]))
+    token = tab.find("#token-0")
+    assert token == tab.script(
+        "const {left, top} = arguments[0].getBoundingClientRect();"
+        "return document.elementFromPoint(left + 3, top + 3)",
+        token,
+    )
+    view.select(0)
+    assert "a tailor" in view.panel()
+
+
 @pytest.mark.parametrize("name", ["script", "handler", "style", "bidi", "control"])
 def test_a_hostile_text_is_explained(tab: Tab, name: str) -> None:
     """The tiny pair knows none of its words; it reads them all the same."""
@@ -118,6 +148,8 @@ def test_a_text_beyond_measure_is_refused_in_words_or_read(tab: Tab, text: str) 
     tab.button("Explain").click()
     tab.wait(lambda: view.notice() or view.coloured(), "an answer")
     assert _unharmed(tab)
+    # What to do is said once.
+    assert view.notice().lower().count("shorten the text") < 2
     # The form is as usable as before.
     view.ask("Leo is a tailor.", seed=1)
     view.wait_done()

@@ -45,7 +45,8 @@ _MAX_MESSAGE = 1000
 _OTHER_HINT = "It is a defect of the service; its log has more under the request's id."
 _REASON_HINTS = {
     "SLOW_READER": "Ask for fewer positions or samples at a time, and keep the page in view.",
-    "TEXT_TOO_LONG": "Shorten the text.",
+    # The service says itself what to do.
+    "TEXT_TOO_LONG": "",
 }
 
 

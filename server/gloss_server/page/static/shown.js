@@ -13,6 +13,10 @@ const MARKS = /(\p{M}{8})\p{M}+/gu;
 /** A text of nothing but these, as most are, needs no look at each character. */
 const PLAIN = /^[ -~\u00a1-\u00ac\u00ae-\u02ff\u2010-\u2027\u2030-\u205e]*$/;
 const FIRST_CHARACTERS = 2000;
+/** What is added at a time. */
+const MORE_CHARACTERS = 100_000;
+/** After as many, hidden characters are written without an element of their own. */
+const MOST_MARKS = 1000;
 
 /**
  * A text as nodes: plain pieces, and hidden characters as small marks.
@@ -27,11 +31,13 @@ export function shownText(text) {
     return fragment;
   }
   let plain = "";
+  let left = MOST_MARKS;
   for (const char of text.replace(MARKS, "$1…")) {
-    if (!HIDDEN.test(char)) {
-      plain += char;
+    if (!HIDDEN.test(char) || left === 0) {
+      plain += HIDDEN.test(char) ? escape(char) : char;
       continue;
     }
+    left -= 1;
     fragment.append(plain, element("span", { class: "mark" }, visible(char)));
     plain = "";
   }
@@ -50,7 +56,7 @@ export function visible(text) {
 }
 
 /**
- * A paragraph of somebody's text, its direction its own. A long one is cut, with a button for all.
+ * A paragraph of somebody's text, its direction its own. A long one is cut, with a button for more.
  *
  * @param {string} text
  * @param {(text: string) => Node} [show] how a piece becomes nodes.
@@ -58,22 +64,21 @@ export function visible(text) {
  */
 export function passage(text, show = shownText) {
   const shown = element("p", { class: "passage", dir: "auto" });
-  if (text.length <= FIRST_CHARACTERS) {
-    shown.append(show(text));
-    return shown;
-  }
-  const more = element(
-    "button",
-    { type: "button", class: "quiet" },
-    `Show all ${text.length.toLocaleString("en")} characters`,
-  );
-  more.addEventListener("click", () => {
-    shown.replaceChildren(show(text));
-    // It scrolls now, by keys too, and the button that had the focus is gone.
-    shown.tabIndex = 0;
-    shown.focus({ preventScroll: true });
-  });
-  shown.append(show(text.slice(0, FIRST_CHARACTERS)), "… ", more);
+  const showUpTo = (length) => {
+    if (text.length <= length) return shown.replaceChildren(show(text));
+    const total = text.length.toLocaleString("en");
+    const isLast = text.length <= length + MORE_CHARACTERS;
+    const words = isLast ? `Show all ${total} characters` : `Show more of ${total} characters`;
+    const more = element("button", { type: "button", class: "quiet" }, words);
+    more.addEventListener("click", () => {
+      showUpTo(length + MORE_CHARACTERS);
+      // It scrolls now, by keys too, and the button that had the focus is gone.
+      shown.tabIndex = 0;
+      shown.focus({ preventScroll: true });
+    });
+    shown.replaceChildren(show(text.slice(0, length)), "… ", more);
+  };
+  showUpTo(FIRST_CHARACTERS);
   return shown;
 }
 

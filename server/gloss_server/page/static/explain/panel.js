@@ -52,6 +52,7 @@ export class Panel {
   /** No token is chosen. */
   clear() {
     this.#position = null;
+    this.root.classList.add("empty");
     this.#pin.hidden = true;
     this.#title.replaceChildren("No token chosen");
     this.#body.replaceChildren(
@@ -72,6 +73,7 @@ export class Panel {
   show(reading, position, isPinned, show) {
     const opened = this.#position === position ? openDetails(this.#body) : [];
     this.#position = position;
+    this.root.classList.remove("empty");
     this.#pin.hidden = false;
     this.#pin.textContent = isPinned ? "Unpin" : "Pin";
     this.#pin.setAttribute("aria-pressed", String(isPinned));
