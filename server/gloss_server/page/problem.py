@@ -87,7 +87,8 @@ class Problem(Exception):
         """What the client raised."""
         if isinstance(error, ConfigError):
             # All else of the configuration was judged when the page was started.
-            return cls("UNAUTHENTICATED", error.message, reason="NO_TOKEN")
+            message = error.message.replace("the argument", "what the browser sent")
+            return cls("UNAUTHENTICATED", message, reason="NO_TOKEN")
         return cls(
             error.code,
             error.message,

@@ -275,3 +275,5 @@ def test_what_is_no_token_is_refused(site: Any, server: EchoServer, given: str, 
     answer = site.ask(method, path, {"authorization": given}, body=body)
     assert (answer.status, answer.json()["code"]) == (401, "UNAUTHENTICATED")
     assert server.service.received == []
+    # Nobody in a browser has given an argument.
+    assert "argument" not in answer.json()["message"]
