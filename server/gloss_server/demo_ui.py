@@ -18,6 +18,9 @@ from gloss_server.terminal import say
 from gloss_server.ui_command import UiOptions, run_ui
 
 STOP_SECONDS = 10.0
+_SOCKET_NAME = "service.sock"
+_MAX_SOCKET_PATH = 107
+"""Bytes that Linux takes as a Unix socket's path."""
 _COMMAND = (sys.executable, "-m", "gloss_server.command", "serve")
 
 
@@ -31,11 +34,22 @@ def run_demo_ui(listen: str) -> None:
         CommandError: see `run_ui`.
         SourceLost: the service ended by itself.
     """
-    with tempfile.TemporaryDirectory(prefix="gloss-demo-") as folder:
+    with _private_folder() as folder:
         # A socket of this user alone, whose name is known before the service listens.
-        address = f"unix:{folder}/service.sock"
+        address = f"unix:{folder}/{_SOCKET_NAME}"
         options = UiOptions(addresses=[address], listen=listen)
         run_ui(options, lambda: _service(address, Path(folder) / "service.log"))
+
+
+@contextmanager
+def _private_folder() -> Iterator[str]:
+    """A temporary folder in which a socket has a short enough path; /tmp where TMPDIR is long."""
+    with tempfile.TemporaryDirectory(prefix="gloss-demo-") as usual:
+        if len(os.fsencode(f"{usual}/{_SOCKET_NAME}")) <= _MAX_SOCKET_PATH:
+            yield usual
+            return
+    with tempfile.TemporaryDirectory(prefix="gloss-demo-", dir="/tmp") as short:
+        yield short
 
 
 def check_flags(ui: bool, others: Mapping[str, object]) -> None:

@@ -220,10 +220,11 @@ class _Demo:
 
     Args:
         folder: for its temporary files and what it prints.
+        name: of the folder of temporary files.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._log = folder / "tmp", folder / "log"
+    def __init__(self, folder: Path, name: str = "tmp") -> None:
+        self.folder, self._log = folder / name, folder / "log"
         self.folder.mkdir()
         environment = os.environ | {"TMPDIR": str(self.folder), "GLOSS_TOKENS": "/nowhere"}
         with self._log.open("wb") as output:
@@ -262,12 +263,15 @@ class _Demo:
         return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_the_demos_page_says_that_the_models_load_and_then_explains(tmp_path: Path) -> None:
-    with _Demo(tmp_path) as demo:
+@pytest.mark.parametrize("name", ["tmp", "longer than a socket's path " * 4])
+def test_the_demos_page_says_that_the_models_load_and_then_explains(
+    tmp_path: Path, name: str
+) -> None:
+    with _Demo(tmp_path, name) as demo:
         origin = demo.origin
         with _asked(origin, "/api/model") as answer:
             problem = json.load(answer)
-            assert (answer.status, problem["code"]) == (503, "UNAVAILABLE")
+            assert (answer.status, problem["code"]) == (503, "UNAVAILABLE"), problem
             assert problem["message"] and problem["hint"]
 
         def is_ready() -> bool:
