@@ -26,6 +26,8 @@ from support.text_calls import STORY, watch_request
 from support.token_calls import ALICE, BOB, write_tokens
 from support.watch_page import WatchPage
 
+pytestmark = pytest.mark.slow
+
 SEED = 11
 # Long enough to be killed in the middle of.
 LONG_STORY = f"{STORY} {STORY} {STORY}"

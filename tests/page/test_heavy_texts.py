@@ -16,6 +16,8 @@ from support.server_process import ServerProcess
 from support.tab import Tab
 
 # More marks than are laid out within a minute; and so few that they can be explained.
+pytestmark = pytest.mark.slow
+
 HEAP = "e" + "\u0301" * 1_000_000
 SMALL_HEAP = "Leo is a tailor. He" + "\u0301" * 40 + " meets Hugo."
 
