@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gloss_engine.text_request import TextInput
+from gloss_server.json_kind import kind_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ def parse_row(row: int, values: object) -> TextRow | Failure:
     doc_id = str(row)
     try:
         if not isinstance(values, Mapping):
-            raise _BadRow(f"got {_kind(values)}, expected an object with text or messages")
+            raise _BadRow(f"got {kind_of(values)}, expected an object with text or messages")
         doc_id = _doc_id(values.get("doc_id"), row)
         return TextRow(row=row, doc_id=doc_id, text=_text(values))
     except _BadRow as error:
@@ -83,7 +84,7 @@ def _doc_id(given: object, row: int) -> str:
     if given is None:
         return str(row)
     if isinstance(given, bool) or not isinstance(given, str | int):
-        raise _BadRow(f"doc_id: got {_kind(given)}, expected text or a whole number")
+        raise _BadRow(f"doc_id: got {kind_of(given)}, expected text or a whole number")
     doc_id = str(given)
     if not _is_unicode(doc_id):
         raise _BadRow("doc_id: got a lone surrogate, expected text UTF-8 can hold")
@@ -99,7 +100,7 @@ def _text(values: Mapping[object, object]) -> TextInput:
     if text is None:
         raise _BadRow("got neither text nor messages, expected one of both")
     if not isinstance(text, str):
-        raise _BadRow(f"text: got {_kind(text)}, expected text")
+        raise _BadRow(f"text: got {kind_of(text)}, expected text")
     return TextInput(text=text)
 
 
@@ -111,15 +112,15 @@ def _messages(given: object) -> tuple[tuple[str, str], ...]:
         except (ValueError, RecursionError):
             raise _BadRow("messages: got text that is no JSON, expected a list") from None
     if not isinstance(given, list):
-        raise _BadRow(f"messages: got {_kind(given)}, expected a list")
+        raise _BadRow(f"messages: got {kind_of(given)}, expected a list")
     turns = []
     for index, message in enumerate(given):
         if not isinstance(message, Mapping):
-            raise _BadRow(f"messages[{index}]: got {_kind(message)}, expected role and content")
+            raise _BadRow(f"messages[{index}]: got {kind_of(message)}, expected role and content")
         for name in ("role", "content"):
             value = message.get(name)
             if not isinstance(value, str):
-                raise _BadRow(f"messages[{index}].{name}: got {_kind(value)}, expected text")
+                raise _BadRow(f"messages[{index}].{name}: got {kind_of(value)}, expected text")
         turns.append((message["role"], message["content"]))
     return tuple(turns)
 
@@ -130,16 +131,3 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _kind(value: object) -> str:
-    """What a value is, as JSON names it, never what it holds."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true or false"
-    if isinstance(value, int | float):
-        return "a number"
-    if isinstance(value, str):
-        return "text"
-    return "a list" if isinstance(value, list) else "an object"

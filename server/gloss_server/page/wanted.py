@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from gloss_server.json_kind import kind_of
 from gloss_server.page.json_text import Json
 from gloss_server.page.problem import Problem
 
@@ -41,7 +42,7 @@ def watch_arguments(body: Json) -> tuple[Any, Json]:
     if "target" in options:
         target = options["target"]
         if not isinstance(target, dict):
-            raise _invalid("target", f"got {_kind(target)}, expected an object")
+            raise _invalid("target", f"got {kind_of(target)}, expected an object")
         _check_known(target, _TARGET, "target.")
         options["target"] = _given(target, "target.")
     return text, options
@@ -55,12 +56,12 @@ def _text(body: Json) -> Any:
     form, value = forms[0], body[forms[0]]
     wanted = str if form == "text" else list
     if not isinstance(value, wanted):
-        expected = "a string" if wanted is str else "a list"
-        raise _invalid(form, f"got {_kind(value)}, expected {expected}")
+        expected = "text" if wanted is str else "a list"
+        raise _invalid(form, f"got {kind_of(value)}, expected {expected}")
     is_chat = bool(value) and isinstance(value, list) and isinstance(value[0], dict)
     if isinstance(value, list) and value and is_chat != (form == "chat"):
         expected = "messages of role and content" if form == "chat" else "whole numbers"
-        raise _invalid(form, f"got a list of {_kind(value[0])}, expected {expected}")
+        raise _invalid(form, f"got a list of {kind_of(value[0])}, expected {expected}")
     return value
 
 
@@ -78,7 +79,7 @@ def _given(options: Json, prefix: str = "") -> Json:
         kinds = int if is_whole else int | float
         if isinstance(value, bool) or not isinstance(value, kinds):
             expected = "a whole number" if is_whole else "a number"
-            raise _invalid(f"{prefix}{name}", f"got {_kind(value)}, expected {expected}")
+            raise _invalid(f"{prefix}{name}", f"got {kind_of(value)}, expected {expected}")
         if not -_LARGEST < value < _LARGEST:
             raise _invalid(f"{prefix}{name}", "got a number beyond 2^64, expected a smaller one")
     return given
@@ -93,16 +94,3 @@ def _check_known(values: Json, known: Collection[str], prefix: str = "") -> None
 
 def _invalid(field: str, message: str) -> Problem:
     return Problem("INVALID_ARGUMENT", f"{field}: {message}", reason="INVALID_REQUEST", field=field)
-
-
-def _kind(value: object) -> str:
-    """What a value is, as JSON names it, never what it holds."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true or false"
-    if isinstance(value, int | float):
-        return "a number"
-    if isinstance(value, str):
-        return "a string"
-    return "a list" if isinstance(value, list) else "an object"

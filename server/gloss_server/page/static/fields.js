@@ -16,6 +16,27 @@ const MOST_SEED = 2n ** 64n - 1n;
  * @property {string} [limit] of the service's limits, the most it can be.
  */
 
+/** How explanations are drawn, wherever they are asked for. @type {readonly FieldSpec[]} */
+export const DRAWING = [
+  {
+    name: "samples",
+    kind: "whole",
+    option: "num_samples",
+    label: "Samples",
+    limit: "max_samples",
+    placeholder: "1",
+  },
+  { name: "temperature", kind: "temperature", label: "Temperature", placeholder: "1" },
+  {
+    name: "length",
+    kind: "whole",
+    option: "max_new_tokens",
+    label: "Longest, tokens",
+    limit: "max_new_tokens",
+    placeholder: "200",
+  },
+];
+
 export class Fields {
   /** @type {HTMLElement} */
   root;

@@ -1,6 +1,6 @@
 /** The fields that say which positions are explained and how. */
 
-import { Fields } from "../fields.js";
+import { DRAWING, Fields } from "../fields.js";
 import { parsePositions } from "../positions.js";
 
 /** @type {readonly import("../fields.js").FieldSpec[]} */
@@ -12,23 +12,7 @@ const SPECS = [
     hint: "all, last, 3:20:2 or 1,5,9",
     placeholder: "all",
   },
-  {
-    name: "samples",
-    kind: "whole",
-    option: "num_samples",
-    label: "Samples",
-    limit: "max_samples",
-    placeholder: "1",
-  },
-  { name: "temperature", kind: "temperature", label: "Temperature", placeholder: "1" },
-  {
-    name: "length",
-    kind: "whole",
-    option: "max_new_tokens",
-    label: "Longest, tokens",
-    limit: "max_new_tokens",
-    placeholder: "200",
-  },
+  ...DRAWING,
   { name: "seed", kind: "seed", label: "Seed", placeholder: "drawn" },
 ];
 

@@ -1,7 +1,7 @@
 /** The form that starts a watch: a prompt, how the model speaks, how it is explained. */
 
 import { button, element } from "../element.js";
-import { Fields } from "../fields.js";
+import { DRAWING, Fields } from "../fields.js";
 import { TextInput } from "../text_input.js";
 import { PROMPTS } from "./prompts.js";
 
@@ -45,23 +45,7 @@ const SPEAKING = [
 /** @type {readonly import("../fields.js").FieldSpec[]} */
 const EXPLAINING = [
   { name: "every", kind: "whole", label: "Every n-th token", placeholder: "1" },
-  {
-    name: "samples",
-    kind: "whole",
-    option: "num_samples",
-    label: "Samples",
-    limit: "max_samples",
-    placeholder: "1",
-  },
-  { name: "temperature", kind: "temperature", label: "Temperature", placeholder: "1" },
-  {
-    name: "length",
-    kind: "whole",
-    option: "max_new_tokens",
-    label: "Longest, tokens",
-    limit: "max_new_tokens",
-    placeholder: "200",
-  },
+  ...DRAWING,
   {
     name: "pending",
     kind: "whole",
