@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gloss_engine.sampling import SamplingParams
-from gloss_server.activation_file import ActivationChunk
+from gloss_server.activation_chunk import ActivationChunk
 from gloss_server.result_row import Explained
 from gloss_server.run_state import Option
 from gloss_server.terminal import RunProgress

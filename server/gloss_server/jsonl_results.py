@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gloss_server.jsonl_file import JsonlFile
-from gloss_server.result_file import Done
+from gloss_server.result_progress import Done
 from gloss_server.result_row import Row
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from gloss_engine import Engine, Explanation, VerbalizeRequest, load_engine
 from gloss_engine.validation import validate
-from gloss_server.activation_file import ActivationChunk
+from gloss_server.activation_chunk import ActivationChunk
 from gloss_server.explainer import Advance, FinishedChunk, RequestTemplate
 from gloss_server.local_models import LocalModels
 from gloss_server.terminal import RunProgress

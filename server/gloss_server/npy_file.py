@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gloss_server.activation_file import (
+from gloss_server.activation_chunk import (
     ActivationChunk,
     BoolArray,
     FloatArray,

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gloss_server.activation_file import (
+from gloss_server.activation_chunk import (
     ActivationChunk,
     BoolArray,
     as_float32,

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from gloss_server.output_file import foreign
 from gloss_server.parquet_parts import ParquetParts
-from gloss_server.result_file import Done
+from gloss_server.result_progress import Done
 from gloss_server.result_row import Row
 from gloss_server.result_schema import SCHEMA
 

@@ -17,7 +17,7 @@ from gloss_client import (
     Unavailable,
     VerbalizeResult,
 )
-from gloss_server.activation_file import ActivationChunk
+from gloss_server.activation_chunk import ActivationChunk
 from gloss_server.explainer import Advance, FinishedChunk, RequestTemplate
 from gloss_server.service_connection import (
     DEFAULT_SLOTS,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from gloss_server.activation_file import ActivationChunk
+from gloss_server.activation_chunk import ActivationChunk
 from gloss_server.explainer import FinishedChunk, RequestTemplate, Runner
 from gloss_server.result_row import Row, result_row
 

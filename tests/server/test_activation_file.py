@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gloss_server.activation_file import ActivationFile, open_activations, sha256, spans
+from gloss_server.activation_chunk import spans
+from gloss_server.activation_file import ActivationFile, open_activations, sha256
 
 
 @given(st.lists(st.booleans(), max_size=40), st.integers(1, 7))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gloss_engine import Engine, EngineConfig, SamplingParams, load_engine
-from gloss_server.activation_file import ActivationChunk
+from gloss_server.activation_chunk import ActivationChunk
 from gloss_server.explainer import RequestTemplate
 from gloss_server.local_explainer import EngineRunner
 from gloss_server.result_row import Row

@@ -14,9 +14,8 @@ from transformers.utils import logging as transformers_logging
 
 from gloss_engine.errors import GlossError
 from gloss_training.cli_confirm import confirmer
-from gloss_training.command import INTERRUPTED
 from gloss_training.embed import embed as write_embedded
-from gloss_training.errors import Declined, TrainingError
+from gloss_training.errors import INTERRUPTED, Declined, TrainingError
 from gloss_training.evidence.arms import ARMS
 from gloss_training.evidence.experiment import DEFAULT_CONFIG, SEEDS, Experiment
 from gloss_training.evidence.summary import SUMMARY_FILE

@@ -1,7 +1,7 @@
 """Entry point of the `gloss-train` command.
 
 Installed with the base package, whose extras may be missing: so this module imports nothing but
-the standard library until it knows that the command can run.
+the standard library and our errors until it knows that the command can run.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+from gloss_training.errors import INTERRUPTED
+
 _NEEDED = (
     *("numpy", "typer", "rich", "pyarrow", "pydantic", "yaml", "torch", "transformers"),
     *("tokenizers", "safetensors", "tensorboard", "matplotlib"),

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import errno
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 _FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
