@@ -176,13 +176,18 @@ def test_a_full_disk_says_so_and_loses_nothing(config: Path, server: TeacherServ
         assert (folder / "captured" / name).read_bytes() == content
 
 
-def test_nobody_is_asked_without_a_yes(config: Path, server: TeacherServer) -> None:
+def test_nobody_is_asked_without_a_yes(
+    config: Path, server: TeacherServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ended = data(config)
     assert ended.status == 2
     assert "got no terminal, expected one, or --yes" in ended.output
+    assert "got no key" not in ended.output
+    monkeypatch.delenv("OPENAI_API_KEY")
     ended = data(config, "--dry-run")
     assert ended.status == 0, ended.output
     assert "USD" in ended.output and "at most" in ended.output
+    assert "before anybody is asked: teacher openai test-model: got no key" in ended.output
     assert server.asked == []
     assert not (config.parent / "run" / "data" / "captured").exists()
 

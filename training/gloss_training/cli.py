@@ -71,7 +71,8 @@ def data(
         bool, typer.Option("--yes", "-y", help="Ask a teacher that costs without a question.")
     ] = False,
     is_dry: Annotated[
-        bool, typer.Option("--dry-run", help="Show what the teacher will take, and stop.")
+        bool,
+        typer.Option("--dry-run", help="Show what the teacher will take, and stop; needs no key."),
     ] = False,
 ) -> None:
     """Read documents with the target, and have the teacher explain what it read.
@@ -255,6 +256,7 @@ def _stages(
                 resume=resume,
                 confirm=confirm or confirmer(console),
                 ranks=ranks,
+                is_dry=is_dry,
             )
             records = run.stages(names or tuple(STAGES))
     console.print(summary(records))

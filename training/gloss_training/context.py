@@ -40,6 +40,7 @@ class Context:
         device, dtype: where and in what AV and AR are computed.
         confirm: told what a teacher will take, whether it is asked.
         ranks: processes that train together; the first one writes.
+        is_dry: only what a teacher will take is wanted.
     """
 
     config: RunConfig
@@ -49,6 +50,7 @@ class Context:
     dtype: torch.dtype
     confirm: Callable[[Estimate], bool]
     ranks: Ranks = ALONE
+    is_dry: bool = False
 
     @property
     def target(self) -> Path:

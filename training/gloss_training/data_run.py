@@ -28,14 +28,14 @@ def make_data(run: Context) -> dict[str, Any]:
     """Makes the files of every split; their figures.
 
     Raises:
-        ConfigError: settings that no data stage can have, or no key of the teacher.
+        ConfigError: settings that no data stage can have, or no key of a teacher that is asked.
         CheckpointError: a target that cannot be read.
         and what `DataStage.run` raises.
     """
     config = run.config
     documents = _documents(config)
     with ExitStack() as undo:
-        teacher = teacher_of(config, run.folder.data / ANSWERS_FILE)
+        teacher = teacher_of(config, run.folder.data / ANSWERS_FILE, is_asked=not run.is_dry)
         undo.callback(lambda: asyncio.run(teacher.close()))
         reader = _reader(config, run.target, run.device)
         # From here on the stage lets go of the teacher.
@@ -52,12 +52,13 @@ def make_data(run: Context) -> dict[str, Any]:
     return stage.run(documents, run.confirm)
 
 
-def teacher_of(config: RunConfig, answers: Path) -> Teacher:
+def teacher_of(config: RunConfig, answers: Path, *, is_asked: bool = True) -> Teacher:
     """Who explains and who judges: the tiny world's grammar, or a teacher behind an API.
 
     Args:
         config: of the run.
         answers: the file of an API's replies.
+        is_asked: False: it only estimates, and needs no key.
 
     Raises:
         ConfigError: no key, no client library, or the grammar for another world.
@@ -65,7 +66,7 @@ def teacher_of(config: RunConfig, answers: Path) -> Teacher:
     """
     if config.teacher.provider != "world":
         share = config.data.max_dropped_share
-        return hire_teacher(config.teacher, answers, max_dropped_share=share)
+        return hire_teacher(config.teacher, answers, max_dropped_share=share, is_asked=is_asked)
     if config.world is None or config.data.documents:
         raise ConfigError(
             "teacher.provider: got world for documents that are not the tiny world's, expected "

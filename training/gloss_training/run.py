@@ -45,6 +45,7 @@ class Run:
         resume: whether a stage that was stopped may go on from its newest checkpoint.
         confirm: told what a teacher will take, whether it is asked; by default one that is free.
         ranks: processes that train together; None: this one alone.
+        is_dry: only what a teacher will take is wanted: `confirm` is told and declines.
 
     Raises:
         RunFolderError: the directory holds stages of another configuration.
@@ -60,6 +61,7 @@ class Run:
         resume: bool = False,
         confirm: Callable[[Estimate], bool] = attrgetter("is_free"),
         ranks: Ranks | None = None,
+        is_dry: bool = False,
     ) -> None:
         if ranks is None:
             ranks = Ranks(device=prepare(config.device, config.num_threads))
@@ -71,6 +73,7 @@ class Run:
             dtype=DTYPES[config.dtype],
             confirm=confirm,
             ranks=ranks,
+            is_dry=is_dry,
         )
         self.resume = resume
 

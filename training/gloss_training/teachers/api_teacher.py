@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from gloss_training.errors import TeacherError
@@ -48,7 +48,8 @@ class ApiTeacher:
         api: how it is asked.
         answers: replies so far.
         pace: how fast.
-        max_dropped_share: of new explanations that are no use before the run ends.
+        max_dropped_share: of explanations that are no use before the run ends.
+        lacks: what it cannot be asked without, for people; "" where there is nothing.
     """
 
     settings: TeacherSettings
@@ -56,6 +57,7 @@ class ApiTeacher:
     answers: AnswerFile
     pace: Pace
     max_dropped_share: float = 0.5
+    lacks: str = ""
     outcomes: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -69,7 +71,8 @@ class ApiTeacher:
         for passage in passages:
             survey.add(explain_prompt(passage.text))
         tokens_per_char, counted_by = await self._count(survey.sample())
-        return survey.estimate(tokens_per_char, counted_by, USUAL_ANSWER_TOKENS)
+        estimate = survey.estimate(tokens_per_char, counted_by, USUAL_ANSWER_TOKENS)
+        return replace(estimate, lacks=self.lacks)
 
     async def explain(
         self, passages: Iterable[Passage], on_answer: Callable[[Answer], None]

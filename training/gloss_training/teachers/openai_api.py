@@ -10,7 +10,6 @@ from gloss_training.teachers.api import Reply, no_reply, told, whole
 from gloss_training.teachers.settings import TeacherSettings
 
 BASE_URL: Final = "https://api.openai.com/v1"
-KEY_VARIABLE: Final = "OPENAI_API_KEY"
 
 
 class OpenAiApi:

@@ -38,6 +38,7 @@ class Estimate:
         counted_by: who counted the tokens.
         cost, most_cost: in `currency`; None where no prices are set.
         minutes: at least so many, by the rate limits; 0 where there are none.
+        lacks: what the teacher cannot be asked without; "" where there is nothing.
     """
 
     teacher: str
@@ -51,6 +52,7 @@ class Estimate:
     most_cost: float | None = 0.0
     currency: str = ""
     minutes: float = 0.0
+    lacks: str = ""
 
     @property
     def num_to_ask(self) -> int:
@@ -80,6 +82,8 @@ class Estimate:
             lines.append(f"about {cost:,.2f} {self.currency}, {most:,.2f} at most")
         if self.minutes:
             lines.append(f"at least {self.minutes:,.0f} minutes by the rate limits")
+        if self.lacks:
+            lines.append(f"before anybody is asked: {self.lacks}")
         return lines
 
 
