@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,17 @@ from gloss_training.dataset.rows import Rows, read_rows
 from gloss_training.dataset.sidecar import check_dataset, sidecar_path
 from gloss_training.dataset.statistics import RunningStatistics
 from gloss_training.documents.document import Document
+from gloss_training.documents.reading import Failure
 from gloss_training.documents.settings import DataSettings
 from gloss_training.documents.splits import SPLITS, SplitShares
-from gloss_training.errors import ConfigError, DatasetError, Declined, DiskError, TeacherError
+from gloss_training.errors import (
+    ConfigError,
+    DatasetError,
+    Declined,
+    DiskError,
+    DocumentError,
+    TeacherError,
+)
 from gloss_training.passage import Passage
 from gloss_training.scoring import strict_baseline
 from gloss_training.settings import PromptSettings
@@ -326,10 +335,54 @@ def test_too_many_unanswered_questions_end_the_stage(
     assert list((tmp_path / CAPTURED).glob("*.parquet"))
 
 
-def test_a_split_without_rows_is_refused(reader: CountingReader, tmp_path: Path) -> None:
+def test_a_split_whose_answers_are_all_of_no_use_is_refused(
+    reader: CountingReader, tmp_path: Path
+) -> None:
     teacher = ScriptedTeacher(lambda number: "empty")
     with pytest.raises(DatasetError, match=r"split av: got no rows, of answers \{'empty': \d+\}"):
         run(tmp_path, reader, teacher=teacher)
+
+
+class PaidTeacher(WorldTeacher):
+    """Is never to be asked, nor what it takes."""
+
+    async def estimate(self, passages: Iterable[Passage]) -> Estimate:
+        raise AssertionError("there was an estimate")
+
+    async def explain(
+        self, passages: Iterable[Passage], on_answer: Callable[[Answer], None]
+    ) -> list[Answer]:
+        raise AssertionError("the teacher was asked")
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_split_without_documents_is_refused_before_anything_is_paid(
+    split: str, reader: CountingReader, tmp_path: Path
+) -> None:
+    # So small a share that no story's hash is in it.
+    shares = SplitShares(**{**{name: 1.0 for name in SPLITS}, split: 1e-9})
+    given = [*stories(), Failure(place="row 3", reason="INVALID_ROW", message="no JSON")]
+    said = (
+        rf"split {split}: got none of {NUM_STORIES} documents \(1 more are left out\); "
+        rf"data.shares.{split} = 1e-09 is 0.00% .*expected one or more. Give more documents, or a "
+        rf"larger data.shares.{split}"
+    )
+    teacher = PaidTeacher(seed=0, num_ending_words=1)
+    with pytest.raises(DocumentError, match=said):
+        run(tmp_path, reader, given, settings=replace(SETTINGS, shares=shares), teacher=teacher)
+    assert reader.num_texts == 0
+
+
+def test_a_split_without_activations_is_refused_before_the_teacher_is_asked(
+    reader: CountingReader, tmp_path: Path
+) -> None:
+    class Unasked(PaidTeacher):
+        async def estimate(self, passages: Iterable[Passage]) -> Estimate:
+            return Estimate(teacher="x", num_questions=sum(1 for _ in passages))
+
+    reader.spoil = lambda norms: norms.fill(np.inf)
+    with pytest.raises(DatasetError, match=r"split av: got .* not finite at all of its \d+ posit"):
+        run(tmp_path, reader, teacher=Unasked(seed=0, num_ending_words=1))
 
 
 def test_a_full_disk_keeps_the_parts_before(

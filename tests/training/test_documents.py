@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -218,6 +219,20 @@ def test_what_cannot_be_planned_is_counted_by_reason() -> None:
         "num_unencodable": 2,
     }
     assert "only the roles user and assistant" in " ".join(plan.failure_lines())
+
+
+def test_a_split_with_a_share_has_to_have_documents() -> None:
+    settings = DataSettings(documents="x", min_position=4)
+    given = [Document(doc_id=f"{i}", text=f"Ben is a baker . He has {i} .") for i in range(60)]
+    plan = plan_documents(given, TOKENIZER, settings, 0)
+    some = {split: 1.0 for split in SPLITS}
+    plan.require_splits(SplitShares(**some))
+    kept = [planned for planned in plan.documents if planned.split != "rl"]
+    without = replace(plan, documents=tuple(kept))
+    without.require_splits(SplitShares(**{**some, "rl": 0.0}))
+    said = f"split rl: got none of {len(kept)} documents; data.shares.rl = 1 is 25.00% of them"
+    with pytest.raises(DocumentError, match=f"{said}.*or data.shares.rl = 0 for a run without RL"):
+        without.require_splits(SplitShares(**some))
 
 
 def test_a_plan_of_nothing_is_refused() -> None:

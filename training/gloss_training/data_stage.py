@@ -65,7 +65,8 @@ class DataStage:
         Raises:
             Declined: it was not confirmed.
             ConfigError: a marker that is not one token of the AV's prompt.
-            DocumentError, DatasetError: documents that are none, or too few.
+            DocumentError, DatasetError: documents that are none, too few for a split, or without
+                an activation to learn from.
             TeacherError: the teacher cannot go on, or its answers are no use.
             DiskError: something could not be written; what was written before stays.
         """
@@ -75,10 +76,12 @@ class DataStage:
                 plan = self._plan(documents)
                 for line in plan.failure_lines():
                     self.console.print(f"left out: {line}", markup=False, soft_wrap=True)
+                plan.require_splits(self.settings.shares)
                 estimate = runner.run(self.teacher.estimate(self._planned(plan)))
                 if not confirm(estimate):
                     raise Declined("not confirmed: nobody was asked and nothing was captured")
                 parts = self._capture(plan)
+                parts.require_rows()
                 answers = runner.run(self._explain(parts))
             finally:
                 runner.run(self.teacher.close())

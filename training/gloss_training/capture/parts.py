@@ -24,6 +24,7 @@ from gloss_training.dataset.parquet_file import UNFINISHED, vector_column, write
 from gloss_training.documents.plan import Plan, PlannedDocument
 from gloss_training.documents.settings import DataSettings
 from gloss_training.documents.splits import SPLITS
+from gloss_training.errors import DatasetError
 from gloss_training.passage import Passage
 
 CAPTURED: Final = "captured"
@@ -61,10 +62,27 @@ class CapturedParts:
         files = (file for split in splits for file in self.files[split])
         return sum(int(pq.read_metadata(file).num_rows) for file in files)
 
-    def num_left_out(self) -> int:
+    def num_left_out(self, splits: Sequence[str] = SPLITS) -> int:
         """Positions whose activation is zero or not finite."""
-        schemas = (pq.read_schema(file) for files in self.files.values() for file in files)
+        schemas = (pq.read_schema(file) for split in splits for file in self.files[split])
         return sum(int(schema.metadata[_LEFT_OUT].decode()) for schema in schemas)
+
+    def require_rows(self) -> None:
+        """Refuses a split of whose positions not one has an activation with a direction.
+
+        Raises:
+            DatasetError: which split.
+        """
+        for split in SPLITS:
+            left_out = self.num_left_out((split,))
+            if left_out and not self.num_rows((split,)):
+                raise DatasetError(
+                    f"split {split}",
+                    got=f"activations that are zero or not finite at all of its {left_out:,} "
+                    "positions",
+                    expected="one or more with a direction",
+                    fix="Look at the target and its layer_index, or give more documents.",
+                )
 
 
 def capture_parts(

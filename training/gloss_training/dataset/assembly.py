@@ -61,7 +61,7 @@ def assemble(
         folder: where the files go.
 
     Raises:
-        DatasetError: a split without rows.
+        DatasetError: a split that is trained on explanations and has none.
         DiskError: a file could not be written.
     """
     left = iter(answers)
@@ -136,14 +136,18 @@ def _schema(d_model: int) -> pa.Schema:
 
 
 def _require_rows(num_rows: dict[str, int], outcomes: dict[str, Counter[str]]) -> None:
-    """Refuses a data set that a stage would find empty."""
-    for split in ("av", "ar", "heldout"):
+    """Refuses a data set that a stage would find empty, since no answer was of use.
+
+    Splits without documents or activations are refused before anybody is asked.
+    """
+    for split in ("av", "ar"):
         if num_rows[split]:
             continue
         dropped = {name: n for name, n in outcomes[split].items() if name != KEPT}
         raise DatasetError(
             f"split {split}",
-            got=f"no rows{f', of answers {dropped}' if dropped else ''}",
+            got=f"no rows, of answers {dropped}",
             expected="one or more",
-            fix="Give more documents, a larger share in data.shares, or another teacher.",
+            fix="Give more documents, another teacher, or a larger teacher.max_tokens where they "
+            "are truncated.",
         )

@@ -20,7 +20,7 @@ from gloss_training.documents.positions import (
 )
 from gloss_training.documents.reading import Failure
 from gloss_training.documents.settings import DataSettings
-from gloss_training.documents.splits import SPLITS, Splitter
+from gloss_training.documents.splits import SPLITS, SplitShares, Splitter
 from gloss_training.errors import DocumentError
 from gloss_training.passage import Passage
 
@@ -55,9 +55,27 @@ class Plan:
     documents: tuple[PlannedDocument, ...]
     failures: tuple[Failure, ...]
 
-    def num_rows(self, *splits: str) -> int:
-        """Positions of these splits."""
-        return sum(len(d.positions) for d in self.documents if d.split in splits)
+    def require_splits(self, shares: SplitShares) -> None:
+        """Refuses a plan in which a split that has a share of the documents got none.
+
+        Raises:
+            DocumentError: which split, its share, and of how many documents.
+        """
+        count = len(self.documents)
+        for split in SPLITS:
+            share, fraction = getattr(shares, split), shares.fraction(split)
+            if not share or self._num_documents(split):
+                continue
+            left_out = f" ({len(self.failures):,} more are left out)" if self.failures else ""
+            without = ", or data.shares.rl = 0 for a run without RL" if split == "rl" else ""
+            raise DocumentError(
+                f"split {split}",
+                got=f"none of {count:,} documents{left_out}; data.shares.{split} = {share:g} is "
+                f"{fraction:.2%} of them, {fraction * count:.1f}, and where each one goes hangs on "
+                "a hash of its doc_id",
+                expected="one or more",
+                fix=f"Give more documents, or a larger data.shares.{split}{without}.",
+            )
 
     def figures(self) -> dict[str, int]:
         """Counts for the stage's record."""

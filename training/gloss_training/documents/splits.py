@@ -41,6 +41,11 @@ class SplitShares:
         if not sum(getattr(self, split) for split in SPLITS):
             raise ValueError("data.shares: got 0 for every split, expected more for some")
 
+    def fraction(self, split: str) -> float:
+        """A split's share of all documents, 0 to 1."""
+        total: float = sum(getattr(self, each) for each in SPLITS)
+        return float(getattr(self, split)) / total
+
     def split_of(self, doc_id: str) -> str:
         """The split of a doc_id alone."""
         hashed = int.from_bytes(hashlib.sha256(f"split|{doc_id}".encode()).digest()[:8], "little")
