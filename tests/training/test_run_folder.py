@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gloss_training import stage_clock
 from gloss_training.errors import RunFolderError
 from gloss_training.run_config import read_config
 from gloss_training.run_folder import RunFolder
@@ -136,12 +138,39 @@ def test_a_file_is_no_run(tmp_path: Path) -> None:
         folder_of(tmp_path / "file")
 
 
-def test_seconds_are_those_of_all_its_processes(tmp_path: Path) -> None:
-    finish(tmp_path, "target", "data")
-    stop(tmp_path, "ar", lambda: checkpoint(tmp_path, "ar"))
-    clock = tmp_path / "logs" / "ar.clock.jsonl"
-    clock.parent.mkdir()
-    lines = [json.dumps({"step": step, "seconds": 40.0}) + "\n" for step in range(3)]
-    clock.write_text("".join(lines) + '{"step": 3, "sec')
-    # The third step was made after the checkpoint, and is made again.
-    assert folder_of(tmp_path).stage("ar", lambda: {}, resume=True)["seconds"] // 1 == 80
+@pytest.mark.parametrize("stage", ["data", "ar", "evaluate"])
+def test_seconds_are_those_of_all_its_processes(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_clock, "EVERY_SECONDS", 0.001)
+    finish(tmp_path, *EVERY[: EVERY.index(stage)])
+    clock = tmp_path / "stages" / f"{stage}.clock.json"
+
+    def leaving() -> None:
+        if stage == "data":
+            (tmp_path / "data").mkdir()
+            (tmp_path / "data" / "answers.jsonl").write_text("something")
+        if stage == "ar":
+            checkpoint(tmp_path, stage)
+        # They are there while it works: a kill gives no time to write them.
+        while not clock.exists() or not json.loads(clock.read_text())["seconds"] > 0.01:
+            time.sleep(0.001)
+
+    stop(tmp_path, stage, leaving)
+    for seconds in (40.0, 900.0):
+        clock.write_text(json.dumps({"seconds": seconds}))
+        stop(tmp_path, stage)
+        assert json.loads(clock.read_text())["seconds"] // 1 == seconds
+    assert folder_of(tmp_path).stage(stage, lambda: {}, resume=True)["seconds"] // 1 == 900
+    assert not clock.exists()
+
+
+def test_a_stage_that_begins_anew_begins_its_seconds_too(tmp_path: Path) -> None:
+    finish(tmp_path, *EVERY[:4])
+    for stage in ("rl", "evaluate"):
+        stop(tmp_path, stage)
+        for torn in (json.dumps({"seconds": 900}), ""):
+            (tmp_path / "stages" / f"{stage}.clock.json").write_text(torn)
+            again = folder_of(tmp_path, "evaluate.num_rows=5" if torn else "evaluate.num_rows=6")
+            assert again.stage(stage, lambda: {}, resume=True)["seconds"] < 900
+            (tmp_path / "stages" / f"{stage}.json").unlink()

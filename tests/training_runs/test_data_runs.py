@@ -125,10 +125,15 @@ def test_a_kill_at_any_moment_loses_what_was_in_flight_at_most(
     in_flight = len(server.asked) - kept
     assert seen - 4 <= kept <= seen and 0 < in_flight <= 4
     first = [asked.prompt for asked in server.asked]
+    clock = root / "run" / "stages" / "data.clock.json"
+    assert json.loads(clock.read_text())["seconds"] >= 0
+    clock.write_text('{"seconds": 9000}')
     server.answer = lambda asked: completion(GOOD)
     ended = data(config, "--yes")
     assert ended.status == 0, ended.output
     assert f"({kept} more are answered already)" in ended.output
+    record = json.loads((root / "run" / "stages" / "data.json").read_text())
+    assert 9000 < record["seconds"] < 9600
     counts = Counter(asked.prompt for asked in server.asked)
     twice = [prompt for prompt, count in counts.items() if count > 1]
     assert len(twice) == in_flight and set(twice) <= set(first)

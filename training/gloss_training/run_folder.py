@@ -4,6 +4,7 @@
     run.lock                            held by the process that works here
     stages/<stage>.json                 record of a finished stage: its figures, what it took
     stages/<stage>.settings.json        the settings that a stage was begun with
+    stages/<stage>.clock.json           of a stage that is not finished: what it took so far
     checkpoints/<stage>/step-.../       to go on from, within a stage
     logs/ tensorboard/ samples/         see journal.py
     target/ data/ av/ ar/ rl/{av,ar}/   what the stages make
@@ -17,9 +18,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,8 +29,8 @@ from gloss_training.disk import writing
 from gloss_training.errors import RunFolderError
 from gloss_training.run_lock import run_lock
 from gloss_training.sharding import ALONE, Ranks
+from gloss_training.stage_clock import StageClock
 from gloss_training.stage_settings import SECTIONS, changes, settings_of
-from gloss_training.step_lines import seconds_of_steps
 from gloss_training.teachers.answer_file import ANSWERS_FILE
 
 _BEFORE: Final[Mapping[str, tuple[str, ...]]] = {
@@ -117,7 +117,7 @@ class RunFolder:
     def stage(
         self, stage: str, work: Callable[[], dict[str, Any]], *, resume: bool
     ) -> dict[str, Any]:
-        """Runs `work` unless the stage is finished; its figures, with the seconds it took.
+        """Runs `work` unless the stage is finished; its figures, with the seconds it took in all.
 
         An evaluation, which nothing reads, is made anew where other settings are asked for.
 
@@ -138,12 +138,12 @@ class RunFolder:
             if self._is_kept(stage):
                 return self.record(stage)
             self._begin(stage, resume)
-            step = checkpoints.latest_step(self.checkpoints(stage))
-            before = seconds_of_steps(self.root, stage, step)
-            started = time.perf_counter()
-            figures = work()
-            seconds = before + time.perf_counter() - started
-            record = {"seconds": round(seconds, 1), **figures}
+            # An evaluation has no checkpoint of its own; one of something else is forgotten.
+            goes_on = stage == "evaluate" or self._has_begun(stage)
+            clock = StageClock(self._clock_path(stage), goes_on=goes_on)
+            with clock.kept() if self._ranks.is_first else nullcontext():
+                figures = work()
+            record = {"seconds": round(clock.seconds, 1), **figures}
             self._ranks.first(lambda: self._finish(stage, record))
         return record
 
@@ -171,11 +171,13 @@ class RunFolder:
         if stage in _EVALUATED:
             self._forget_evaluation()
         write_json(self._record_path(stage), record)
+        self._clock_path(stage).unlink(missing_ok=True)
         shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
 
     def _forget_evaluation(self) -> None:
         """Lets the next evaluation begin anew: the one that is there is of something else."""
         self._record_path("evaluate").unlink(missing_ok=True)
+        self._clock_path("evaluate").unlink(missing_ok=True)
         shutil.rmtree(self.checkpoints("evaluate"), ignore_errors=True)
 
     def _is_kept(self, stage: str) -> bool:
@@ -221,6 +223,9 @@ class RunFolder:
 
     def _record_path(self, stage: str) -> Path:
         return self.root / "stages" / f"{stage}.json"
+
+    def _clock_path(self, stage: str) -> Path:
+        return self.root / "stages" / f"{stage}.clock.json"
 
     def _settings_path(self, stage: str) -> Path:
         return self.root / "stages" / f"{stage}.settings.json"

@@ -6,12 +6,6 @@ import json
 from pathlib import Path
 
 
-def seconds_of_steps(root: Path, stage: str, num_steps: int) -> float:
-    """What the first steps of a stage took, those of stopped processes too."""
-    clock = root / "logs" / f"{stage}.clock.jsonl"
-    return sum(json.loads(line)["seconds"] for line in lines_before(clock, num_steps))
-
-
 def lines_before(path: Path, first_step: int) -> list[str]:
     """The lines of the steps before `first_step`."""
     if not first_step or not path.exists():
