@@ -142,7 +142,7 @@ class ServeSettings(BaseSettings):
         heartbeat_timeout_seconds: an engine that is silent for longer is killed.
         load_timeout_seconds: an engine that loads, or warms up, for longer is killed.
         restart_limit, restart_window_seconds: an engine that dies more often than this within the
-            window ends the server.
+            window, in seconds in which one was loaded, ends the server.
         result_memory_seconds, result_memory_bytes: how long, and how many bytes of, results are
             kept for the same request_id; 0 seconds: off.
         max_request_bytes: largest message that is received.

@@ -75,7 +75,9 @@ class SupervisorPolicy:
     Attributes:
         heartbeat_timeout: silence, in seconds, after which it is killed.
         load_timeout: the same while it loads, and while it warms up.
-        restart_limit: deaths within `restart_window` seconds that are borne.
+        restart_limit: deaths within `restart_window` seconds that are borne; seconds in which an
+            engine was loaded, since one that dies before that would never be given up where loading
+            takes longer than the window.
     """
 
     heartbeat_timeout: float = 30.0
@@ -113,7 +115,9 @@ class Supervisor:
         self._is_flushing = False
         self._stopping = asyncio.Event()
         self._deaths: deque[float] = deque()
-        self._last_heard = 0.0
+        self._loaded_at: float | None = None
+        self._loaded_seconds = 0.0
+        self._silent_seconds = 0.0
         self._last_words: str | None = None
         self._was_loaded = False
 
@@ -132,7 +136,8 @@ class Supervisor:
             if delay is None:
                 raise EngineLost(
                     f"the engine died {len(self._deaths)} times within "
-                    f"{self._policy.restart_window:g} s, the last time it {reason}; giving up"
+                    f"{self._policy.restart_window:g} s of service, the last time it {reason}; "
+                    "giving up"
                 )
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
@@ -168,32 +173,53 @@ class Supervisor:
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(encode(Commands(submits=submits, cancels=cancels)))
 
+    def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        """An engine's process, and our end of the socket that it has been given.
+
+        Raises:
+            OSError: there is no process, descriptor or memory left for it.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                # Not the event loop's own way, which may fork: gRPC's threads do not like it.
+                process = subprocess.Popen(
+                    (*self._command, str(theirs.fileno())),
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+        except OSError:
+            ours.close()
+            raise
+        return process, ours
+
     async def _live(self) -> str:
         """One life of the engine; why it ended."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # Popen and not the event loop's own way, which may fork: gRPC's threads do not like it.
-            process = subprocess.Popen(
-                (*self._command, str(theirs.fileno())),
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+        try:
+            process, ours = self._start()
+        except OSError as error:
+            return f"could not be started: {error.strerror}"
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_BUFFER_BYTES)
-        self._last_heard, self._last_words = time.monotonic(), None
+        self._silent_seconds, self._last_words = 0.0, None
         self.pid = process.pid
         writer.write(encode(self._order))
         watchdog = asyncio.create_task(self._watch(process))
         listening = asyncio.create_task(self._listen(reader, writer))
         stopping = asyncio.create_task(self._stopping.wait())
+        tasks = (watchdog, listening, stopping)
         try:
-            await asyncio.wait((listening, stopping), return_when=asyncio.FIRST_COMPLETED)
+            # Its socket may outlive it, in a child of its own, or it the kill, in the kernel.
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             was_hung, was_loading = watchdog.done(), self._writer is None
             listening_ended = listening.done()
             self._writer = None
+            if self._loaded_at is not None:
+                self._loaded_seconds += time.monotonic() - self._loaded_at
+                self._loaded_at = None
             self._submits, self._cancels = [], []
-            for task in (watchdog, listening, stopping):
+            for task in tasks:
                 task.cancel()
             writer.close()
             if was_loading and not listening_ended:
@@ -204,12 +230,8 @@ class Supervisor:
         if not listening.cancelled() and listening.done():
             listening.result()
         if was_hung:
-            return f"was silent for {time.monotonic() - self._last_heard:.1f} s and was killed"
-        if self._last_words is not None:
-            return self._last_words
-        status = process.returncode
-        assert status is not None
-        return f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
+            return f"was silent for {self._silent_seconds:.1f} s and was killed"
+        return self._last_words or _end_of(process)
 
     async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Hear the engine until it is gone."""
@@ -218,38 +240,44 @@ class Supervisor:
                 message = await read_message(reader)
             except Closed:
                 return
-            self._last_heard = time.monotonic()
+            self._silent_seconds = 0.0
             if isinstance(message, StepReport):
                 self._listener.engine_reported(message)
             elif isinstance(message, Loaded):
                 self._writer, self._was_loaded = writer, True
+                self._loaded_at = time.monotonic()
                 self._listener.engine_loaded(message)
             elif isinstance(message, WarmingUp):
                 self._listener.engine_warming_up(message)
             elif isinstance(message, Failed):
+                if message.traceback:
+                    self._listener.engine_failed(message)
                 if message.is_refusal or not self._was_loaded:
                     raise EngineLost(message.message)
                 self._last_words = message.message
-                self._listener.engine_failed(message)
             elif isinstance(message, SpansLost):
                 self._listener.engine_lost_spans(message.reason)
 
     async def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill an engine that is silent for too long."""
+        """Kill an engine that is silent for too long.
+
+        Only time in which this process ran counts: who was stopped himself, as in a container that
+        was paused, could hear nobody.
+        """
         while True:
             policy = self._policy
             limit = policy.heartbeat_timeout if self._writer else policy.load_timeout
-            silent = time.monotonic() - self._last_heard
-            if silent > limit:
+            if self._silent_seconds > limit:
                 process.kill()
                 return
-            await asyncio.sleep(min(_WATCH_SECONDS, limit / 4))
+            pause = min(_WATCH_SECONDS, limit / 4)
+            await asyncio.sleep(pause)
+            self._silent_seconds += pause
 
     def _backoff(self) -> float | None:
         """Seconds to wait before the engine is started again; None: no more."""
-        now = time.monotonic()
-        self._deaths.append(now)
-        while now - self._deaths[0] > self._policy.restart_window:
+        self._deaths.append(self._loaded_seconds)
+        while self._loaded_seconds - self._deaths[0] > self._policy.restart_window:
             self._deaths.popleft()
         if len(self._deaths) > self._policy.restart_limit:
             return None
@@ -258,9 +286,20 @@ class Supervisor:
 
 
 async def _end(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a process whose socket is closed; kill it if it does not end by itself."""
-    try:
-        await asyncio.to_thread(process.wait, _STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        await asyncio.to_thread(process.wait)
+    """Wait for a process whose socket is closed; kill it if it does not end by itself. One that
+    waits in the kernel, for a device that hangs, is not waited for."""
+    for _ in range(2):
+        try:
+            await asyncio.to_thread(process.wait, _STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        else:
+            return
+
+
+def _end_of(process: subprocess.Popen[bytes]) -> str:
+    """How a process ended that said nothing of it."""
+    status = process.returncode
+    if status is None:
+        return "left and cannot be killed"
+    return f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
