@@ -98,6 +98,11 @@ class ItemError:
     message: str
 
 
+NON_FINITE_OUTPUT = ItemError(
+    code="INTERNAL",
+    reason="NON_FINITE_OUTPUT",
+    message="the model's output was NaN or infinite for this; the others went on",
+)
 OUT_OF_MEMORY = ItemError(
     code="RESOURCE_EXHAUSTED",
     reason="OUT_OF_MEMORY",

@@ -16,17 +16,11 @@ from torch import Tensor
 
 from gloss_engine.av.flags import activation_flags, text_flags
 from gloss_engine.av.verbalizer import ExplanationReader
-from gloss_engine.errors import ItemError
+from gloss_engine.errors import NON_FINITE_OUTPUT, ItemError
 from gloss_engine.facts import ModelFacts
 from gloss_engine.request import Explaining, Explanation, StepOutput, VerbalizeRequest
 from gloss_engine.sequence import Item, Sequence
 from gloss_engine.text_request import TokenPlace
-
-_NON_FINITE_OUTPUT = ItemError(
-    code="INTERNAL",
-    reason="NON_FINITE_OUTPUT",
-    message="the model's logits were NaN or infinite for this activation; the others went on",
-)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -169,7 +163,7 @@ class OpenRequests:
         """
         item = sequence.item
         if reason == "error":
-            self.fail(item.request_id, item.index, sequence.sample, _NON_FINITE_OUTPUT)
+            self.fail(item.request_id, item.index, sequence.sample, NON_FINITE_OUTPUT)
             return None
         row = self._open[item.request_id].rows[item.index]
         raw_text, extracted = self.reader.read(sequence.token_ids)

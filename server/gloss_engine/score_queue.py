@@ -10,17 +10,17 @@ does not suffice for runs by halves, and a half that still does not fit fails.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from gloss_engine.ar.scorer import Score, Scorer
-from gloss_engine.av.flags import score_flags
 from gloss_engine.device_memory import DeviceMemory
-from gloss_engine.errors import OUT_OF_MEMORY, ItemError
+from gloss_engine.errors import OUT_OF_MEMORY
 from gloss_engine.request import Explanation, TextResult
+from gloss_engine.scored import Scored, failed, result_of
 from gloss_engine.transfer import Arriving, Stopwatch, send, send_rows
 
 _BATCH_CHARS = 64 << 10
@@ -46,14 +46,6 @@ class _Entry:
     since_step: int
     prompt: list[int] = field(default_factory=list)
     dropped: bool = False
-
-
-@dataclass(kw_only=True)
-class Scored:
-    """What one run of the AR brought."""
-
-    explanations: list[Explanation] = field(default_factory=list)
-    texts: list[TextResult] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,16 +145,13 @@ class ScoreQueue:
     def drop(self, request_id: str) -> Scored:
         """Take a request's texts out as they are, also those that the AR is running."""
         running = self._running.entries if self._running else []
-        dropped = []
+        dropped = Scored()
         for entry in (*running, *self._entries):
             if entry.owner.request_id == request_id and not entry.dropped:
                 entry.dropped = True
-                dropped.append(entry.owner)
+                dropped.add(entry.owner)
         self._entries = [entry for entry in self._entries if not entry.dropped]
-        return Scored(
-            explanations=[owner for owner in dropped if isinstance(owner, Explanation)],
-            texts=[owner for owner in dropped if isinstance(owner, TextResult)],
-        )
+        return dropped
 
     def run(self, step: int, idle: bool) -> Scored:
         """Read the batch that runs, and start one if it is full, overdue, or nothing else runs.
@@ -274,10 +263,7 @@ class ScoreQueue:
                 self._take(batch, out)
                 continue
             for entry in part:
-                if isinstance(entry.owner, Explanation):
-                    out.explanations.append(_without_evidence(entry.owner))
-                else:
-                    out.texts.append(replace(entry.owner, error=OUT_OF_MEMORY))
+                out.add(failed(entry.owner, OUT_OF_MEMORY))
 
     def _read(self, out: Scored) -> None:
         """Take in what the running batch brought, if there is one."""
@@ -296,12 +282,8 @@ class ScoreQueue:
             scores = dict(zip(batch.compared, found, strict=True))
         self.num_scored += len(scores)
         for index, entry in enumerate(batch.entries):
-            if entry.dropped:
-                continue
-            if isinstance(entry.owner, Explanation):
-                out.explanations.append(_with_evidence(entry.owner, scores.get(index)))
-            else:
-                out.texts.append(_text_result(entry.owner, rows.get(index), scores.get(index)))
+            if not entry.dropped:
+                out.add(result_of(entry.owner, rows.get(index), scores.get(index)))
         self._learn(batch)
 
     def _learn(self, batch: _Batch) -> None:
@@ -314,35 +296,3 @@ class ScoreQueue:
 
 
 _NOBODY = TextResult(request_id="", index=0)
-
-
-def _with_evidence(explanation: Explanation, score: Score | None) -> Explanation:
-    if score is None:
-        return explanation
-    flags = (*explanation.flags, *score_flags(score.fve))
-    return replace(explanation, cosine=score.cosine, mse=score.mse, fve=score.fve, flags=flags)
-
-
-def _without_evidence(explanation: Explanation) -> Explanation:
-    """What an explanation becomes that was to be scored and could not be: an error."""
-    return Explanation(
-        request_id=explanation.request_id,
-        index=explanation.index,
-        sample=explanation.sample,
-        seed=explanation.seed,
-        error=OUT_OF_MEMORY,
-        place=explanation.place,
-    )
-
-
-def _text_result(result: TextResult, vector: Tensor | None, score: Score | None) -> TextResult:
-    if vector is None:
-        error = ItemError(
-            code="INVALID_ARGUMENT",
-            reason="TEXT_TOO_LONG",
-            message="the text with its template has more tokens than the AR runs; shorten it",
-        )
-        return replace(result, error=error)
-    if score is not None:
-        return replace(result, cosine=score.cosine, mse=score.mse, fve=score.fve)
-    return replace(result, reconstruction=vector.numpy())

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from gloss_engine.engine import Engine
-from gloss_engine.request import TextRequest
+from gloss_engine.request import TextRequest, TextResult
 from support.checkpoints import Pair
 from support.engine_runs import activations, assert_idle, drain, request, small_engine
 
 SCORED: dict[str, Any] = {"graphs": "on", "lag": 1, "num_slots": 12, "fve_baseline": 0.9}
+
+NON_FINITE = "NON_FINITE_OUTPUT"
 
 
 def _engine(pairs: dict[str, Pair], **settings: Any) -> Engine:
@@ -100,6 +103,37 @@ def test_decoding_goes_on_while_a_batch_runs(pairs: dict[str, Pair]) -> None:
     out = engine.step()
     assert len(out.texts) == 4 and out.num_rows == 1
     drain(engine)
+
+
+def test_what_the_ar_makes_no_number_of_fails_alone(
+    pairs: dict[str, Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No NaN is handed out as evidence, with no flag to mark it; one in a histogram stays there."""
+    engine = _engine(pairs)
+    assert engine.scores is not None
+    reconstructor = engine.scores.scorer.reconstructor
+    run = reconstructor.reconstruct_ids
+
+    def spoilt(prompts: list[list[int]]) -> Tensor:
+        vectors = run(prompts)
+        vectors[1, 5] = float("inf")
+        return vectors
+
+    monkeypatch.setattr(reconstructor, "reconstruct_ids", spoilt)
+    rows = activations(3, engine.facts.d_model)
+    explained = engine.verbalize(request(rows, seed=1, max_new_tokens=4))
+    assert [one.error and one.error.reason for one in explained] == [None, NON_FINITE, None]
+    assert explained[0].cosine is not None and explained[1].mse is None
+    for compared in (None, rows):
+        engine.submit_texts(TextRequest(texts=("a", "b", "c"), activations=compared))
+        results: list[TextResult] = []
+        while engine.has_work:
+            results += engine.step().texts
+        results.sort(key=lambda result: result.index)
+        assert [one.error and one.error.reason for one in results] == [None, NON_FINITE, None]
+        assert results[1].reconstruction is None and results[1].cosine is None
+    assert engine.stats().item_errors == {NON_FINITE: 3}
+    assert_idle(engine)
 
 
 def test_cancelled_while_the_ar_runs(pairs: dict[str, Pair]) -> None:

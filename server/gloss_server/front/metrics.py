@@ -299,7 +299,7 @@ class Metrics:
             labels.ITEM_ERRORS,
         )
         self.non_finite_rows = self._counter(
-            "non_finite_rows_total", "Samples whose logits were not finite."
+            "non_finite_rows_total", "Samples and texts whose model's output was not finite."
         )
         self.mse = self._histogram(
             "reconstruction_mse",
