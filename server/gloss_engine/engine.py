@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Set
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -83,7 +84,7 @@ class Engine:
         self._steps = Steps(runner, scheduler, target, target_share, lag)
         self._requests = OpenRequests(reader, facts)
         self._texts = OpenTexts()
-        self._cancelled: list[str] = []
+        self._cancelled: dict[str, None] = {}
         self._held = StepOutput()
         self._num_requests = 0
         self._stats = EngineStats(
@@ -230,16 +231,16 @@ class Engine:
         An id that is not in flight is ignored: it may just have finished. Texts of a cancelled
         request that have not run come back without a result and without an error.
         """
-        if self._in_flight(request_id) and request_id not in self._cancelled:
-            self._cancelled.append(request_id)
+        if self._in_flight(request_id):
+            self._cancelled[request_id] = None
 
     def step(self) -> StepOutput:
         """Run everything in flight for one token and return what came of it."""
         started = time.perf_counter()
         out, self._held = self._held, StepOutput()
-        for request_id in self._cancelled:
-            self._leave(request_id)
-        self._cancelled.clear()
+        if self._cancelled:
+            self._leave(self._cancelled.keys())
+            self._cancelled.clear()
         launched = self._steps.launch()
         if isinstance(launched, AvStep):
             self._note(launched.plan, out)
@@ -338,12 +339,12 @@ class Engine:
         stats.prefill_tokens += len(plan.prefills) * self.facts.suffix_len
         stats.prefix_tokens_reused += len(plan.prefills) * self.facts.prefix_len
 
-    def _leave(self, request_id: str) -> None:
-        """Cancel what a request still has in flight."""
+    def _leave(self, request_ids: Set[str]) -> None:
+        """Cancel what requests still have in flight."""
         if self._targets is not None:
-            self._targets.cancel(request_id)
+            self._targets.cancel(request_ids)
         if self.scores is not None:
-            dropped = self.scores.drop(request_id)
+            dropped = self.scores.drop(request_ids)
             self._requests.ready += dropped.explanations
             self._texts.ready += dropped.texts
-        self._verbalizations.cancel(request_id)
+        self._verbalizations.cancel(request_ids)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 
 from gloss_engine.kv.allocator import BlockAllocator
@@ -128,19 +128,19 @@ class Scheduler:
         """Queue an item."""
         self.waiting.add(item)
 
-    def cancel(self, request_id: str) -> tuple[list[Item], list[Sequence]]:
-        """Take a request out.
+    def cancel(self, request_ids: Set[str]) -> tuple[list[Item], list[Sequence]]:
+        """Take requests out.
 
         Returns:
-            Its items that still had samples to start, and its sequences that ran.
+            Their items that still had samples to start, and their sequences that ran.
         """
-        dropped = [item for item in self.forking if item.request_id == request_id]
+        dropped = [item for item in self.forking if item.request_id in request_ids]
         for item in dropped:
             self.allocator.free(item.suffix_pages)
             item.suffix_pages = []
-        dropped += self.waiting.drop(request_id)
-        self.forking = deque(item for item in self.forking if item.request_id != request_id)
-        leaving = [s for s in self.running.values() if s.item.request_id == request_id]
+        dropped += self.waiting.drop(request_ids)
+        self.forking = deque(item for item in self.forking if item.request_id not in request_ids)
+        leaving = [s for s in self.running.values() if s.item.request_id in request_ids]
         self.retire(leaving)
         return dropped, leaving
 

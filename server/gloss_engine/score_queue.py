@@ -10,6 +10,7 @@ does not suffice for runs by halves, and a half that still does not fit fails.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -142,12 +143,12 @@ class ScoreQueue:
             _Entry(text=text, activation=activation, owner=result, since_step=step)
         )
 
-    def drop(self, request_id: str) -> Scored:
-        """Take a request's texts out as they are, also those that the AR is running."""
+    def drop(self, request_ids: Set[str]) -> Scored:
+        """Take requests' texts out as they are, also those that the AR is running."""
         running = self._running.entries if self._running else []
         dropped = Scored()
         for entry in (*running, *self._entries):
-            if entry.owner.request_id == request_id and not entry.dropped:
+            if entry.owner.request_id in request_ids and not entry.dropped:
                 entry.dropped = True
                 dropped.add(entry.owner)
         self._entries = [entry for entry in self._entries if not entry.dropped]

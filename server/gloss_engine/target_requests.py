@@ -7,7 +7,7 @@ a step, and readings. Activations that are explained go the same way as a caller
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -185,13 +185,14 @@ class TargetRequests:
             if watch.request_id in self._requests:
                 self._requests.close(watch.request_id)
 
-    def cancel(self, request_id: str) -> None:
-        """Take a request out; activations that are being explained are not its business."""
-        self.work.cancel(request_id)
-        if self._captures.pop(request_id, None) is not None:
-            self._ready.finished.append(request_id)
-        elif request_id in self._requests and self._requests[request_id].grows:
-            self._requests.close(request_id)
+    def cancel(self, request_ids: Set[str]) -> None:
+        """Take requests out; activations that are being explained are not its business."""
+        self.work.cancel(request_ids)
+        for request_id in request_ids:
+            if self._captures.pop(request_id, None) is not None:
+                self._ready.finished.append(request_id)
+            elif request_id in self._requests and self._requests[request_id].grows:
+                self._requests.close(request_id)
 
     def hand_out(self, out: StepOutput) -> None:
         """Move what is ready to a step's output."""

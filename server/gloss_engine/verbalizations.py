@@ -8,6 +8,7 @@ ends gets his explanation, by way of the AR where it is scored. Which steps run 
 from __future__ import annotations
 
 from collections.abc import Sequence as Rows
+from collections.abc import Set
 
 from gloss_engine.av.verbalizer import ExplanationReader
 from gloss_engine.errors import OUT_OF_MEMORY
@@ -105,9 +106,9 @@ class Verbalizations:
                 return "stop"
         return reason
 
-    def cancel(self, request_id: str) -> None:
-        """Take a request's activations out; what they had generated comes back as cancelled."""
-        items, leaving = self.scheduler.cancel(request_id)
+    def cancel(self, request_ids: Set[str]) -> None:
+        """Take requests' activations out; what they had generated comes back as cancelled."""
+        items, leaving = self.scheduler.cancel(request_ids)
         self.runner.release(items)
         self._requests.drop(items)
         for sequence in leaving:

@@ -17,7 +17,7 @@ The order depends on what came when, never on time.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field, replace
 
 from gloss_engine.sequence import Item
@@ -71,11 +71,14 @@ class _Line:
                 del self.requests[item.request_id]
         del self.entries[:count]
 
-    def drop(self, request_id: str) -> list[Item]:
-        if self.requests.pop(request_id, None) is None:
+    def drop(self, request_ids: Set[str]) -> list[Item]:
+        gone = self.requests.keys() & request_ids
+        if not gone:
             return []
-        dropped = [item for _, _, item in self.entries if item.request_id == request_id]
-        self.entries = [entry for entry in self.entries if entry[2].request_id != request_id]
+        for request_id in gone:
+            del self.requests[request_id]
+        dropped = [item for _, _, item in self.entries if item.request_id in gone]
+        self.entries = [entry for entry in self.entries if entry[2].request_id not in gone]
         return dropped
 
 
@@ -119,9 +122,9 @@ class WaitingItems:
         self._batch.take(num_batch)
         return items
 
-    def drop(self, request_id: str) -> list[Item]:
-        """Take a request out; its items."""
-        return self._interactive.drop(request_id) + self._batch.drop(request_id)
+    def drop(self, request_ids: Set[str]) -> list[Item]:
+        """Take requests out; their items."""
+        return self._interactive.drop(request_ids) + self._batch.drop(request_ids)
 
     def _next(self, count: int) -> tuple[list[Item], int, Turns]:
         """The next items, how many of them are batch, and the turns once they have begun."""

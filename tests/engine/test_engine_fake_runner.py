@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
 
@@ -364,3 +364,24 @@ def test_a_slot_is_free_as_soon_as_its_last_step_is_launched() -> None:
     while engine.has_work:
         rows.append(engine.step().num_rows)
     assert rows == [1] * 6 + [0]
+
+
+def test_who_leaves_at_once_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that goes away leaves as many calls as can be queued, 4096. One after the other each
+    looked at all that waits: over a second in which nobody else got a token."""
+    engine, _ = _engine(0)
+    for number in range(64):
+        engine.submit(_ones(1), f"r{number}")
+    waiting, looked = engine.scheduler.waiting, []
+    drop = waiting.drop
+
+    def noted(request_ids: Set[str]) -> list[Item]:
+        looked.append(len(request_ids))
+        return drop(request_ids)
+
+    monkeypatch.setattr(waiting, "drop", noted)
+    for number in range(64):
+        engine.cancel(f"r{number}")
+    reasons = [explanation.finish_reason for explanation in engine.step().explanations]
+    assert reasons == ["cancelled"] * 64 and looked == [64]
+    assert not engine.has_work

@@ -114,7 +114,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         name, scheduler = f"{priority}{request}", self.scheduler
         queued = {i for i in (*scheduler.waiting, *scheduler.forking) if i.request_id == name}
         running = {s for s in scheduler.running.values() if s.item.request_id == name}
-        dropped, leaving = scheduler.cancel(name)
+        dropped, leaving = scheduler.cancel({name})
         assert set(dropped) == queued and set(leaving) == running
         left = (*scheduler.waiting, *scheduler.forking)
         assert not any(item.request_id == name for item in left)

@@ -134,7 +134,7 @@ def test_nothing_is_lost_and_nobody_overtakes_what_is_due(
             waiting[item], last_due[name] = due, due + SPREAD * samples
             line.add(item)
         elif kind == "drop":
-            dropped = line.drop(name)
+            dropped = line.drop({name})
             assert dropped == [item for item in waiting if item.request_id == name]
             waiting = {item: due for item, due in waiting.items() if item not in dropped}
         else:

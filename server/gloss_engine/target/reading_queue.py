@@ -9,6 +9,7 @@ the caller's to say: a text that does not fit is read in chunks.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from gloss_engine.target.reader import LongText, TextToRead
@@ -108,9 +109,9 @@ class ReadingQueue:
             if line and line[0] is job:
                 line.popleft()
 
-    def drop(self, request_id: str) -> list[Job]:
-        """Take a request's texts out."""
-        dropped = [j for j in (*self._interactive, *self._batch) if j.request_id == request_id]
+    def drop(self, request_ids: Set[str]) -> list[Job]:
+        """Take requests' texts out."""
+        dropped = [j for j in (*self._interactive, *self._batch) if j.request_id in request_ids]
         for job in dropped:
             job.dropped = True
         self._interactive = deque(job for job in self._interactive if not job.dropped)

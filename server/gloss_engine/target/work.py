@@ -9,6 +9,7 @@ becomes of the activations is the engine's business.
 from __future__ import annotations
 
 import time
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,13 +145,13 @@ class TargetWork:
             self._learn(launched.work.num_tokens / seconds)
         return events
 
-    def cancel(self, request_id: str) -> None:
-        """Take a request out, with its texts that were not read to their end."""
+    def cancel(self, request_ids: Set[str]) -> None:
+        """Take requests out, with their texts that were not read to their end."""
         if self.generator is not None:
             for watch in (*self.generator.running.values(), *self.generator.waiting):
-                if watch.request_id == request_id:
+                if watch.request_id in request_ids:
                     self.generator.retire(watch)
-        for job in self.queue.drop(request_id):
+        for job in self.queue.drop(request_ids):
             self.reader.release(job.text.places)
 
     def warm_up(self) -> None:
