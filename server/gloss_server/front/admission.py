@@ -36,13 +36,18 @@ class _Line:
         return self._room.taken[0]
 
     def wait(self, num_explanations: int) -> Lease:
+        # Here too: a line in which nobody ever waits for others is never asked who is ahead.
+        self._forget_begun()
         self._calls.append(self._room.take(num_explanations))
         return self._calls[-1]
 
     def num_ahead(self, num_explanations: int) -> int:
         """Those of all calls that begin before a new call's last of so many."""
-        self._calls = [call for call in self._calls if not call.is_empty]
+        self._forget_begun()
         return sum(min(call.left[0], num_explanations) for call in self._calls)
+
+    def _forget_begun(self) -> None:
+        self._calls = [call for call in self._calls if not call.is_empty]
 
 
 class Admission:

@@ -56,7 +56,7 @@ class Call:
         self.arrived = time.monotonic()
         remaining = context.time_remaining()
         self.has_deadline = remaining is not None
-        # A deadline of days is none: it must not keep what a caller forgot.
+        # None at all would keep for ever what a caller forgot.
         self.deadline = self.arrived + (max_seconds if remaining is None else remaining)
         self.peer = context.peer()
         self.client, self._is_proved = name_of(context)

@@ -56,6 +56,16 @@ def test_nothing_is_refused_for_a_deadline_before_anything_was_measured() -> Non
     admission.check(1, 50, 1e-6)
 
 
+def test_calls_that_have_begun_are_forgotten() -> None:
+    """Batch calls that come one after the other to an idle engine wait for nobody, and nobody asks
+    who is ahead of them: each was kept for as long as the server lived."""
+    admission = Admission(max_explanations=100, max_tokens=10_000)
+    for _ in range(50):
+        admission.check(1, 10, 60.0, is_batch=True)
+        admission.wait(1, is_batch=True).close()
+    assert len(admission._batch._calls) <= 1
+
+
 def test_an_empty_engine_takes_one_explanations_time() -> None:
     admission = _measured()
     assert _expected(admission, 1, 200) == pytest.approx(50 * 0.01)
