@@ -27,13 +27,11 @@ interpret_without_gpu()
 def cases(shape: ReleasedPair, batch: int, device: torch.device) -> Iterator[Case]:
     """A step's rows of normal logits; several sets where they might stay in the L2 cache."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    generator = torch.Generator(device).manual_seed(batch)
     size = batch * shape.vocab_size * dtype.itemsize
     num_sets = min(16, max(1, OUT_OF_CACHE_BYTES // size)) if device.type == "cuda" else 1
 
     def logits() -> Tensor:
-        drawn = torch.randn(batch, shape.vocab_size, generator=generator, device=device)
-        return (drawn * SPREAD).to(dtype)
+        return (torch.randn(batch, shape.vocab_size, device=device) * SPREAD).to(dtype)
 
     sets = [logits() for _ in range(num_sets)]
 
@@ -42,7 +40,7 @@ def cases(shape: ReleasedPair, batch: int, device: torch.device) -> Iterator[Cas
 
     words = torch.zeros(batch, -(-shape.vocab_size // 32), dtype=torch.int32, device=device)
     words[:, ::50] = 0x00100401
-    uniforms = torch.rand(batch, generator=generator, device=device)
+    uniforms = torch.rand(batch, device=device)
     penalty = {"penalties": column(1.2), "presence": words}
     top = {"top_ks": column(50, torch.int64), "top_ps": column(0.95)}
     one = {"temperatures": column(1.0), "any_greedy": False}

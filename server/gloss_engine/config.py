@@ -67,8 +67,9 @@ class EngineConfig:
         max_step_tokens: most rows of a step, of decoding and of prefills, while sequences run: it
             bounds how long those wait for a prefill. None: on CUDA two for each slot, elsewhere
             no bound.
-        graphs: "on": steps have one of a few sizes, and on CUDA a graph each; "off": steps have
-            the rows they need; "auto": on for CUDA.
+        graphs: "on": steps have one of a few sizes, and on CUDA a graph each, but for those of the
+            reference, which asks the device between its operations; "off": steps have the rows
+            they need; "auto": on for the kernels on CUDA.
         lag: 1: a step is launched before the one before is read; 0: each is read at once; None: 1
             on CUDA, else 0.
         batch_invariant: what a sequence draws never depends on what else runs: every step has all
@@ -181,10 +182,7 @@ class EngineConfig:
         Raises:
             ConfigError: kernels on a machine that cannot run them.
         """
-        on_cuda = self.resolve_device().type == "cuda"
-        backend = self.kernels
-        if backend == "auto":
-            backend = "triton" if on_cuda else "reference"
+        on_cuda, backend = self.resolve_device().type == "cuda", self._backend()
         if backend == "triton" and find_spec("triton") is None:
             raise ConfigError(
                 "kernels: triton is not installed; install gloss-nla[server] on Linux, or set "
@@ -197,6 +195,12 @@ class EngineConfig:
                 "TRITON_INTERPRET=1 in the environment: thousands of times slower)"
             )
         return operations
+
+    def _backend(self) -> str:
+        """The name of the operations."""
+        if self.kernels != "auto":
+            return self.kernels
+        return "triton" if self.resolve_device().type == "cuda" else "reference"
 
     def resolve_lag(self) -> int:
         """Steps launched before the oldest is read."""
@@ -233,8 +237,8 @@ class EngineConfig:
             max_prefills: most suffixes of one step.
             max_private_len: most private keys of a sequence.
         """
-        on_cuda = self.resolve_device().type == "cuda"
-        if self.graphs == "on" or self.batch_invariant or (self.graphs == "auto" and on_cuda):
+        captures = self.resolve_device().type == "cuda" and self._backend() == "triton"
+        if self.graphs == "on" or self.batch_invariant or (self.graphs == "auto" and captures):
             return StepSizes.listed(
                 num_slots, max_prefills, max_private_len, one=self.batch_invariant
             )

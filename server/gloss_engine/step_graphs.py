@@ -1,7 +1,8 @@
 """Steps captured as CUDA graphs, one a shape: a replay is one call whatever the step launches.
 
 All graphs share one memory pool, since only one runs at a time and none leaves anything behind but
-the slots' state. Without capture (on a CPU) a step just runs.
+the slots' state. Without capture (on a CPU, and of the reference, whose sampler asks the device how
+far to look) a step just runs.
 """
 
 from __future__ import annotations
@@ -70,13 +71,14 @@ class StepGraphs:
         return [(lower, 0), (upper, n // 2)]
 
     def warm_up(self) -> None:
-        """Run every listed shape once and capture it on CUDA; no sequence may be running.
+        """Run every listed shape once and capture it where that goes; no sequence may be running.
 
         The first run compiles kernels and makes the library handles that capture may not make.
         """
         # A graph that made this map would clear it at every replay.
         self.step.slots.require_presence()
-        if self.step.decoder.device.type != "cuda":
+        decoder = self.step.decoder
+        if decoder.device.type != "cuda" or decoder.operations.backend == "reference":
             for shape in self.sizes.shapes():
                 self.step.run(shape)
             return

@@ -7,10 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+
+from support.device_step import META, NoCopies
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,6 +46,33 @@ def test_every_kernel_is_compared() -> None:
 def test_without_a_gpu_nothing_is_timed() -> None:
     done = _smoke()
     assert done.returncode == 1 and "no GPU" in done.stderr
+
+
+def test_what_a_graph_is_to_hold_asks_the_device_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """References at the released shapes, on tensors without values.
+
+    On a GPU a capture fails where a value is read, or copied from the host as `torch.tensor` does,
+    and no kernel after it is timed.
+    """
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import gpu_kernels
+    from kernel_bench import RELEASED_PAIRS
+
+    def refused(*given: object, **options: object) -> None:
+        raise AssertionError("copied from the host")
+
+    held = []
+    # The reference of the fp8 product is one library call, and its cases run a kernel to be made.
+    for stem in set(gpu_kernels.stems()) - {"bench_linear_fp8"}:
+        benchmark = import_module(stem)
+        for pair in RELEASED_PAIRS:
+            for case in filter(lambda case: case.captures, benchmark.cases(pair, 64, META)):
+                case.reference()
+                with monkeypatch.context() as patch, NoCopies():
+                    patch.setattr(torch, "tensor", refused)
+                    case.reference()
+                held.append(stem)
+    assert len(set(held)) == len(gpu_kernels.stems()) - 1
 
 
 class WrongKernel:

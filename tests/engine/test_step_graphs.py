@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from gloss_engine.config import EngineConfig
 from gloss_engine.step_graphs import StepGraphs
 from gloss_engine.step_shape import DRAW_ONLY, StepShape, StepSizes
+from gloss_kernels import Operations
 
 Events = list[tuple[str, Any]]
 
@@ -60,10 +62,10 @@ class Books:
         }.items():
             monkeypatch.setattr(torch.cuda, name, fake)
 
-    def step(self) -> Any:
+    def step(self, backend: str = "triton") -> Any:
         """A step on that CUDA."""
         slots = SimpleNamespace(require_presence=lambda: self.events.append(("presence", None)))
-        decoder = SimpleNamespace(device=torch.device("cuda"))
+        decoder = SimpleNamespace(device=torch.device("cuda"), operations=Operations(backend))
         return SimpleNamespace(decoder=decoder, slots=slots, run=self._run)
 
     def _run(self, shape: StepShape, first: int = 0) -> None:
@@ -89,6 +91,25 @@ def test_every_shape_runs_once_and_is_captured(monkeypatch: pytest.MonkeyPatch) 
         (shape.num_rows for shape in shapes), reverse=True
     )
     assert len(graphs) == len(shapes) == 18 and gc.isenabled()
+
+
+def test_the_reference_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sampler reads on the host how far to look, which ends a capture and the start with it."""
+    books, sizes = Books(monkeypatch), StepSizes.listed(3, 2, 9)
+    graphs = StepGraphs(books.step("reference"), sizes)
+    graphs.warm_up()
+    expected: Events = [("run", shape) for shape in sizes.shapes()]
+    assert books.events == [("presence", None), *expected] and len(graphs) == 0
+
+
+@pytest.mark.parametrize(("kernels", "listed"), [("auto", True), ("reference", False)])
+def test_sizes_are_listed_where_graphs_are_captured(
+    monkeypatch: pytest.MonkeyPatch, kernels: str, listed: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for device in ("cuda", "auto"):
+        sizes = EngineConfig(device=device, kernels=kernels).step_sizes(8, 2, 9)
+        assert (sizes.rows is not None) == listed
 
 
 def test_a_captured_shape_is_replayed_and_another_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,8 +40,8 @@ def embed_inject(
         input_ids = input_ids.index_fill(0, injected_rows, 0)
     hidden_states = torch.nn.functional.embedding(input_ids, embedding)
     if embed_scale != 1.0:
-        factor = torch.tensor(embed_scale, dtype=embedding.dtype, device=embedding.device)
-        hidden_states = hidden_states * factor
+        # Filled on the device: a number copied there could not be captured into a graph.
+        hidden_states = hidden_states * hidden_states.new_full((), embed_scale)
     if injected_rows is not None:
         assert buffer is not None and buffer_rows is not None
         hidden_states.index_copy_(0, injected_rows, buffer.index_select(0, buffer_rows))
