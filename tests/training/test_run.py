@@ -206,6 +206,15 @@ def test_a_run_leaves_everything_to_look_at(finished: Path) -> None:
     assert "claim_precision" in {**figures, **figures["missing"]}
     samples = (finished / "evaluation" / "rl.samples.jsonl").read_text("utf-8").splitlines()
     assert len(samples) == figures["num_rows"] == SMOKE.evaluate.num_rows
+    for stage in ("av", "rl"):
+        told = (finished / "samples" / f"{stage}.md").read_text("utf-8")
+        assert told.startswith("## Step ") and told.count("\n> ") >= 4
+    read = {
+        " ".join(text.split()) for text in Run(finished, SMOKE, QUIET).context.rows("heldout").texts
+    }
+    shown = (finished / "samples" / "av.md").read_text("utf-8")
+    assert shown.count("## Step") == 1 and f"## Step {SMOKE.av.num_steps}\n" in shown
+    assert {line[2:] for line in shown.splitlines() if line.startswith("> ")} <= read
     assert (finished / "evaluation" / "curves.png").read_bytes().startswith(b"\x89PNG")
     for stage, settings in (("ar", SMOKE.ar), ("av", SMOKE.av), ("rl", SMOKE.rl)):
         log = (finished / "logs" / f"{stage}.jsonl").read_text().splitlines()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +17,9 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from gloss_engine import SamplingParams, VerbalizeRequest, load_engine
+from gloss_engine.errors import MemoryTooSmall
 from gloss_server.doctor import examine
-from gloss_training import checkpoints
+from gloss_training import checkpoints, sft_samples
 from gloss_training.context import Context
 from gloss_training.machine import DTYPES
 from gloss_training.run_config import parse_config
@@ -51,6 +54,7 @@ def context(root: Path, target: Path, kind: str, **settings: Any) -> Context:
                 "ar_template": AR_TEMPLATE,
             },
             "device": "cpu",
+            "evaluate": {"max_new_tokens": 8},
             "ar": stage,
             "av": stage,
             **settings,
@@ -69,6 +73,13 @@ def context(root: Path, target: Path, kind: str, **settings: Any) -> Context:
     )
 
 
+class Read(SimpleNamespace):
+    """Rows as stages read them."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
 @pytest.fixture(autouse=True)
 def lesson_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     def rows(run: Context, split: str) -> Any:
@@ -76,7 +87,7 @@ def lesson_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         drawn = np.random.default_rng(len(split)).normal(size=(20, width))
         texts = tuple(TEXTS[index % len(TEXTS)] for index in range(20))
         activations = torch.from_numpy(drawn.astype(np.float32))
-        return SimpleNamespace(activations=activations, explanations=texts)
+        return Read(activations=activations, explanations=texts, texts=texts)
 
     monkeypatch.setattr(Context, "rows", rows)
 
@@ -122,6 +133,30 @@ def test_bfloat16_learns_in_float32_masters_and_is_saved_as_it_computes(tmp_path
     assert saved[name].dtype == torch.bfloat16
     assert torch.equal(saved[name], master.bfloat16())
     assert losses(run, "av")[-1] < losses(run, "av")[0]
+
+
+def test_what_it_says_is_shown_once_and_an_av_without_an_engine_is_made_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MemoryTooSmall("got too little memory")
+
+    target = write_target(tmp_path / "target", "qwen3")
+    run = context(tmp_path / "run", target, "qwen3", stage={"num_steps": 2})
+    said = io.StringIO()
+    with monkeypatch.context() as patched:
+        patched.setattr(sft_samples, "Explainer", refuse)
+        make_av(replace(run, console=Console(file=said)))
+    assert "no samples of stage av: got too little memory" in said.getvalue()
+    assert (run.folder.root / "av" / "model.safetensors").exists()
+    samples = run.folder.root / "samples" / "av.md"
+    assert not samples.exists()
+    # Goes on from its last checkpoint, as after a kill: first without samples, then with them.
+    make_av(run)
+    told = samples.read_text()
+    assert told.startswith("## Step 2\n") and sum(f"> {text}" in told for text in TEXTS) > 1
+    make_av(run)
+    assert samples.read_text() == told
 
 
 @pytest.mark.parametrize("make", [make_ar, make_av])

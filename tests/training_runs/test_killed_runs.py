@@ -21,9 +21,10 @@ def arguments(stage: str, root: Path, every: int, *more: str) -> list[str]:
     return [stage, "smoke", "--output", str(root), *flags, *more]
 
 
-def weights_and_log(root: Path, stage: str) -> dict[str, bytes]:
+def what_it_leaves(root: Path, stage: str) -> dict[str, bytes]:
     files = [*(root / stage).glob("*.safetensors"), root / "logs" / f"{stage}.jsonl"]
-    assert len(files) > 1
+    files += (root / "samples").glob(f"{stage}.md")
+    assert len(files) > (2 if stage == "av" else 1)
     return {path.name: path.read_bytes() for path in files}
 
 
@@ -44,7 +45,7 @@ def whole(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     for stage in ("ar", "av"):
         ended = gloss_train(arguments(stage, root, 100), root / "log")
         assert ended.status == 0, ended.output
-    return {stage: weights_and_log(root, stage) for stage in ("ar", "av")}
+    return {stage: what_it_leaves(root, stage) for stage in ("ar", "av")}
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_ten_steps_are_five_a_kill_and_five_more(
     assert "step-00000005; give --resume" in refused.output
     resumed = gloss_train([*command, "--resume"], root / "log")
     assert resumed.status == 0, resumed.output
-    assert weights_and_log(root, stage) == whole[stage]
+    assert what_it_leaves(root, stage) == whole[stage]
     assert not (root / "checkpoints" / stage).exists()
 
 
@@ -98,7 +99,7 @@ def test_a_kill_during_a_save_loses_no_checkpoint(
     assert 0 < step < 10
     resumed = gloss_train([*command, "--resume"], root / "log")
     assert resumed.status == 0, resumed.output
-    assert weights_and_log(root, "ar") == whole["ar"]
+    assert what_it_leaves(root, "ar") == whole["ar"]
 
 
 def test_a_full_disk_loses_nothing_and_says_what_to_do(
@@ -122,4 +123,4 @@ def test_a_full_disk_loses_nothing_and_says_what_to_do(
     assert [path.name for path in newest.parent.iterdir()] == [newest.name]
     resumed = gloss_train([*command, "--resume"], root / "log")
     assert resumed.status == 0, resumed.output
-    assert weights_and_log(root, "ar") == whole["ar"]
+    assert what_it_leaves(root, "ar") == whole["ar"]

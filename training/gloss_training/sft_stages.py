@@ -12,11 +12,13 @@ from gloss_training.lora_pair import AR, AV, LoraPair
 from gloss_training.model_files import cast_weights, load_language_model
 from gloss_training.pair_adapters import FOLDER, save_role
 from gloss_training.pair_release import save_part
+from gloss_training.progress import Progress
 from gloss_training.prompts import marked_prompt, stop_ids_of
 from gloss_training.reconstructor import from_target
 from gloss_training.seeds import torch_seed
 from gloss_training.settings import SftSettings
 from gloss_training.sft import Lesson, ar_supervision, av_supervision
+from gloss_training.sft_samples import tell_samples
 from gloss_training.sharding import shard_decoder
 from gloss_training.stage_pairs import (
     new_lora_pair,
@@ -50,16 +52,25 @@ def make_ar(run: Context) -> dict[str, Any]:
         spread_reconstructor(run, reconstructor)
         weights = dict(reconstructor.named_parameters())
         supervision = ar_supervision(lesson, settings, reconstructor, weights)
-    figures = _train(run, supervision, settings)
+    with run.journal(AR, settings.num_steps) as journal:
+        figures = _train(run, supervision, settings, journal)
     released = reconstructor.named_weights() if pair is None else pair.ar_weights()
     _save(run, AR, released, model, pair)
     return figures
 
 
 def make_av(run: Context) -> dict[str, Any]:
-    """Trains the AV on the teacher's texts, from the target; its figures."""
-    settings = run.config.av
+    """Trains the AV on the teacher's texts, from the target, and has it say a few; its figures."""
     lesson = _lesson(run, AV)
+    with run.journal(AV, run.config.av.num_steps) as journal:
+        # What it was trained in is let go of before the engine takes its room.
+        figures = _train_av(run, lesson, journal)
+        run.ranks.first(lambda: tell_samples(run, journal))
+    return figures
+
+
+def _train_av(run: Context, lesson: Lesson, journal: Progress) -> dict[str, Any]:
+    settings = run.config.av
     torch_seed(run.config.seed, AV)
     pair: LoraPair | None = None
     speaker: Speaker
@@ -84,7 +95,7 @@ def make_av(run: Context) -> dict[str, Any]:
         injection_scale=run.statistics().injection_scale,
         stop_ids=stop_ids_of(model),
     )
-    figures = _train(run, supervision, settings)
+    figures = _train(run, supervision, settings, journal)
     released = own.named_weights() if pair is None else pair.av_weights()
     _save(run, AV, released, model, pair)
     return figures
@@ -103,10 +114,11 @@ def _lesson(run: Context, split: str) -> Lesson:
     )
 
 
-def _train(run: Context, supervision: Supervision, settings: SftSettings) -> dict[str, Any]:
-    stage = supervision.stage
-    with run.journal(stage, settings.num_steps) as journal:
-        return train(supervision, settings, journal, run.folder.checkpoints(stage), run.ranks)
+def _train(
+    run: Context, supervision: Supervision, settings: SftSettings, journal: Progress
+) -> dict[str, Any]:
+    folder = run.folder.checkpoints(supervision.stage)
+    return train(supervision, settings, journal, folder, run.ranks)
 
 
 def _save(run: Context, role: str, released: Any, model: Any, pair: LoraPair | None) -> None:

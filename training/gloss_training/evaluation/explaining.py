@@ -13,8 +13,8 @@ from gloss_engine.loading import load_engine
 from gloss_engine.request import VerbalizeRequest
 from gloss_engine.sampling import SamplingParams
 
-MOST_SLOTS: Final = 256
-"""Sequences that run at once."""
+USUAL_SLOTS: Final = 256
+"""Sequences that run at once where there are many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +42,23 @@ class Explainer:
         av: its directory.
         max_new_tokens: longest response.
         device, dtype: as in EngineConfig.
+        num_slots: sequences that run at once.
+
+    Raises:
+        GlossError: an AV that the engine does not know, or that finds no room.
     """
 
-    def __init__(self, av: Path, max_new_tokens: int, *, device: str, dtype: str) -> None:
+    def __init__(
+        self,
+        av: Path,
+        max_new_tokens: int,
+        *,
+        device: str,
+        dtype: str,
+        num_slots: int = USUAL_SLOTS,
+    ) -> None:
         config = EngineConfig(
-            device=device, dtype=dtype, num_slots=MOST_SLOTS, max_new_tokens=max_new_tokens
+            device=device, dtype=dtype, num_slots=num_slots, max_new_tokens=max_new_tokens
         )
         self._engine = load_engine(av, config=config)
         self._max_new_tokens = max_new_tokens
