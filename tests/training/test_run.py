@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from gloss_training import run as run_module
 from gloss_training.cli import app
-from gloss_training.errors import DatasetError, Declined, RunFolderError
+from gloss_training.errors import ConfigError, DatasetError, Declined, RunFolderError
 from gloss_training.evaluate_stage import evaluate_pair, make_evaluation
 from gloss_training.evaluation.fresh_ar import train_fresh_ar
 from gloss_training.progress import Silence
@@ -244,6 +244,28 @@ def test_evaluation_asks_no_teacher_that_costs_before_that_is_confirmed(copied: 
         evaluate_pair(paid, "rl")
     assert told[-1].num_to_ask == SMOKE.evaluate.num_reworded_rows
     assert (copied / "rewordings.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("asked", "index"), [("auto", 0), ("cuda", 0), ("cuda:1", 1), ("cpu", None)]
+)
+def test_the_engine_computes_where_the_rest_does(
+    asked: str, index: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the current GPU, so that has to be the one that was asked for."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    current: list[int | None] = []
+    # As torch has it: a device without a number is refused.
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: current.append(device.index))
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda wanted: None)
+    context = Run(tmp_path, read_config("smoke", [f"device={asked}"]), QUIET).context
+    assert current == ([] if index is None else [index])
+    assert context.device.index == index
+    with pytest.raises(
+        ConfigError, match="device: got 'cuda:2' with 2 GPUs, expected at most cuda:1"
+    ):
+        Run(tmp_path, read_config("smoke", ["device=cuda:2"]), QUIET)
 
 
 def test_what_was_not_confirmed_is_said_in_a_line(

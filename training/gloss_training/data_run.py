@@ -103,8 +103,6 @@ def _first(given: Iterator[Document | Failure], count: int) -> Iterator[Document
 def _reader(config: RunConfig, target: Path, device: torch.device) -> ActivationReader:
     longest = config.data.max_document_tokens
     if config.data.reader == "engine":
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
         return EngineReader(
             target, config.layer_index, max_document_tokens=longest, device=device.type
         )

@@ -13,7 +13,7 @@ def prepare(device: str, num_threads: int) -> torch.device:
     """The device of a configuration; sets threads, and on a CPU has torch repeat itself to the bit.
 
     Raises:
-        ConfigError: a GPU was asked for and there is none.
+        ConfigError: a GPU was asked for that is not there.
     """
     torch.set_num_threads(num_threads)
     if device == "auto":
@@ -21,4 +21,11 @@ def prepare(device: str, num_threads: int) -> torch.device:
     if device != "cpu" and not torch.cuda.is_available():
         raise ConfigError(f"device: got {device!r} without a GPU, expected cpu or auto")
     torch.use_deterministic_algorithms(device == "cpu")
-    return torch.device(device)
+    if device == "cpu":
+        return torch.device(device)
+    index, count = torch.device(device).index or 0, torch.cuda.device_count()
+    if index >= count:
+        raise ConfigError(
+            f"device: got {device!r} with {count} GPUs, expected at most cuda:{count - 1}"
+        )
+    return torch.device("cuda", index)

@@ -7,6 +7,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from rich.console import Console
 
 from gloss_training.context import Context
@@ -65,6 +66,9 @@ class Run:
     ) -> None:
         if ranks is None:
             ranks = Ranks(device=prepare(config.device, config.num_threads))
+        if ranks.device.type == "cuda":
+            # The engine computes on the current one.
+            torch.cuda.set_device(ranks.device)
         self.context = Context(
             config=config,
             folder=RunFolder(root, config.plain(), ranks),
