@@ -143,6 +143,34 @@ def test_retry_after_makes_everybody_wait() -> None:
     assert paused == [30.0] and clock.now >= 30
 
 
+def test_retry_after_the_last_attempt_makes_the_next_question_wait() -> None:
+    clock = Clock()
+    api = Api(lambda p, n: ApiError(Trouble.BUSY, "429", 30.0) if p == "a" else echo(p, n))
+    settings = TeacherSettings(provider="openai", model="m", max_attempts=1)
+    attempts = attempts_of(api, clock, settings)
+    assert asyncio.run(attempts.ask("a", 1)) is None
+    assert asyncio.run(attempts.ask("b", 1)) == Reply(text="b!") and clock.now >= 30
+
+
+def test_who_still_waits_asks_nothing_once_the_run_ends(tmp_path: Path) -> None:
+    """Its answer would be paid for, and on a full disk lost."""
+
+    class Slow(Clock):
+        async def sleep(self, seconds: float) -> None:
+            for _ in range(9):
+                await asyncio.sleep(0)
+            await super().sleep(seconds)
+
+    api = Api(lambda p, n: ApiError(Trouble.CLOSED, "HTTP 402"))
+    settings = TeacherSettings(provider="openai", model="m", requests_per_minute=1)
+    answers = AnswerFile(tmp_path / "a.jsonl")
+    attempts = attempts_of(api, Slow(), settings)
+    with pytest.raises(TeacherError, match="HTTP 402"):
+        asyncio.run(ask_all([f"q{i}" for i in range(50)], attempts, answers))
+    answers.close()
+    assert api.asked == ["q0"]
+
+
 def test_a_pause_holds_whoever_comes() -> None:
     clock = Clock()
     pace = Pace(0, 0, clock, clock.sleep)

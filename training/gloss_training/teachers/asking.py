@@ -46,7 +46,8 @@ class Asking:
                 self._on_reply(reply)
             except TrainingError as error:
                 self._stopped_by = self._stopped_by or error
-            # Others finish what they have asked: it is paid for.
+                # Others finish what they have asked, which is paid for, and ask nothing more.
+                self._attempts.is_stopped = True
             if self._stopped_by is not None:
                 return
 

@@ -20,6 +20,7 @@ class Attempts:
         num_attempts: calls made so far, those that failed included.
         num_in_a_row: questions that failed since the last reply.
         last_failure: what the last of them met.
+        is_stopped: nothing more is asked; set by who has had enough.
     """
 
     api: ChatApi
@@ -28,9 +29,11 @@ class Attempts:
     num_attempts: int = 0
     num_in_a_row: int = 0
     last_failure: str = ""
+    is_stopped: bool = False
 
     async def ask(self, prompt: str, booked_tokens: int) -> Reply | None:
-        """A reply; None where the question is refused, or the teacher stayed out of reach.
+        """A reply; None where the question is refused, the teacher stayed out of reach, or whoever
+        asks has stopped meanwhile.
 
         Args:
             prompt: the question.
@@ -41,6 +44,8 @@ class Attempts:
         """
         for attempt in range(self.settings.max_attempts):
             await self.pace.turn(booked_tokens)
+            if self.is_stopped:
+                return None
             self.num_attempts += 1
             try:
                 async with asyncio.timeout(self.settings.timeout_s):
@@ -79,13 +84,14 @@ class Attempts:
                 f"{settings.max_retry_after_s:,.0f} (teacher.max_retry_after_s). What was answered "
                 "is kept: give the same command again later"
             )
+        if asked_for is not None:
+            self.pace.pause(asked_for)
         if attempt + 1 >= settings.max_attempts:
             return
         backoff = min(settings.max_backoff_s, settings.backoff_s * 2.0**attempt)
         # Not all at once again: between half and all of it.
         backoff *= random.uniform(0.5, 1.0)
         if asked_for is not None:
-            self.pace.pause(asked_for)
             backoff = max(backoff, asked_for)
         await self.pace.sleep(backoff)
 
