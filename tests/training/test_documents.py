@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +63,7 @@ def test_lines_of_text_and_of_chats(tmp_path: Path) -> None:
         (b'{"messages": [{"role": "user"}]}', "messages[0]: expected role and content"),
         (b'{"messages": []}', "got an empty text"),
         (b'{"text": "a", "doc_id": true}', "doc_id: got true or false"),
+        (b'{"text": "a", "doc_id": "\\ud800"}', "doc_id: got a lone surrogate"),
     ],
 )
 def test_a_bad_line_fails_alone_with_its_place(tmp_path: Path, line: bytes, said: str) -> None:
@@ -115,6 +117,14 @@ def test_columns_without_text_are_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"body": ["a"]}), tmp_path / "texts.parquet")
     with pytest.raises(DocumentError, match="columns body, expected one named text or messages"):
         list(read_documents(tmp_path / "texts.parquet"))
+
+
+def test_a_name_of_any_bytes_is_told_as_text(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"a\xff.txt")).write_text("Ben.")
+    (tmp_path / os.fsdecode(b"b\xff.jsonl")).write_text("{")
+    document, failure = read_documents(tmp_path)
+    assert isinstance(document, Document) and document.doc_id == "a\ufffd.txt"
+    assert str(failure).startswith("b\ufffd.jsonl, row 0: ")
 
 
 def test_an_empty_directory_is_refused(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_unknown_keys_are_refused_with_the_nearest_name(
         ("rl.trains_av=1", "rl.trains_av: got 1, expected true or false"),
         ("rl=3", "rl: got 3, expected a section of settings"),
         ("data.explained=av", "data.explained: got 'av', expected a list"),
+        ('data.explained=["av", "ar", "av"]', "data.explained: got av, ar, av, expected each"),
         ("av.learning_rate=inf", "av.learning_rate: got inf, expected a finite number"),
         ("av.weight_decay=inf", "av.weight_decay: got inf, expected a finite number"),
         ("rl.av_learning_rate=inf", "rl.av_learning_rate: got inf, expected a finite number"),

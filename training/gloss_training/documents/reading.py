@@ -8,6 +8,7 @@ is an error.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def read_documents(path: Path) -> Iterator[Document | Failure]:
         DocumentError: no such path, another kind of file, or a file that cannot be read.
     """
     for file in _files(path):
-        name = file.name if path.is_file() else file.relative_to(path).as_posix()
+        name = _told(file.name if path.is_file() else file.relative_to(path).as_posix())
         try:
             if file.suffix == ".jsonl":
                 yield from _lines(file, name)
@@ -181,7 +182,17 @@ def _doc_id(given: object) -> str | None:
         return None
     if isinstance(given, bool) or not isinstance(given, str | int):
         raise _BadRow(f"doc_id: got {_kind(given)}, expected text or a whole number")
-    return str(given)
+    doc_id = str(given)
+    try:
+        doc_id.encode()
+    except UnicodeEncodeError:
+        raise _BadRow("doc_id: got a lone surrogate, expected text UTF-8 can hold") from None
+    return doc_id
+
+
+def _told(name: str) -> str:
+    """A file's name as text, whatever bytes it is made of."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _messages(given: object) -> Messages | None:

@@ -61,6 +61,10 @@ class DataSettings:
         one_of("data.reader", self.reader, READERS)
         for split in self.explained:
             one_of("data.explained", split, SPLITS)
+        if len(set(self.explained)) < len(self.explained):
+            raise ValueError(
+                f"data.explained: got {', '.join(self.explained)}, expected each split once"
+            )
         for split in ("av", "ar"):
             if split not in self.explained:
                 raise ValueError(
