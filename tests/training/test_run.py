@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -17,16 +18,21 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
+from gloss_training import evaluate_stage
 from gloss_training import run as run_module
 from gloss_training.cli import app
 from gloss_training.errors import ConfigError, DatasetError, Declined, RunFolderError
 from gloss_training.evaluate_stage import evaluate_pair, make_evaluation
+from gloss_training.evaluation.evaluate import EvaluationTask
 from gloss_training.evaluation.fresh_ar import train_fresh_ar
 from gloss_training.progress import Silence
 from gloss_training.prompts import marked_prompt
 from gloss_training.reconstructor import load_reconstructor
+from gloss_training.rl.settings import RewardSettings
+from gloss_training.rl_stage import make_rl
 from gloss_training.run import STAGES, Run
 from gloss_training.run_config import read_config, shipped_names
+from gloss_training.settings import EvaluateSettings
 from gloss_training.sft import Lesson
 from gloss_training.teachers.settings import TeacherSettings
 from gloss_training.teachers.teacher import Estimate
@@ -244,6 +250,49 @@ def test_evaluation_asks_no_teacher_that_costs_before_that_is_confirmed(copied: 
         evaluate_pair(paid, "rl")
     assert told[-1].num_to_ask == SMOKE.evaluate.num_reworded_rows
     assert (copied / "rewordings.jsonl").read_bytes() == b""
+    # No more than there are held-out rows.
+    every = EvaluateSettings(num_rows=10**6, num_reworded_rows=10**6)
+    with pytest.raises(Declined):
+        evaluate_pair(
+            replace(paid, config=paid.config.model_copy(update={"evaluate": every})), "rl"
+        )
+    assert told[-1].num_to_ask == len(context.rows("heldout"))
+    # A judge is asked about the steps that are left.
+    reward = replace(SMOKE.rl, reward=RewardSettings(judge=1.0))
+    judged = replace(paid, config=paid.config.model_copy(update={"rl": reward}))
+    (copied / "checkpoints" / "rl" / "step-00000001").mkdir(parents=True)
+    with pytest.raises(Declined, match="no explanation was judged"):
+        make_rl(judged)
+    responses = SMOKE.rl.prompts_per_step * SMOKE.rl.samples_per_prompt
+    assert told[-1].num_to_ask == (SMOKE.rl.num_steps - 1) * responses
+
+
+def test_only_the_worlds_own_stories_have_a_known_truth(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its target may read documents of one's own, whose facts nobody knows."""
+
+    class Seen(Exception):
+        pass
+
+    def see(task: EvaluationTask) -> None:
+        raise Seen(task.knows_truth)
+
+    monkeypatch.setattr(evaluate_stage, "evaluate", see)
+    context = Run(copied, SMOKE, QUIET).context
+    unasked = {"evaluate": EvaluateSettings(num_reworded_rows=0)}
+    for documents, knows in (("", True), ("texts.jsonl", False)):
+        data = replace(SMOKE.data, documents=documents)
+        config = SMOKE.model_copy(update={**unasked, "data": data})
+        with pytest.raises(Seen, match=str(knows)):
+            evaluate_pair(replace(context, config=config), "sft")
+
+
+def test_a_split_without_rows_is_refused_by_who_reads_it(copied: Path) -> None:
+    path = copied / "data" / "rl.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    with pytest.raises(DatasetError, match=r"rl\.parquet: got no rows, with data.shares.rl = "):
+        Run(copied, SMOKE, QUIET).context.rows("rl")
 
 
 @pytest.mark.parametrize(

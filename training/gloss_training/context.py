@@ -18,7 +18,7 @@ from gloss_training.dataset.assembly import split_file
 from gloss_training.dataset.rows import Rows, read_rows
 from gloss_training.dataset.sidecar import check_dataset
 from gloss_training.dataset.statistics import Statistics
-from gloss_training.errors import ConfigError
+from gloss_training.errors import ConfigError, DatasetError
 from gloss_training.journal import open_journal
 from gloss_training.model_files import load_language_model
 from gloss_training.progress import Progress, Silence
@@ -81,7 +81,7 @@ class Context:
 
         Raises:
             RunFolderError: stage data is not finished.
-            DatasetError: it is of another model, or of other prompts.
+            DatasetError: it is of another model, of other prompts, or empty.
         """
         self.folder.record("data")
         path = split_file(self.folder.data, split)
@@ -93,7 +93,16 @@ class Context:
             target_fingerprint=fingerprint(self.target),
             prompt=self.config.prompt,
         )
-        return read_rows(path)
+        rows = read_rows(path)
+        if not len(rows):
+            share = getattr(self.config.data.shares, split)
+            raise DatasetError(
+                str(path),
+                got=f"no rows, with data.shares.{split} = {share:g}",
+                expected="one or more",
+                fix=f"Give data.shares.{split} more, under another --output.",
+            )
+        return rows
 
     def facts(self, target: Any) -> Facts:
         """What the sidecars of the pair say."""

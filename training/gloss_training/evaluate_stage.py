@@ -82,7 +82,8 @@ def _evaluate(run: Context, name: str, rewrite: Rewriter | None) -> dict[str, An
         heldout=run.rows("heldout"),
         training=run.rows(TRAINING_SPLIT),
         fve_baseline=run.statistics().fve_baseline,
-        knows_truth=run.config.world is not None,
+        # Documents of one's own may be read by the tiny world's target, too.
+        knows_truth=run.config.world is not None and not run.config.data.documents,
     )
     evaluation, samples = evaluate(task)
     write_json(root / "evaluation" / f"{name}.json", evaluation.plain())
@@ -140,7 +141,8 @@ def _rewriter(run: Context, num_pairs: int) -> Iterator[Rewriter | None]:
     if not settings.num_reworded_rows:
         yield None
         return
-    count = num_pairs * min(settings.num_reworded_rows, settings.num_rows)
+    num_rows = min(settings.num_rows, run.folder.record("data")["num_heldout_rows"])
+    count = num_pairs * min(settings.num_reworded_rows, num_rows)
     with Judge(teacher_of(run.config, run.folder.root / "rewordings.jsonl")) as judge:
         if not run.confirm(judge.estimate_rewording(count)):
             raise Declined("not confirmed: nothing was reworded and nothing was evaluated")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
+from gloss_training.checkpoints import latest_step
 from gloss_training.context import Context
 from gloss_training.data_run import teacher_of
 from gloss_training.dataset.rows import Rows
@@ -82,8 +83,11 @@ def _hired(run: Context, rows: Rows) -> Judge:
     settings = run.config.rl
     judge = Judge(teacher_of(run.config, run.folder.root / "judgements.jsonl"))
     passages = [rows.passage(row) for row in range(min(len(rows), settings.prompts_per_step))]
-    count = settings.num_steps * settings.prompts_per_step * settings.samples_per_prompt
-    if not run.confirm(judge.estimate(passages, count)):
-        judge.close()
-        raise Declined("not confirmed: no explanation was judged and nothing was trained")
+    num_steps = settings.num_steps - latest_step(run.folder.checkpoints("rl"))
+    count = num_steps * settings.prompts_per_step * settings.samples_per_prompt
+    with ExitStack() as undo:
+        undo.callback(judge.close)
+        if not run.confirm(judge.estimate(passages, count)):
+            raise Declined("not confirmed: no explanation was judged and nothing was trained")
+        undo.pop_all()
     return judge
