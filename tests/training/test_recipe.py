@@ -51,6 +51,9 @@ def test_features_are_kept_as_plain_paragraphs(content: str) -> None:
         (tagged(json.dumps({"features": [ONE, TWO]})), "no_prose"),
         (tagged(json.dumps([ONE, TWO], indent=2)), "no_prose"),
         (tagged(f"```json\n{json.dumps([ONE, TWO], indent=2)}\n```"), "no_prose"),
+        (tagged(f'"first": "{ONE}"\n"list": [\n"number": 3\n{TWO}'), "no_prose"),
+        (tagged(f'{ONE}\n"at the end": "the word \\"red\\" ends it",\n{TWO}'), "no_prose"),
+        (tagged(f'{ONE}\n"at the end": null\n{TWO}'), "no_prose"),
         (tagged(f'{{\n"first": "{ONE}",\n"last": "{TWO}",\n'), "no_prose"),
         (tagged(f"{ONE}\n<explanation>{TWO}</explanation>"), "no_prose"),
         (tagged(f"{ONE}\n{TWO} \ud800"), "no_prose"),
@@ -63,6 +66,12 @@ def test_features_are_kept_as_plain_paragraphs(content: str) -> None:
 def test_garbage_is_dropped_by_its_reason(reply: str, outcome: str) -> None:
     answer = read_explanation(reply)
     assert (answer.text, answer.outcome) == ("", outcome)
+
+
+@pytest.mark.parametrize("says", ["the kite comes back", '"kite" is said again.'])
+def test_a_feature_may_begin_with_quoted_words(says: str) -> None:
+    feature = f'"red kite": {says}'
+    assert read_explanation(tagged(f"{feature}\n{TWO}")).text == f"{feature}\n\n{TWO}"
 
 
 def test_what_was_cut_off_or_refused_is_dropped_whatever_it_says() -> None:

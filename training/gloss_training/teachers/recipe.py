@@ -80,7 +80,11 @@ _SCORE: Final = re.compile(r"<score>\s*([01](?:\.\d+)?|\.\d+)\s*</score>")
 _LIST_MARK: Final = re.compile(r"^(?:[-*•+–—]|\(?\d{1,2}[.)]|\(?[a-zA-Z][.)]|#+)\s+")
 _BOLD: Final = re.compile(r"\*\*(.+?)\*\*")
 _TAGS: Final = re.compile(r"</?(?:explanation|features|text|concept)>")
-_JSON_LINE: Final = re.compile(r'^(?:[{}\[\]],?|".*"\s*:.*|".*",)$')
+_JSON_LINE: Final = re.compile(
+    r'^(?:[{}\[\]],?|"[^"]*"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[\[{].*|-?[\d.]+|true|false|null),?'
+    r'|".*",)$'
+)
+"""A line of JSON; prose may begin with words of the text in quotes and a colon."""
 _MIN_FEATURES: Final = 2
 _MIN_WORDS: Final = 3
 _MAX_WORDS: Final = 220
