@@ -14,7 +14,7 @@ from gloss_training.claims import judge
 from gloss_training.dataset.rows import Rows
 from gloss_training.evaluation.evaluate import EvaluationTask, choose_rows, evaluate
 from gloss_training.evaluation.explaining import Explanations
-from gloss_training.evaluation.fidelity import other_documents
+from gloss_training.evaluation.fidelity import other_documents, shuffled_fve
 from gloss_training.evaluation.table import NAMES, Evaluation, terminal_table
 from gloss_training.evaluation.truth import truth_figures
 from gloss_training.rewording import reword
@@ -193,6 +193,18 @@ def test_shuffled_rows_meet_another_document() -> None:
     moved = other_documents(marks)[:, 0].long().tolist()
     assert sorted(moved) == list(range(len(HELDOUT)))
     assert all(HELDOUT.doc_ids[i] != HELDOUT.doc_ids[j] for i, j in enumerate(moved))
+
+
+def test_a_row_that_meets_its_own_document_tells_nothing_of_others() -> None:
+    """Two documents of seven and three rows: four of the first would meet their own."""
+    vectors = torch.eye(2)[[0] * 7 + [1] * 3]
+    doc_ids = ["a"] * 7 + ["b"] * 3
+    # Each document's rows are equal, so a perfect reconstruction is orthogonal to the others.
+    assert shuffled_fve(vectors, vectors, doc_ids, 1.0) == pytest.approx(-1.0)
+    assert shuffled_fve(vectors, vectors, ["a"] * 10, 1.0) is None
+    one = replace(HELDOUT, doc_ids=("a",) * len(HELDOUT))
+    evaluation, _ = evaluate(task_of(taught(), heldout=one))
+    assert evaluation.missing["fve_shuffled"] == "held-out rows are of one document"
 
 
 def test_rows_are_chosen_once_and_by_the_seed() -> None:

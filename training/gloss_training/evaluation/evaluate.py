@@ -13,7 +13,7 @@ from gloss_training.claims import Verdict, judge
 from gloss_training.dataset.rows import Rows
 from gloss_training.evaluation.bag_of_words import fit_bag_of_words
 from gloss_training.evaluation.explaining import Explanations
-from gloss_training.evaluation.fidelity import fidelity_figures, fve_of
+from gloss_training.evaluation.fidelity import fidelity_figures, fve_of, shuffled_fve
 from gloss_training.evaluation.form import form_figures
 from gloss_training.evaluation.paraphrase import Rewriter, paraphrase_figures
 from gloss_training.evaluation.table import Evaluation
@@ -65,6 +65,7 @@ def evaluate(task: EvaluationTask) -> tuple[Evaluation, list[dict[str, Any]]]:
     evaluation = Evaluation()
     evaluation.add({"num_rows": len(chosen), "fve_baseline": task.fve_baseline})
     evaluation.add(fidelity_figures(rebuilt, activations, task.fve_baseline))
+    _add_shuffled(task, evaluation, rebuilt, chosen)
     evaluation.add(form_figures(explanations))
     _add_teacher(task, evaluation, chosen)
     _add_learnt(task, evaluation, explanations.texts, activations)
@@ -92,6 +93,18 @@ def choose_rows(wanted: int, seed: int, num_rows: int, use: str) -> list[int]:
     count = min(wanted, num_rows)
     drawn = generator_for(seed, use).choice(num_rows, size=count, replace=False)
     return [int(row) for row in np.sort(drawn)]
+
+
+def _add_shuffled(
+    task: EvaluationTask, evaluation: Evaluation, rebuilt: Tensor, chosen: list[int]
+) -> None:
+    """The reconstructions against activations of other documents, where there are others."""
+    doc_ids = [task.heldout.doc_ids[row] for row in chosen]
+    found = shuffled_fve(rebuilt, task.heldout.activations[chosen], doc_ids, task.fve_baseline)
+    if found is None:
+        evaluation.leave_out(("fve_shuffled",), "held-out rows are of one document")
+    else:
+        evaluation.add({"fve_shuffled": found})
 
 
 def _add_teacher(task: EvaluationTask, evaluation: Evaluation, chosen: list[int]) -> None:
