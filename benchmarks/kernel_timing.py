@@ -8,7 +8,8 @@ the engine would read from memory.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -42,12 +43,20 @@ def ceilings() -> Ceilings:
 
 
 def seconds(runs: Sequence[Callable[[], object]], launches: int = _LAUNCHES) -> float:
-    """Median time of one run, from replays of a graph that holds `launches` of them in turn."""
+    """Median time of one run, from replays of a graph that holds `launches` of them in turn.
+
+    Raises:
+        RuntimeError: a run asks the device something. Within a capture that would end this process'
+            use of the GPU: a failed capture leaves PyTorch's random generator and current stream
+            behind in it (pytorch #171263).
+    """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for run in runs:
             run()
+        with _asking_nothing():
+            runs[0]()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -65,12 +74,20 @@ def seconds(runs: Sequence[Callable[[], object]], launches: int = _LAUNCHES) -> 
     return statistics.median(times)
 
 
-def seconds_launched(run: Callable[[], object]) -> float:
-    """Median time of one run launched from Python, gaps included: for what asks the device.
+@contextmanager
+def _asking_nothing() -> Iterator[None]:
+    """Within it whatever waits for the device raises."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
-    Capturing such a run in a graph fails, and a failed capture leaves PyTorch's random generator
-    and current stream behind in the capture (pytorch #171263).
-    """
+
+def seconds_launched(run: Callable[[], object]) -> float:
+    """Median time of one run launched from Python, gaps included: for what asks the device, which
+    no graph can hold."""
     run()
     times = []
     for _ in range(_REPLAYS):

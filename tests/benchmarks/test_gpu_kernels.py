@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,6 +75,34 @@ def test_what_a_graph_is_to_hold_asks_the_device_nothing(monkeypatch: pytest.Mon
                     case.reference()
                 held.append(stem)
     assert len(set(held)) == len(gpu_kernels.stems()) - 1
+
+
+def test_a_run_that_asks_the_device_is_never_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails before the capture, which would leave the process without random numbers; a CUDA
+    that only keeps the books."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from kernel_timing import seconds
+
+    events: list[object] = []
+
+    def run() -> None:
+        events.append("run")
+        if events.count("run") == 3 and events[-2] == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    fakes = {
+        "Stream": lambda: SimpleNamespace(wait_stream=lambda other: None),
+        "current_stream": lambda: SimpleNamespace(wait_stream=lambda other: None),
+        "stream": nullcontext,
+        "get_sync_debug_mode": lambda: 0,
+        "set_sync_debug_mode": events.append,
+        "CUDAGraph": lambda: events.append("captured"),
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    with pytest.raises(RuntimeError, match="synchronizing"):
+        seconds([run, run])
+    assert events == ["run", "run", "error", "run", 0]
 
 
 class WrongKernel:
