@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib import import_module
@@ -103,6 +104,37 @@ def test_a_run_that_asks_the_device_is_never_captured(monkeypatch: pytest.Monkey
     with pytest.raises(RuntimeError, match="synchronizing"):
         seconds([run, run])
     assert events == ["run", "run", "error", "run", 0]
+
+
+def test_a_reference_that_cannot_be_timed_leaves_the_kernels_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where torch.compile fails, say: the row says so, and has what was measured before."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import kernel_bench
+
+    class Right:
+        KERNEL = "right"
+
+        def cases(self, shape: object, batch: int, device: torch.device) -> Iterator[object]:
+            yield kernel_bench.Case(
+                name="step", runs=[lambda: "kernel"], reference=lambda: "reference", moved_bytes=4
+            )
+
+    def seconds(runs: Sequence[Callable[[], object]], launches: int = 20) -> float:
+        if runs[0]() == "reference" and launches == 20:
+            raise OSError("no compiler")
+        return 2e-6
+
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, device=None, **o: empty(*size, **o))
+    monkeypatch.setattr(torch, "compile", lambda run, dynamic: run)
+    monkeypatch.setattr(kernel_bench, "seconds", seconds)
+    limits = kernel_bench.Ceilings(copy=4e6, matmul=1.0)
+    shape = kernel_bench.SMOKE_SHAPE
+    (row,) = kernel_bench.measure(Right(), shape, 1, limits, math.inf, math.inf)
+    assert row["failure"] == "OSError: no compiler" and "compiled_us" not in row
+    assert (row["us"], row["of_copy"], row["eager_us"]) == (2.0, 0.5, 2.0)
 
 
 class WrongKernel:
