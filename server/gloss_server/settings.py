@@ -136,7 +136,8 @@ class ServeSettings(BaseSettings):
         client_burst_seconds: of them it may ask for at once.
         default_deadline_seconds, watch_deadline_seconds: of a call that states none, and of a
             Watch that does not.
-        grace_seconds: after SIGTERM, the most that calls in flight are waited for.
+        grace_seconds: after SIGTERM, the most that calls in flight are waited for, and replies that
+            their clients have not read yet.
         drain_seconds: after SIGTERM, how long health says NOT_SERVING while new calls are still
             taken, so that load balancers look elsewhere first.
         heartbeat_timeout_seconds: an engine that is silent for longer is killed.

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_api.v1.gloss_pb2_grpc import GlossServiceStub
 from support.invariants import CheckedServer, check
+from support.raw_http2 import RawConnection
 from support.server_process import ServerProcess
-from support.service_calls import fault, pushback_ms, stream_request
+from support.service_calls import NOT_SERVING, fault, pushback_ms, stream_request
 from support.text_calls import explain_request, watch_request
 
 _SMALL_WINDOW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024)]
 """Of a client: a stream's second message waits already, in place of the one behind 4.5 MB."""
 _MAX_UNREAD_BYTES = 100_000
+_ENDS_AT_ONCE = {"max_unread_bytes": 1, "drain_seconds": 0, "grace_seconds": 1}
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +127,35 @@ def test_who_reads_slowly_but_reads_gets_all(server: ServerProcess, rows: np.nda
     assert messages[-1].HasField("end")
 
 
+def test_what_is_read_late_comes_whole_from_a_server_that_ends(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Its call has ended as far as the handler can tell: gRPC holds what is on its way. Somebody
+    who watches health holds up nothing."""
+    log = tmp_path_factory.mktemp("late_end") / "server.log"
+    with CheckedServer(log, settings={"drain_seconds": 0}) as server:
+        server.wait_ready()
+        watch = HealthStub(server.channel).Watch(HealthCheckRequest())
+        next(watch)
+        request = pb.ReconstructRequest(texts=["a text"] * 256)
+        with RawConnection(server.address) as connection:
+            path = "/gloss_api.v1.GlossService/Reconstruct"
+            stream = connection.call(path, message=request.SerializeToString())
+            server.calls.add("Reconstruct")
+            server.wait_for(lambda: server.events("call"))
+            server.process.send_signal(signal.SIGTERM)
+            server.wait_for(lambda: server.events("draining"))
+            time.sleep(0.5)
+            connection.widen(stream)
+            assert connection.status(stream) == 0
+        assert server.process.wait(5) == 0
+        assert [message.status for message in watch] == [NOT_SERVING]
+
+
 def test_a_server_ends_although_nobody_reads(tmp_path_factory: pytest.TempPathFactory) -> None:
     log = tmp_path_factory.mktemp("slow_end") / "server.log"
     with (
-        CheckedServer(log, settings={"max_unread_bytes": 1, "drain_seconds": 0}) as server,
+        CheckedServer(log, settings=_ENDS_AT_ONCE) as server,
         server.wait_ready().open_channel(_SMALL_WINDOW) as channel,
     ):
         d_model = server.stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=10).d_model

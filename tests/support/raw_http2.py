@@ -10,8 +10,8 @@ from gloss_server.address import Address
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS = 0x0, 0x1, 0x3, 0x4
-_PING, _GOAWAY, _CONTINUATION = 0x6, 0x7, 0x9
-_CANCEL = struct.pack(">I", 0x8)
+_PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0x6, 0x7, 0x8, 0x9
+_NO_ERROR, _CANCEL = struct.pack(">I", 0x0), struct.pack(">I", 0x8)
 _END_STREAM, _END_HEADERS, _ACK = 0x1, 0x4, 0x1
 _HEADER_TABLE_SIZE = 0x1
 _FRAME_BYTES = 16_384
@@ -79,6 +79,11 @@ class RawConnection:
             self._socket.sendall(_frame(kind, flags, stream, part))
         return stream
 
+    def widen(self, stream: int) -> None:
+        """Take a MiB more of what a call answers than the 65,535 bytes that HTTP/2 begins with."""
+        for number in (0, stream):
+            self._socket.sendall(_frame(_WINDOW_UPDATE, 0, number, struct.pack(">I", 1 << 20)))
+
     def cancel(self, stream: int) -> None:
         """Give a call up."""
         self._socket.sendall(_frame(_RST_STREAM, 0, stream, _CANCEL))
@@ -118,7 +123,7 @@ class RawConnection:
             self._socket.sendall(_frame(_SETTINGS, _ACK, 0, b""))
         elif kind == _PING and not flags & _ACK:
             self._socket.sendall(_frame(_PING, _ACK, 0, payload))
-        elif kind == _GOAWAY:
+        elif kind == _GOAWAY and payload[4:8] != _NO_ERROR:
             raise ConnectionError(f"GOAWAY: {payload[8:]!r}")
         elif kind in (_HEADERS, _CONTINUATION):
             self._headers[stream] = self._headers.get(stream, b"") + payload

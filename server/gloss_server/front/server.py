@@ -122,6 +122,7 @@ class Server:
         self._log.lifecycle("starting", version=__version__, pid=os.getpid(), **given)
         metrics = None
         engine: asyncio.Task[None] | None = None
+        close_seconds = _CLOSE_SECONDS
         try:
             await self._health.set(_LIVENESS, _SERVING)
             await self._set_health(_NOT_SERVING)
@@ -137,10 +138,10 @@ class Server:
             await asyncio.wait((engine, signalled), return_when=asyncio.FIRST_COMPLETED)
             signalled.cancel()
             if not engine.done():
-                await self._drain()
+                close_seconds = await self._drain()
         finally:
             try:
-                await self._close(engine)
+                await self._close(engine, close_seconds)
             finally:
                 if metrics is not None:
                     metrics.close()
@@ -259,8 +260,9 @@ class Server:
             os.write(_STDOUT, f"gloss ready: {line}\n".encode())
         self._log.lifecycle("ready", model=model, **self._bound)
 
-    async def _drain(self) -> None:
-        """Let calls in flight end, and others go elsewhere first."""
+    async def _drain(self) -> float:
+        """Let calls in flight end, and others go elsewhere first; the seconds that are left for
+        what their clients have not read yet."""
         settings = self._settings
         self._signals.clear()
         self._log.lifecycle("draining", num_calls=self._handlers.num_calls)
@@ -280,15 +282,16 @@ class Server:
                         retry_after=0.0,
                     )
                 )
-                return
+                return _CLOSE_SECONDS
             await asyncio.sleep(_POLL_SECONDS)
+        return max(began + settings.grace_seconds - time.monotonic(), _CLOSE_SECONDS)
 
-    async def _close(self, engine: asyncio.Task[None] | None) -> None:
+    async def _close(self, engine: asyncio.Task[None] | None, seconds: float) -> None:
         """Close ports first, the engine last; raises what the engine ended with."""
         for task in self._tasks:
             task.cancel()
-        for server in self._servers:
-            await server.stop(_CLOSE_SECONDS)
+        self._health.close()
+        await asyncio.gather(*(self._stop(server, seconds) for server in self._servers))
         self._supervisor.stop()
         flushing = None
         if self._spans is not None:
@@ -299,6 +302,16 @@ class Server:
         finally:
             if flushing is not None:
                 await flushing
+
+    async def _stop(self, server: grpc.aio.Server, seconds: float) -> None:
+        """Close a server's port. What it has sent and its clients have not read has so long, or
+        until another signal."""
+        stopping = asyncio.create_task(server.stop(seconds))
+        hurried = asyncio.create_task(self._signals.wait())
+        await asyncio.wait((stopping, hurried), return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        await server.stop(_CLOSE_SECONDS)
+        await stopping
 
     def _tell_health(self, status: int) -> None:
         task = asyncio.create_task(self._set_health(status))
