@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gloss_training.batches import pad_right
+from gloss_training.decoder import Decoder
 from gloss_training.full_pair import FullPair
 from gloss_training.pair import Pair
 from gloss_training.prompts import MarkedPrompt
@@ -51,18 +52,17 @@ def make_pair(
     gradient_checkpointing: bool = False,
 ) -> FullPair:
     """A pair of random models; equal arguments, equal weights."""
-    model, target = (
+    model, reference, target = (
         make_model(
             arch,
             make_config(arch, num_layers=num_layers, vocab_size=VOCABULARY, tied=arch == "gemma3"),
             seed=seed,
             wrapped=wrapped,
         )
-        for seed in (0, 1)
+        for seed in (0, 0, 1)
     )
-    return FullPair(
-        model, from_target(target, 1), PROMPT, gradient_checkpointing=gradient_checkpointing
-    )
+    av = Decoder(model, is_checkpointed=gradient_checkpointing)
+    return FullPair(av, Decoder(reference), from_target(target, 1), PROMPT)
 
 
 def encode(texts: Sequence[str]) -> tuple[Tensor, Tensor]:

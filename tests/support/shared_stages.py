@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from gloss_training import model_files
 from gloss_training.machine import prepare
 from gloss_training.run import Run
 from gloss_training.run_config import read_config
@@ -21,8 +22,15 @@ def run_stages(root: Path, overrides: Sequence[str]) -> None:
     config = read_config("smoke", overrides)
     device = prepare(config.device, config.num_threads)
     with joined(config.sharding, device) as ranks:
+        if not ranks.is_first:
+            model_files.AutoModelForCausalLM.from_pretrained = _refuse
+            model_files.AutoModel.from_config = _refuse
         run = Run(root, config, Console(quiet=True), ranks=ranks)
         run.stages(("ar", "av", "rl"))
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise AssertionError("only the first rank reads a model")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import yaml
 from transformers import AutoTokenizer
 
 from gloss_server.embedded import embedded_pair
+from gloss_training.decoder import Decoder
 from gloss_training.full_pair import FullPair
 from gloss_training.model_files import load_language_model
 from gloss_training.prompts import marked_prompt
@@ -45,7 +46,8 @@ def shipped_rl(settings: RlSettings) -> ShippedRl:
     vectors = np.stack(table["activation_vector"].to_numpy()).astype(np.float32)
     return ShippedRl(
         pair=FullPair(
-            load_language_model(shipped.av),
+            Decoder(load_language_model(shipped.av)),
+            Decoder(load_language_model(shipped.av)),
             load_reconstructor(shipped.ar),
             marked_prompt(tokenizer, prompt),
         ),

@@ -10,8 +10,9 @@ from types import ModuleType
 import pytest
 from typer.testing import CliRunner
 
+from gloss_engine.errors import CheckpointError
 from gloss_training import cli, command
-from gloss_training.errors import RunFolderError, TrainingError
+from gloss_training.errors import RunFolderError
 from gloss_training.evidence.experiment import Experiment
 from gloss_training.run import Run
 from gloss_training.sharding import Ranks
@@ -77,9 +78,18 @@ def test_the_other_ranks_say_what_the_first_one_met(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Ranks, "agree", agree)
     first, second = (Ranks(index=index, count=2) for index in range(2))
-    for error, kind in ((RunFolderError("in use"), TrainingError), (OSError(28, "full"), OSError)):
+    cut_off = CheckpointError("model", got="half", expected="all", fix="Copy it.")
+    for error, kind in (
+        (RunFolderError("in use"), RunFolderError),
+        (cut_off, CheckpointError),
+        (OSError(28, "full"), OSError),
+        (UnicodeError("no text"), ValueError),
+        (KeyError("name"), RuntimeError),
+    ):
         with pytest.raises(type(error)):
             first.first(lambda error=error: fail(error))
         with pytest.raises(kind) as met:
             second.first(lambda: None)
+        assert type(met.value) is kind
         assert str(met.value) == str(error)
+        assert getattr(met.value, "errno", None) == getattr(error, "errno", None)

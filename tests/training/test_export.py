@@ -1,5 +1,6 @@
 """What a run exports passes the doctor, is served, and is the pair that was trained."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3For
 from gloss_engine import EngineConfig, SamplingParams, VerbalizeRequest, load_engine
 from gloss_server.doctor import examine, exit_code
 from gloss_training.dataset.statistics import Statistics
+from gloss_training.decoder import Decoder
 from gloss_training.errors import DiskError, RunFolderError
 from gloss_training.export import export
 from gloss_training.full_pair import FullPair
@@ -46,7 +48,9 @@ def lora_pair(target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> L
 
 def full_pair(target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> FullPair:
     prompt = marked_prompt(tokenizer, WORLD_PROMPT)
-    return FullPair(target, from_target(target, LAYER_INDEX), prompt)
+    reference, blocks = copy.deepcopy(target), copy.deepcopy(target)
+    reconstructor = from_target(blocks, LAYER_INDEX)
+    return FullPair(Decoder(target), Decoder(reference), reconstructor, prompt)
 
 
 MakePair = Callable[[Qwen3ForCausalLM, PreTrainedTokenizerFast], FullPair | LoraPair]

@@ -1,5 +1,6 @@
 """The AR reads the last real token of the truncated target, through a head that starts as one."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ TEXTS = [
 def test_untrained_ar_gives_the_targets_own_layer_k(
     target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    vectors = reconstruct(from_target(target, 2), tokenizer, AR_TEMPLATE, TEXTS)
+    vectors = reconstruct(from_target(copy.deepcopy(target), 2), tokenizer, AR_TEMPLATE, TEXTS)
     for text, vector in zip(TEXTS, vectors, strict=True):
         token_ids = torch.tensor([tokenizer.encode(AR_TEMPLATE.format(explanation=text))])
         with torch.no_grad():
@@ -45,7 +46,7 @@ def test_untrained_ar_gives_the_targets_own_layer_k(
 def test_rows_do_not_depend_on_the_batch(
     target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    reconstructor = from_target(target, 2)
+    reconstructor = from_target(copy.deepcopy(target), 2)
     together = reconstruct(reconstructor, tokenizer, AR_TEMPLATE, TEXTS)
     for index, text in enumerate(TEXTS):
         alone = reconstruct(reconstructor, tokenizer, AR_TEMPLATE, [text])[0]
@@ -85,7 +86,7 @@ def save(
 def test_saved_files_have_the_released_names(
     tmp_path: Path, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    reconstructor = from_target(target, 2)
+    reconstructor = from_target(copy.deepcopy(target), 2)
     torch.nn.init.normal_(reconstructor.value_head.weight)
     save(reconstructor, target, tokenizer, tmp_path)
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
@@ -105,7 +106,7 @@ def test_saved_files_have_the_released_names(
 def test_missing_weights_are_refused(
     tmp_path: Path, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    save(from_target(target, 1), target, tokenizer, tmp_path)
+    save(from_target(copy.deepcopy(target), 1), target, tokenizer, tmp_path)
     text = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(
         text.replace('"num_hidden_layers": 2', '"num_hidden_layers": 3').replace(
@@ -120,7 +121,7 @@ def test_missing_weights_are_refused(
 def test_a_file_cut_short_is_named(
     tmp_path: Path, target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, name: str
 ) -> None:
-    save(from_target(target, 1), target, tokenizer, tmp_path)
+    save(from_target(copy.deepcopy(target), 1), target, tokenizer, tmp_path)
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[:-100])
     with pytest.raises(CheckpointError, match=f"{name}.*expected a complete safetensors file"):
@@ -140,7 +141,7 @@ def test_casting_leaves_the_rotary_frequencies_as_they_are(
 ) -> None:
     """Rounded to bfloat16 they turn late positions by a good part of a radian."""
     exact = [each.clone() for each in target.model.rotary_emb.buffers()]
-    reconstructor = cast_weights(from_target(target, 2), torch.bfloat16)
+    reconstructor = cast_weights(from_target(copy.deepcopy(target), 2), torch.bfloat16)
     assert {weight.dtype for weight in reconstructor.parameters()} == {torch.bfloat16}
     save(reconstructor, target, tokenizer, tmp_path)
     for each in (reconstructor, load_reconstructor(tmp_path, torch.bfloat16)):

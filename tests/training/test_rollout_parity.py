@@ -3,6 +3,7 @@ updates, hot, with early ends, whatever else runs, and when the policy says the 
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from gloss_engine.av.prompt import build_prompt
 from gloss_engine.checkpoint import load_tokenizer
 from gloss_engine.sidecar import read_sidecar
 from gloss_server.embedded import embedded_pair
+from gloss_training.decoder import Decoder
 from gloss_training.full_pair import FullPair
 from gloss_training.lora import LoraSettings
 from gloss_training.lora_pair import LoraPair
@@ -44,7 +46,8 @@ def prompt_of(directory: Path) -> MarkedPrompt:
 def pair_of(kind: str, model: Any, prompt: MarkedPrompt, layer_index: int) -> Pair:
     if kind == "lora":
         return LoraPair(model, prompt, layer_index, LoraSettings(rank=3, alpha=6.0), seed=0)
-    return FullPair(model, from_target(model, layer_index), prompt)
+    reference, target = copy.deepcopy(model), copy.deepcopy(model)
+    return FullPair(Decoder(model), Decoder(reference), from_target(target, layer_index), prompt)
 
 
 @torch.no_grad()

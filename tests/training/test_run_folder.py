@@ -15,6 +15,7 @@ from gloss_training.errors import RunFolderError
 from gloss_training.run_config import read_config
 from gloss_training.run_folder import RunFolder
 from gloss_training.run_lock import run_lock
+from gloss_training.sharding import Ranks
 
 EVERY = ("target", "data", "ar", "av", "rl", "evaluate")
 
@@ -174,3 +175,22 @@ def test_a_stage_that_begins_anew_begins_its_seconds_too(tmp_path: Path) -> None
             again = folder_of(tmp_path, "evaluate.num_rows=5" if torn else "evaluate.num_rows=6")
             assert again.stage(stage, lambda: {}, resume=True)["seconds"] < 900
             (tmp_path / "stages" / f"{stage}.json").unlink()
+
+
+def test_whether_a_stage_is_finished_is_the_first_ranks_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run may finish it between the ranks' looks: no rank goes on without the first one."""
+    words: list[object] = []
+
+    def agree(_: Ranks, value: object) -> object:
+        words.append(value)
+        return False if len(words) == 1 else None
+
+    run_folder = RunFolder(tmp_path, {}, Ranks(index=1, count=2))
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "target.json").write_text('{"seconds": 1.0}')
+    monkeypatch.setattr(Ranks, "agree", agree)
+    assert run_folder.stage("target", lambda: {}, resume=False) == {"seconds": 1.0}
+    # The second word is the first rank's about the lock.
+    assert words == [True, None]

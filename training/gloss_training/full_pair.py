@@ -7,7 +7,6 @@ that the engine samples in.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,26 +25,18 @@ class FullPair:
     They stay in evaluation mode: dropout would make another policy than the one that sampled.
 
     Args:
-        model: the AV, a causal language model of transformers; it is trained in place, and a copy
-            of it as it is now is the reference.
+        av: the AV; it is trained in place.
+        reference: the AV that RL begins with, in memory of its own; it stays as it is.
         reconstructor: the AR; it is trained in place.
         prompt: the AV's, with the marker's place.
-        gradient_checkpointing: run the AV's blocks again in the backward pass rather than keep all
-            that they computed.
     """
 
     def __init__(
-        self,
-        model: Any,
-        reconstructor: Reconstructor,
-        prompt: MarkedPrompt,
-        *,
-        gradient_checkpointing: bool = False,
+        self, av: Decoder, reference: Decoder, reconstructor: Reconstructor, prompt: MarkedPrompt
     ) -> None:
-        frozen = copy.deepcopy(model).eval().requires_grad_(False)
-        self.model = model
-        self.reference = Decoder(frozen)
-        self.av = Decoder(model.eval(), is_checkpointed=gradient_checkpointing)
+        self.model: Any = av.model
+        self.av = av.eval()
+        self.reference = reference.eval().requires_grad_(False)
         self.reconstructor = reconstructor.eval()
         self.prompt = prompt
 

@@ -62,20 +62,16 @@ def cast_weights(module: _Module, dtype: torch.dtype) -> _Module:
     return module
 
 
-def first_blocks(model: Any, num_blocks: int) -> FirstBlocks:
-    """A copy of a causal language model's first blocks.
+def take_first_blocks(model: Any, num_blocks: int) -> FirstBlocks:
+    """A causal language model's first blocks, taken out of it; of the model its head stays alone.
 
-    Only what is kept is copied: the rest of a large model never stands there twice.
+    Nothing is copied: a large model never stands there twice.
     """
     inner = model.model
-    source = getattr(inner, "language_model", inner)
-    blocks, norm = source.layers, source.norm
-    try:
-        source.layers, source.norm = blocks[:num_blocks], torch.nn.Identity()
-        decoder = copy.deepcopy(source)
-    finally:
-        source.layers, source.norm = blocks, norm
-    decoder.config = first_config(source.config, num_blocks)
+    decoder = getattr(inner, "language_model", inner)
+    model.model = None
+    decoder.layers, decoder.norm = decoder.layers[:num_blocks], torch.nn.Identity()
+    decoder.config = first_config(decoder.config, num_blocks)
     return FirstBlocks(decoder)
 
 

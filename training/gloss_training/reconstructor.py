@@ -15,7 +15,7 @@ import torch
 from gloss_engine.weight_files import read_weights
 from gloss_training.batches import pad_right
 from gloss_training.decoder import Decoder
-from gloss_training.model_files import FirstBlocks, first_blocks, load_first_blocks
+from gloss_training.model_files import FirstBlocks, load_first_blocks, take_first_blocks
 from gloss_training.settings import AR_SLOT
 from gloss_training.sharding import whole
 
@@ -35,8 +35,10 @@ class Reconstructor(torch.nn.Module):
         super().__init__()
         self.decoder = Decoder(blocks, is_checkpointed=is_checkpointed)
         width = blocks.config.hidden_size
-        dtype = blocks.get_input_embeddings().weight.dtype
-        self.value_head = torch.nn.Linear(width, width, bias=False, dtype=dtype)
+        embedding = blocks.get_input_embeddings().weight
+        self.value_head = torch.nn.Linear(
+            width, width, bias=False, dtype=embedding.dtype, device=embedding.device
+        )
         torch.nn.init.eye_(self.value_head.weight)
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -54,8 +56,11 @@ class Reconstructor(torch.nn.Module):
 
 
 def from_target(target: Any, layer_index: int, *, is_checkpointed: bool = False) -> Reconstructor:
-    """An AR before training: the target's blocks 0..K, the value head at the identity."""
-    blocks = first_blocks(target, layer_index + 1)
+    """An AR before training: the target's blocks 0..K, the value head at the identity.
+
+    The blocks are taken out of the target, which is of no use as a model then.
+    """
+    blocks = take_first_blocks(target, layer_index + 1)
     return Reconstructor(blocks, is_checkpointed=is_checkpointed)
 
 

@@ -130,7 +130,8 @@ class RunFolder:
             RunFolderError: a stage before it is not finished, another process works here, or there
                 are checkpoints and `resume` was not asked for.
         """
-        if self._is_kept(stage):
+        # The first one's word: what others see may have been finished by another run since.
+        if self._ranks.agree(self._is_kept(stage)):
             return self.record(stage)
         with ExitStack() as held:
             self._ranks.first(lambda: held.enter_context(run_lock(self.root)))

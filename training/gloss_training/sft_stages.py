@@ -10,6 +10,7 @@ import torch
 from gloss_training.context import Context
 from gloss_training.lora_pair import AR, AV, LoraPair
 from gloss_training.model_files import cast_weights, load_language_model
+from gloss_training.outlines import loaded
 from gloss_training.pair_adapters import FOLDER, save_role
 from gloss_training.pair_release import save_part
 from gloss_training.progress import Progress
@@ -22,6 +23,7 @@ from gloss_training.sft_samples import tell_samples
 from gloss_training.sharding import shard_decoder
 from gloss_training.stage_pairs import (
     new_lora_pair,
+    placed,
     spread_lora,
     spread_reconstructor,
     stored_dtype,
@@ -42,13 +44,11 @@ def make_ar(run: Context) -> dict[str, Any]:
         model = pair.decoder.model
         supervision = ar_supervision(lesson, settings, pair.reconstruct, pair.named(AR))
     else:
-        model = run.load_target()
+        model = loaded(run.ranks, run.load_target)
         reconstructor = from_target(
             model, run.config.layer_index, is_checkpointed=settings.gradient_checkpointing
         )
-        cast_weights(reconstructor, stored_dtype(run))
-        if run.ranks.count == 1:
-            reconstructor = reconstructor.to(run.device)
+        reconstructor = placed(run, cast_weights(reconstructor, stored_dtype(run)))
         spread_reconstructor(run, reconstructor)
         weights = dict(reconstructor.named_parameters())
         supervision = ar_supervision(lesson, settings, reconstructor, weights)
@@ -80,9 +80,8 @@ def _train_av(run: Context, lesson: Lesson, journal: Progress) -> dict[str, Any]
         spread_lora(run, pair)
         model, speaker, weights = pair.decoder.model, pair, pair.named(AV)
     else:
-        model = load_language_model(run.target, stored_dtype(run))
-        if run.ranks.count == 1:
-            model = model.to(run.device)
+        whole = loaded(run.ranks, lambda: load_language_model(run.target, stored_dtype(run)))
+        model = placed(run, whole)
         prompt = marked_prompt(lesson.tokenizer, run.config.prompt)
         own = Verbalizer(model, prompt, is_checkpointed=settings.gradient_checkpointing)
         shard_decoder(own.decoder, run.ranks, run.config.sharding, run.dtype)

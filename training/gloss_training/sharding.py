@@ -1,9 +1,10 @@
 """Training on several ranks: who they are, and models whose weights are spread over them.
 
 Under `torchrun` each rank takes its share of a step's activations, samples and trains on them;
-weights, gradients and optimizer state are sharded (FSDP2, `fully_shard`). Sums go over all ranks,
-so a step is the same as one process makes it, up to the order of additions. One process is one
-rank of one, and nothing here costs it anything.
+weights, gradients and optimizer state are sharded (FSDP2, `fully_shard`). Weights come from rank 0,
+a block at a time, so no other rank ever holds all of a model. Sums go over all ranks, so a step is
+the same as one process makes it, up to the order of additions. One process is one rank of one, and
+nothing here costs it anything.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor
 
+from gloss_engine.errors import GlossError
 from gloss_training.decoder import FORWARD_METHODS, Decoder
 from gloss_training.errors import TrainingError
 
@@ -115,7 +117,7 @@ class Ranks:
     def first(self, work: Callable[[], object]) -> None:
         """Has rank 0 do what is done once, while the others wait; where it fails, all raise.
 
-        Of an error of our own the others raise its text, of the system's its number too.
+        Of an error of our own the others raise one of the same kind and text; see `_Failure`.
         """
         error: Exception | None = None
         if self.is_first:
@@ -123,16 +125,19 @@ class Ranks:
                 work()
             except Exception as failure:
                 error = failure
-        told = None
-        if error is not None:
-            number = None if isinstance(error, TrainingError) else getattr(error, "errno", 0)
-            told = (number, getattr(error, "strerror", None) or str(error))
-        told = self.agree(told)
+        told: _Failure | None = self.agree(None if error is None else _Failure.of(error))
         if error is not None:
             raise error
         if told is not None:
-            number, text = told
-            raise TrainingError(text) if number is None else OSError(number, text)
+            raise told.again()
+
+    def collect(self, value: Any) -> list[Any]:
+        """What each rank gives, in the ranks' order, on rank 0; nothing on the others."""
+        if self.count == 1:
+            return [value]
+        found: list[Any] = [None] * self.count
+        dist.gather_object(value, found if self.is_first else None)
+        return found if self.is_first else []
 
     def agree(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
@@ -140,6 +145,34 @@ class Ranks:
         if self.count > 1:
             dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failure:
+    """What rank 0 could not do, as the others are told.
+
+    Attributes:
+        kind: of the error: one of our own, OSError, ValueError, or RuntimeError for all else.
+        arguments: its number too, where it is the system's.
+    """
+
+    kind: type[Exception]
+    arguments: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, error: Exception) -> _Failure:
+        if isinstance(error, OSError) and error.errno is not None:
+            return cls(kind=OSError, arguments=(error.errno, error.strerror or str(error)))
+        if isinstance(error, (TrainingError, GlossError)):
+            return cls(kind=type(error), arguments=(str(error),))
+        plain = next((k for k in (OSError, ValueError) if isinstance(error, k)), RuntimeError)
+        return cls(kind=plain, arguments=(str(error),))
+
+    def again(self) -> Exception:
+        """An error like it. Ours are made without what their own texts are made of."""
+        error = self.kind.__new__(self.kind, *self.arguments)
+        error.args = self.arguments
+        return error
 
 
 ALONE = Ranks()
@@ -189,6 +222,9 @@ def shard_decoder(
 ) -> None:
     """Spreads a decoder's weights over the ranks, a block a unit. Before its optimizer is made.
 
+    They are those of rank 0; the other ranks' decoder may be an outline (`outlines.py`). Nothing
+    holds more than its share and one unit, but rank 0 what it has loaded and not spread yet.
+
     Gradients are summed over ranks in float32, not averaged: losses are divided by what all
     ranks have together. The weights that are trained stay in their own type (float32) and are
     gathered in `dtype`.
@@ -200,6 +236,7 @@ def shard_decoder(
         param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
     for block in decoder.blocks:
+        _take_weights(block, ranks)
         fully_shard(
             block,
             mesh=mesh,
@@ -208,6 +245,7 @@ def shard_decoder(
         )
         register_fsdp_forward_method(block, "joint")
         _sum_gradients(block)
+    _take_weights(decoder, ranks)
     fully_shard(decoder, mesh=mesh, mp_policy=policy)
     for name in FORWARD_METHODS:
         register_fsdp_forward_method(decoder, name)
@@ -221,8 +259,30 @@ def shard_head(head: torch.nn.Linear, ranks: Ranks, dtype: torch.dtype = torch.f
     policy = MixedPrecisionPolicy(
         param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
+    _take_weights(head, ranks)
     fully_shard(head, mesh=init_device_mesh(ranks.device.type, (ranks.count,)), mp_policy=policy)
     _sum_gradients(head)
+
+
+def _take_weights(module: torch.nn.Module, ranks: Ranks) -> None:
+    """Puts rank 0's weights into every rank's module, on its device; what is spread stays.
+
+    A weight that stands in several places, as a tied head does, is one weight in all of them again.
+    """
+    taken: dict[torch.nn.Parameter, torch.nn.Parameter] = {}
+    for owner in module.modules():
+        for name, weight in owner.named_parameters(recurse=False, remove_duplicate=False):
+            if isinstance(weight, DTensor):
+                continue
+            if weight not in taken:
+                values = (
+                    weight.detach().to(ranks.device)
+                    if ranks.is_first
+                    else torch.empty_like(weight, device=ranks.device, requires_grad=False)
+                )
+                dist.broadcast(values, src=0)
+                taken[weight] = torch.nn.Parameter(values, requires_grad=weight.requires_grad)
+            owner.register_parameter(name, taken[weight])
 
 
 def _sum_gradients(module: Any) -> None:

@@ -1,21 +1,28 @@
 """What a stage trains: all of a model's weights, or adapters over the target; on how many ranks.
 
 Of several ranks, what is trained is loaded in float32 and spread (its own masters), and computes in
-the run's type. Of one, weights are of the run's type and the optimizer has the masters.
+the run's type. One rank loads, a model after the other, each spread before the next. Of one rank
+alone, weights are of the run's type and the optimizer has the masters.
 """
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 
 from gloss_training.context import Context
+from gloss_training.decoder import Decoder
 from gloss_training.full_pair import FullPair
 from gloss_training.lora_pair import AR, AV, LoraPair
-from gloss_training.model_files import cast_weights, load_language_model
+from gloss_training.model_files import load_language_model
+from gloss_training.outlines import loaded
 from gloss_training.pair_adapters import FOLDER, load_role
 from gloss_training.prompts import marked_prompt
 from gloss_training.reconstructor import Reconstructor, load_reconstructor
 from gloss_training.sharding import shard_decoder, shard_head
+
+_Module = TypeVar("_Module", bound=torch.nn.Module)
 
 
 def stored_dtype(run: Context) -> torch.dtype:
@@ -25,11 +32,9 @@ def stored_dtype(run: Context) -> torch.dtype:
 
 def new_lora_pair(run: Context, *, is_checkpointed: bool) -> LoraPair:
     """Adapters that are still the target; not spread yet, so that others can be loaded."""
-    model = load_language_model(run.target, run.dtype)
-    if run.ranks.count == 1:
-        model = model.to(run.device)
+    model = loaded(run.ranks, lambda: load_language_model(run.target, run.dtype))
     return LoraPair(
-        model,
+        placed(run, model),
         marked_prompt(run.tokenizer(), run.config.prompt),
         run.config.layer_index,
         run.config.lora,
@@ -48,23 +53,29 @@ def rl_pair(run: Context) -> FullPair | LoraPair:
         lora.keep_reference()
         spread_lora(run, lora)
         return lora
-    dtype = stored_dtype(run)
-    model = load_language_model(root / "av", dtype)
-    reconstructor = load_reconstructor(root / "ar", dtype)
-    if run.ranks.count == 1:
-        model, reconstructor = model.to(run.device), reconstructor.to(run.device)
-    full = FullPair(
-        model,
-        reconstructor,
-        marked_prompt(run.tokenizer(), run.config.prompt),
-        gradient_checkpointing=settings.gradient_checkpointing,
-    )
+    av = _av_decoder(run, stored_dtype(run), is_checkpointed=settings.gradient_checkpointing)
     # It is not trained, so it needs no float32.
-    cast_weights(full.reference, run.dtype)
-    for decoder in (full.av, full.reference):
-        shard_decoder(decoder, run.ranks, run.config.sharding, run.dtype)
-    spread_reconstructor(run, full.reconstructor)
-    return full
+    reference = _av_decoder(run, run.dtype)
+    reconstructor = placed(
+        run, loaded(run.ranks, lambda: load_reconstructor(root / AR, stored_dtype(run)))
+    )
+    spread_reconstructor(run, reconstructor)
+    prompt = marked_prompt(run.tokenizer(), run.config.prompt)
+    return FullPair(av, reference, reconstructor, prompt)
+
+
+def _av_decoder(run: Context, dtype: torch.dtype, *, is_checkpointed: bool = False) -> Decoder:
+    """What stage av has left, spread."""
+    folder = run.folder.root / AV
+    model = placed(run, loaded(run.ranks, lambda: load_language_model(folder, dtype)))
+    decoder = Decoder(model, is_checkpointed=is_checkpointed)
+    shard_decoder(decoder, run.ranks, run.config.sharding, run.dtype)
+    return decoder
+
+
+def placed(run: Context, module: _Module) -> _Module:
+    """On the run's device where one process has all of it; else spreading moves it there."""
+    return module.to(run.device) if run.ranks.count == 1 else module
 
 
 def spread_lora(run: Context, pair: LoraPair) -> None:
