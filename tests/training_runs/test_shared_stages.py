@@ -21,7 +21,7 @@ from support import shared_stages
 
 # At smoke's own rate the steps of adapters are so large that the order of sums decides them.
 KINDS = {
-    "full": (),
+    "full": ("rl.reward.judge=0.5",),
     "lora": ("lora.rank=4", "ar.gradient_checkpointing=true", "av.learning_rate=1e-2"),
 }
 
@@ -86,6 +86,8 @@ def test_a_pair_of_either_kind_and_number_is_exported(
         checks = examine(out)
         assert exit_code(checks) == 0, [check for check in checks if check.status == "fail"]
         assert len(figures(root, "rl")) > 0
+        has_judge = any("reward_judge" in line for line in figures(root, "rl"))
+        assert has_judge == root.name.startswith("full")
         has_adapters = (root / "rl" / "adapters").is_dir()
         assert has_adapters == root.name.startswith("lora")
         for stage in (root, root / "rl"):

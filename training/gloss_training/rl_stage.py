@@ -9,7 +9,7 @@ from gloss_training.checkpoints import latest_step
 from gloss_training.context import Context
 from gloss_training.data_run import teacher_of
 from gloss_training.dataset.rows import Rows
-from gloss_training.errors import ConfigError, Declined
+from gloss_training.errors import Declined
 from gloss_training.lora_pair import AV
 from gloss_training.pair_release import save_pair
 from gloss_training.reconstructor import encode_explanations
@@ -23,11 +23,6 @@ from gloss_training.teachers.judging import Judge, rollout_judge
 def make_rl(run: Context) -> dict[str, Any]:
     """Trains AV and AR on the AV's own explanations; the last step's figures."""
     settings, root = run.config.rl, run.folder.root
-    if settings.reward.judge and run.ranks.count > 1:
-        raise ConfigError(
-            f"rl.reward.judge: got {settings.reward.judge} in {run.ranks.count} processes, "
-            "expected 0: what a judge has answered is kept by one process"
-        )
     tokenizer, pair = run.tokenizer(), rl_pair(run)
     sampler = Sampler.of(
         root / AV,
@@ -40,7 +35,9 @@ def make_rl(run: Context) -> dict[str, Any]:
     with ExitStack() as open_things:
         judge = None
         if settings.reward.judge:
-            judge = rollout_judge(open_things.enter_context(_hired(run, rows)), rows)
+            hired: list[Judge] = []
+            run.ranks.first(lambda: hired.append(open_things.enter_context(_hired(run, rows))))
+            judge = rollout_judge(hired[0] if hired else None, rows, run.ranks)
         task = RlTask(
             activations=rows.activations,
             texts=rows.texts,
@@ -75,7 +72,7 @@ def make_rl(run: Context) -> dict[str, Any]:
 
 
 def _hired(run: Context, rows: Rows) -> Judge:
-    """The judge, once what it will take is confirmed.
+    """The judge, once what it will take is confirmed; of several ranks the first one's.
 
     Raises:
         Declined: it was not.

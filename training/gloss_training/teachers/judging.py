@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from gloss_training.dataset.rows import Rows
 from gloss_training.passage import Passage
 from gloss_training.rl.rollout import Rollout
+from gloss_training.sharding import ALONE, Ranks
 from gloss_training.teachers.teacher import Estimate, Teacher
 
 
@@ -72,21 +74,37 @@ class Judge:
             self._runner.close()
 
 
-def rollout_judge(judge: Judge, rows: Rows) -> Callable[[Rollout], Tensor]:
+def rollout_judge(
+    judge: Judge | None, rows: Rows, ranks: Ranks = ALONE
+) -> Callable[[Rollout], Tensor]:
     """What scores a rollout about `rows`: [n] float32, NaN where there is no score.
 
-    Nobody is asked about a response that is not valid.
+    Nobody is asked about a response that is not valid. All ranks must call it, each with its own
+    responses: rank 0 has all of them judged, and where it cannot, all raise the same error.
+
+    Args:
+        judge: rank 0's; None on the others.
+        rows: that the rollouts are about.
+        ranks: whose rollouts they are.
     """
+
+    def judged_by_rank(questions: Sequence[Sequence[tuple[int, str]]]) -> list[list[float]]:
+        """The scores of each rank's pairs of a row and an explanation."""
+        assert judge is not None
+        pairs = [pair for own in questions for pair in own]
+        passages, texts = [rows.passage(row) for row, _ in pairs], [text for _, text in pairs]
+        found = iter(judge.scores(passages, texts))
+        return [list(islice(found, len(own))) for own in questions]
 
     def scores(rollout: Rollout) -> Tensor:
         about = rollout.rows.repeat_interleave(rollout.samples_per_prompt).tolist()
         asked = [index for index, is_valid in enumerate(rollout.is_valid) if is_valid]
-        found = judge.scores(
-            [rows.passage(about[index]) for index in asked],
-            [rollout.explanations[index] for index in asked],
-        )
+        questions = ranks.collect([(about[index], rollout.explanations[index]) for index in asked])
+        found: list[list[float]] = []
+        ranks.first(lambda: found.extend(judged_by_rank(questions)))
+        own = ranks.agree(found)[ranks.index]
         judged = torch.full((len(rollout),), math.nan)
-        judged[torch.tensor(asked, dtype=torch.int64)] = torch.tensor(found)
+        judged[torch.tensor(asked, dtype=torch.int64)] = torch.tensor(own)
         return judged
 
     return scores
