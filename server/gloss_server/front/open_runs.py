@@ -110,6 +110,6 @@ class OpenRuns:
             opened.permit.run_ended(at, failure is None)
         run.end(at, failure)
         if opened.name is not None:
-            self._memory.ended(opened.name, is_kept=failure is None)
+            self._memory.ended(opened.name, is_kept=failure is None and run.is_settled)
         if failure is None and run.explains:
             self._telemetry.run_finished(at - run.arrived, run.method, run.priority)

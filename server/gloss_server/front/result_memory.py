@@ -2,7 +2,7 @@
 
 A run is remembered under its id from admission until a while after its end. Whoever brings the id
 again with the same content joins it; with other content he is refused. A run that ended because of
-the server is forgotten at once, so that a retry runs.
+the server, or of which something failed because of it, is forgotten at once, so that a retry runs.
 """
 
 from __future__ import annotations

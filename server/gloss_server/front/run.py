@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from gloss_engine.errors import OUT_OF_MEMORY
 from gloss_engine.request import Explanation, TextResult
 from gloss_server.front.call_error import CallError
 from gloss_server.front.labels import EXPLAINING_METHODS
@@ -116,6 +117,11 @@ class Run:
         ended = {made.index * self.num_samples + made.sample for made in self.explanations}
         begun = (ids for sequence, ids in enumerate(self.tokens) if sequence not in ended)
         return self.num_tokens + sum(map(len, begun))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether another try would bring the same: nothing of it found no memory."""
+        return all(explanation.error != OUT_OF_MEMORY for explanation in self.explanations)
 
     @property
     def has_ended(self) -> bool:

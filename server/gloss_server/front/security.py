@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -68,8 +69,10 @@ class Security:
         return tell
 
     def _warn(self, secret: Path) -> None:
-        if secret.stat().st_mode & stat.S_IROTH:
-            self._log.lifecycle("secret_open_to_others", file=str(secret))
+        # One that is being replaced may be gone for a moment: the call that looked goes on.
+        with suppress(FileNotFoundError):
+            if secret.stat().st_mode & stat.S_IROTH:
+                self._log.lifecycle("secret_open_to_others", file=str(secret))
 
 
 def _check_not_in_clear(settings: ServeSettings, is_encrypted: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gloss_engine.errors import ItemError
+from gloss_engine.errors import OUT_OF_MEMORY, ItemError
 from gloss_engine.request import Explanation, TextRequest, VerbalizeRequest
 from gloss_engine.sampling import SamplingParams
 from gloss_engine.text_request import (
@@ -298,6 +298,23 @@ def test_who_brings_the_same_id_joins(make: Any) -> None:
     with engine.dispatcher.watching(_watch(), 9, caller("w")) as late:
         assert late is first and late.target_tokens == [(9, 4)]
     assert len([r for r in engine.submitted.values() if isinstance(r, WatchRequest)]) == 1
+
+
+def test_what_found_no_memory_is_tried_again(make: Any) -> None:
+    """Not answered out of what is remembered, while memory has long been there again."""
+    engine = make()
+    with engine.dispatcher.explaining(_explain(), 9, caller("e")) as run:
+        engine.report(opened=[_opened(run, 3)], captured=[_captured(run, 0, 3)])
+        engine.report(
+            explanations=[_explanation(run, 0, error=OUT_OF_MEMORY)], finished=[run.run_id]
+        )
+        assert run.has_ended and run.failure is None
+    with engine.dispatcher.explaining(_explain(), 9, caller("e")) as again:
+        assert again is not run
+        engine.report(opened=[_opened(again, 3)], captured=[_captured(again, 0, 3)])
+        engine.report(explanations=[_explanation(again, 0)], finished=[again.run_id])
+    with engine.dispatcher.explaining(_explain(), 9, caller("e")) as joined:
+        assert joined is again
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from gloss_server.front.call_error import CallError
 from gloss_server.front.call_log import CallLog
 from gloss_server.front.security import Security
 from gloss_server.front.tls_files import TlsFiles
-from gloss_server.front.token_file import read_tokens
+from gloss_server.front.token_file import TokenClients, read_tokens
 from gloss_server.settings import ServeSettings
 from support.certificates import Certificates, write
 
@@ -109,6 +109,23 @@ def test_secrets_that_everybody_may_read_are_warned_of(
     assert {(line["event"], line["level"]) for line in lines} == {
         ("secret_open_to_others", "warning")
     }
+
+
+def test_a_secret_that_is_gone_once_it_was_read(
+    log: Log, tokens: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another is about to take its place: no call fails by it."""
+
+    def gone(path: Path) -> TokenClients:
+        found = read_tokens(path)
+        path.unlink()
+        return found
+
+    whole = security(log, tokens=tokens)
+    monkeypatch.setattr("gloss_server.front.security.read_tokens", gone)
+    tokens.write_text(tokens.read_text() + "\n")
+    assert whole.clients is not None and len(whole.clients()) == 1
+    assert [line["event"] for line in log.close()] == ["tokens_reloaded"]
 
 
 @pytest.mark.parametrize(
