@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -34,6 +33,29 @@ def ui(service: ServerProcess, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield page
 
 
+@pytest.fixture(scope="session")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The embedded pair, explaining two tokens at a time: others wait, colours come one by one."""
+    log = tmp_path_factory.mktemp("narrow") / "log"
+    with ServerProcess(log, settings={"num_slots": 2}) as server:
+        yield server.wait_ready()
+
+
+@pytest.fixture(scope="session")
+def narrow_ui(narrow: ServerProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page of `narrow`: its origin."""
+    with PageProcess(tmp_path_factory.mktemp("narrow_ui") / "log", narrow.address) as page:
+        yield page.origin
+        assert page.output().count("\n") == 1, "more than the ready line"
+
+
+@pytest.fixture(scope="session")
+def lonely_ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageProcess]:
+    """A page whose service is nowhere."""
+    with PageProcess(tmp_path_factory.mktemp("lonely_ui") / "log", "127.0.0.1:9") as page:
+        yield page
+
+
 @pytest.fixture
 def tab(browser: Browser, ui: PageProcess) -> Iterator[Tab]:
     """A tab for the page of `service`; nothing in it may have gone wrong at the end."""
@@ -44,12 +66,18 @@ def tab(browser: Browser, ui: PageProcess) -> Iterator[Tab]:
 
 
 @pytest.fixture
-def alone(browser: Browser, tmp_path: Path) -> Iterator[Tab]:
-    """A page whose service is nowhere."""
-    with (
-        PageProcess(tmp_path / "log", "127.0.0.1:9") as page,
-        Tab(browser, page.origin) as opened,
-    ):
+def narrow_tab(browser: Browser, narrow_ui: str) -> Iterator[Tab]:
+    """The same for the page of `narrow`."""
+    with Tab(browser, narrow_ui) as opened:
+        opened.look()
+        yield opened
+        assert opened.faults() == []
+
+
+@pytest.fixture
+def alone(browser: Browser, lonely_ui: PageProcess) -> Iterator[Tab]:
+    """The same for a page whose service is nowhere."""
+    with Tab(browser, lonely_ui.origin) as opened:
         opened.look()
         opened.allow("status of 503")
         yield opened

@@ -12,7 +12,6 @@ from support.tab import Tab
 from support.text_calls import STORY
 from support.watch_page import WatchPage
 
-SCHEMES = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 WIDTHS = pytest.mark.parametrize("width", [360, 1280])
 
 
@@ -103,41 +102,44 @@ def _explained(tab: Tab) -> None:
     tab.find("#search").send_keys("Leo")
 
 
-@SCHEMES
+def _audited(tab: Tab, width: int) -> bool:
+    """Whether nothing is wrong with what is shown, in either scheme."""
+    for dark in (True, False):
+        tab.look(dark=dark, width=width)
+        assert tab.violations() == [], "dark" if dark else "light"
+        assert tab.overflow() == 0
+    return True
+
+
 @WIDTHS
-def test_explain_has_no_violation(tab: Tab, dark: bool, width: int) -> None:
-    tab.look(dark=dark, width=width)
+def test_explain_has_no_violation(tab: Tab, width: int) -> None:
+    tab.look(width=width)
     tab.open("/")
     tab.find("#text")
-    assert tab.violations() == []
+    assert _audited(tab, width)
     _explained(tab)
-    assert tab.violations() == []
-    assert tab.overflow() == 0
+    assert _audited(tab, width)
 
 
-@SCHEMES
 @WIDTHS
-def test_watch_has_no_violation(tab: Tab, dark: bool, width: int) -> None:
-    tab.look(dark=dark, width=width)
+def test_watch_has_no_violation(tab: Tab, width: int) -> None:
+    tab.look(width=width)
     tab.open("/#watch")
     view = WatchPage(tab)
     tab.button("Start")
-    assert tab.violations() == []
+    assert _audited(tab, width)
     view.start("Mia is a baker. She", tokens=10, pace=0, every=2, samples=2, heat=0, seed=1)
     view.wait_state("Done")
-    assert tab.violations() == []
-    assert tab.overflow() == 0
+    assert _audited(tab, width)
 
 
-@SCHEMES
 @WIDTHS
-def test_status_has_no_violation(tab: Tab, dark: bool, width: int) -> None:
-    tab.look(dark=dark, width=width)
+def test_status_has_no_violation(tab: Tab, width: int) -> None:
+    tab.look(width=width)
     tab.open("/#status")
     tab.wait_text("#status-state", "Serving")
     tab.find("#chart-batch summary").click()
-    assert tab.violations() == []
-    assert tab.overflow() == 0
+    assert _audited(tab, width)
 
 
 @pytest.mark.parametrize("width", [360, 3840])

@@ -1,13 +1,13 @@
 """The service away, restarting, refusing or slow: the page says so and goes on by itself.
 
-Real processes: a service that is killed is killed.
+Real processes: a service that is killed is killed. It is started again by the test that needs it,
+at the same address, so that one page outlives all of its lives.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ import pytest
 from support.browser import Browser
 from support.explain_page import ExplainPage
 from support.explain_runs import asked_rows, same
+from support.mortal_service import MortalService, free_address
 from support.page_process import PageProcess
 from support.server_process import ServerProcess
 from support.tab import Tab
@@ -26,33 +27,45 @@ from support.text_calls import STORY, watch_request
 from support.token_calls import ALICE, BOB, write_tokens
 from support.watch_page import WatchPage
 
-pytestmark = pytest.mark.slow
-
 SEED = 11
 # Long enough to be killed in the middle of.
-LONG_STORY = f"{STORY} {STORY} {STORY}"
+LONG_STORY = f"{STORY} {STORY}"
+# Room for all of it, and no more than a watch can hold.
+MOST_QUEUED = 120
 # What the console tells of when a request is refused or breaks off, as it does here on purpose.
 NETWORK = ("Failed to load resource", "net::ERR_")
 Rows = list[dict[str, Any]]
 
 
-def _free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
+@pytest.fixture(scope="module")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MortalService]:
+    """It explains six tokens at a time, so that a text takes a while."""
+    settings: dict[str, object] = {"num_slots": 6, "max_queued_explanations": MOST_QUEUED}
+    with MortalService(tmp_path_factory.mktemp("mortal"), settings) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def origin(mortal: MortalService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of its page, which outlives it."""
+    with PageProcess(tmp_path_factory.mktemp("page") / "log", mortal.address) as page:
+        yield page.origin
+
+
+@pytest.fixture
+def faulty(browser: Browser, origin: str) -> Iterator[Tab]:
+    """A tab for that page."""
+    with _tab(browser, origin) as tab:
+        yield tab
 
 
 @contextmanager
-def _page(browser: Browser, folder: Path, address: str) -> Iterator[Tab]:
-    with PageProcess(folder / "ui", address) as page, Tab(browser, page.origin) as tab:
+def _tab(browser: Browser, origin: str) -> Iterator[Tab]:
+    with Tab(browser, origin) as tab:
         tab.look()
         tab.allow(*NETWORK)
         yield tab
         assert tab.faults() == []
-
-
-def _slow(log: Path, address: str = "127.0.0.1:0") -> ServerProcess:
-    """A service that explains six tokens at a time, so that a text takes a while."""
-    return ServerProcess(log, {"address": address}, {"num_slots": 6})
 
 
 def _begun(tab: Tab, number: int = 5) -> ExplainPage:
@@ -70,82 +83,70 @@ def undisturbed(service: ServerProcess) -> Rows:
     return asked_rows(service.address, LONG_STORY, SEED)
 
 
-def test_a_service_that_comes_late(browser: Browser, tmp_path: Path, undisturbed: Rows) -> None:
-    address = _free_address()
-    with _page(browser, tmp_path, address) as tab:
-        tab.open("/")
-        tab.wait_text("#service", "away")
-        view = ExplainPage(tab)
-        view.ask(LONG_STORY, seed=SEED)
-        view.wait_notice("away")
-        with ServerProcess(tmp_path / "log", {"address": address}) as server:
-            server.wait_ready()
-            view.wait_done()
-            tab.wait_text("#service", "embedded")
-            assert not view.notice()
-            assert same(view.exported(), undisturbed)
+def test_a_service_that_comes_late(mortal: MortalService, faulty: Tab, undisturbed: Rows) -> None:
+    mortal.kill()
+    faulty.open("/")
+    faulty.wait_text("#service", "away")
+    view = ExplainPage(faulty)
+    view.ask(LONG_STORY, seed=SEED)
+    view.wait_notice("away")
+    mortal.alive()
+    view.wait_done()
+    faulty.wait_text("#service", "embedded")
+    assert not view.notice()
+    assert same(view.exported(), undisturbed)
 
 
-def test_killed_while_it_explains(browser: Browser, tmp_path: Path, undisturbed: Rows) -> None:
-    with _slow(tmp_path / "first") as first:
-        address = first.wait_ready().address
-        with _page(browser, tmp_path, address) as tab:
-            view = _begun(tab)
-            first.process.kill()
-            first.process.wait()
-            view.wait_notice("away")
-            # What was there stays, and can be read.
-            before = view.coloured()
-            assert 5 <= len(before) < len(undisturbed)
-            view.select(before[0])
-            assert view.sample(0)["text"] == undisturbed[before[0]]["explanation"]
-            with ServerProcess(tmp_path / "second", {"address": address}) as second:
-                second.wait_ready()
-                view.wait_done()
-                assert same(view.exported(), undisturbed)
-                # Nothing that was there is made again.
-                made = sum(one.count for one in second.stats().explanations)
-                assert made <= len(undisturbed) - len(before)
+def test_killed_while_it_explains(mortal: MortalService, faulty: Tab, undisturbed: Rows) -> None:
+    mortal.alive()
+    view = _begun(faulty)
+    mortal.kill()
+    view.wait_notice("away")
+    # What was there stays, and can be read.
+    before = view.coloured()
+    assert 5 <= len(before) < len(undisturbed)
+    view.select(before[0])
+    assert view.sample(0)["text"] == undisturbed[before[0]]["explanation"]
+    second = mortal.alive()
+    view.wait_done()
+    assert same(view.exported(), undisturbed)
+    # Nothing that was there is made again.
+    made = sum(one.count for one in second.stats().explanations)
+    assert made <= len(undisturbed) - len(before)
 
 
 def test_an_engine_that_dies_and_comes_back(
-    browser: Browser, tmp_path: Path, undisturbed: Rows
+    mortal: MortalService, faulty: Tab, undisturbed: Rows
 ) -> None:
-    with (
-        _slow(tmp_path / "log") as server,
-        _page(browser, tmp_path, server.wait_ready().address) as tab,
-    ):
-        view = _begun(tab)
-        os.kill(server.engine_pid, signal.SIGKILL)
-        view.wait_notice("engine")
-        view.wait_done()
-        assert same(view.exported(), undisturbed)
+    server = mortal.alive()
+    view = _begun(faulty)
+    os.kill(server.engine_pid, signal.SIGKILL)
+    view.wait_notice("engine")
+    view.wait_done()
+    assert same(view.exported(), undisturbed)
 
 
-def test_an_engine_that_is_slow(browser: Browser, tmp_path: Path, undisturbed: Rows) -> None:
+def test_an_engine_that_is_slow(mortal: MortalService, faulty: Tab, undisturbed: Rows) -> None:
     """While nothing comes, what is there can be read; then the rest comes."""
-    with (
-        _slow(tmp_path / "log") as server,
-        _page(browser, tmp_path, server.wait_ready().address) as tab,
-    ):
-        view = _begun(tab, 3)
-        os.kill(server.engine_pid, signal.SIGSTOP)
-        try:
-            time.sleep(1)
-            before = view.coloured()
-            view.select(before[-1])
-            assert view.sample(0)["text"] == undisturbed[before[-1]]["explanation"]
-            assert view.coloured() == before
-        finally:
-            os.kill(server.engine_pid, signal.SIGCONT)
-        view.wait_done()
-        assert same(view.exported(), undisturbed)
+    server = mortal.alive()
+    view = _begun(faulty, 3)
+    os.kill(server.engine_pid, signal.SIGSTOP)
+    try:
+        time.sleep(1)
+        before = view.coloured()
+        view.select(before[-1])
+        assert view.sample(0)["text"] == undisturbed[before[-1]]["explanation"]
+        assert view.coloured() == before
+    finally:
+        os.kill(server.engine_pid, signal.SIGCONT)
+    view.wait_done()
+    assert same(view.exported(), undisturbed)
 
 
 def test_the_pages_own_server_is_restarted(
     browser: Browser, service: ServerProcess, tmp_path: Path, undisturbed: Rows
 ) -> None:
-    address = _free_address()
+    address = free_address()
     with (
         PageProcess(tmp_path / "one", service.address, listen=address) as first,
         Tab(browser, first.origin) as tab,
@@ -200,31 +201,33 @@ def test_eight_tabs(tab: Tab, service: ServerProcess) -> None:
         view.wait_done(20)
 
 
-def test_a_full_queue(browser: Browser, tmp_path: Path) -> None:
+def test_a_full_queue(mortal: MortalService, faulty: Tab) -> None:
     """Another caller's watch holds all the room; when it goes, the page is next."""
-    settings: dict[str, object] = {"max_queued_explanations": 40}
-    with ServerProcess(tmp_path / "log", settings=settings) as server:
-        expected = asked_rows(server.wait_ready().address, STORY, SEED, positions=":10")
-        other = server.stub.Watch(watch_request(max_pending=38, tokens_per_second=1.0), timeout=100)
-        while not next(other).target_tokens:
-            pass
-        with _page(browser, tmp_path, server.address) as tab:
-            tab.open("/")
-            view = ExplainPage(tab)
-            view.ask(STORY, seed=SEED, positions=":10")
-            view.wait_notice("queue is full")
-            other.cancel()
-            view.wait_done()
-            assert not view.notice()
-            assert same(view.exported(), expected)
+    server = mortal.alive()
+    expected = asked_rows(server.address, STORY, SEED, positions=":10")
+    request = watch_request(max_pending=MOST_QUEUED - 2, tokens_per_second=1.0)
+    other = server.stub.Watch(request, timeout=100)
+    while not next(other).target_tokens:
+        pass
+    faulty.open("/")
+    view = ExplainPage(faulty)
+    view.ask(STORY, seed=SEED, positions=":10")
+    view.wait_notice("queue is full")
+    other.cancel()
+    view.wait_done()
+    assert not view.notice()
+    assert same(view.exported(), expected)
 
 
 def test_a_token_is_asked_for(browser: Browser, tmp_path: Path) -> None:
     """Without one, with a wrong one, with one that may not explain, with one that may."""
     tokens = write_tokens(tmp_path / "tokens.toml")
     with ServerProcess(tmp_path / "log", {"tokens": tokens}) as server:
-        server.wait_ready()
-        with _page(browser, tmp_path, server.address) as tab:
+        address = server.wait_ready().address
+        with (
+            PageProcess(tmp_path / "ui", address) as page,
+            _tab(browser, page.origin) as tab,
+        ):
             tab.open("/")
             tab.wait_text("#token-bar", "wants a token")
             view = ExplainPage(tab)
@@ -251,57 +254,50 @@ def _use(tab: Tab, token: str) -> None:
     tab.button("Use it").click()
 
 
-def test_a_watch_goes_on_after_a_kill(browser: Browser, tmp_path: Path) -> None:
-    with ServerProcess(tmp_path / "first") as first:
-        address = first.wait_ready().address
-        with _page(browser, tmp_path, address) as tab:
-            tab.open("/#watch")
-            view = WatchPage(tab)
-            view.start("Mia is a baker. She", tokens=40, pace=8, heat=0, seed=SEED)
-            tab.wait(lambda: len(view.said()) >= 3, "three explanations")
-            first.process.kill()
-            first.process.wait()
-            view.wait_state("Waiting")
-            text, said = view.text(), view.said()
-            with ServerProcess(tmp_path / "second", {"address": address}) as second:
-                second.wait_ready()
-                view.wait_state("Done")
-                assert view.text().startswith(text)
-                now = view.said()
-                assert len(now) == 40
-                assert all(now[position] == one for position, one in said.items())
+def _begun_watch(tab: Tab, number: int) -> WatchPage:
+    """A watch of forty tokens, some of it explained."""
+    tab.open("/#watch")
+    view = WatchPage(tab)
+    view.start("Mia is a baker. She", tokens=40, pace=8, heat=0, pending=100, seed=SEED)
+    tab.wait(lambda: len(view.said()) >= number, "the first explanations")
+    return view
 
 
-def test_a_watch_of_which_nothing_comes(browser: Browser, tmp_path: Path) -> None:
-    with ServerProcess(tmp_path / "log") as server:
-        server.wait_ready()
-        with _page(browser, tmp_path, server.address) as tab:
-            tab.open("/#watch")
-            view = WatchPage(tab)
-            view.start("Mia is a baker. She", tokens=40, pace=8, heat=0, seed=SEED)
-            tab.wait(lambda: view.said(), "an explanation")
-            os.kill(server.process.pid, signal.SIGSTOP)
-            try:
-                tab.wait_text("#watch-note", "Nothing new for")
-            finally:
-                os.kill(server.process.pid, signal.SIGCONT)
-            view.wait_state("Done")
-            assert "Nothing new" not in tab.text("#watch-note")
+def test_a_watch_goes_on_after_a_kill(mortal: MortalService, faulty: Tab) -> None:
+    mortal.alive()
+    view = _begun_watch(faulty, 3)
+    mortal.kill()
+    view.wait_state("Waiting")
+    text, said = view.text(), view.said()
+    mortal.alive()
+    view.wait_state("Done")
+    assert view.text().startswith(text)
+    now = view.said()
+    assert len(now) == 40
+    assert all(now[position] == one for position, one in said.items())
 
 
-def test_the_status_of_a_service_that_is_away(browser: Browser, tmp_path: Path) -> None:
-    with ServerProcess(tmp_path / "first") as first:
-        address = first.wait_ready().address
-        with _page(browser, tmp_path, address) as tab:
-            tab.open("/#status")
-            tab.wait_text("#status-state", "Serving")
-            first.process.kill()
-            first.process.wait()
-            tab.wait_text("#status", "The service is away")
-            # The last figures stay, and are said to be old.
-            tab.wait_text("#status-state", "ago")
-            assert tab.text("#figure-uptime .value")
-            with ServerProcess(tmp_path / "second", {"address": address}) as second:
-                second.wait_ready()
-                tab.wait_text("#status-state", "Serving")
-                assert "away" not in tab.text("#status")
+def test_a_watch_of_which_nothing_comes(mortal: MortalService, faulty: Tab) -> None:
+    server = mortal.alive()
+    view = _begun_watch(faulty, 1)
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        faulty.wait_text("#watch-note", "Nothing new for")
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+    view.wait_state("Done")
+    assert "Nothing new" not in faulty.text("#watch-note")
+
+
+def test_the_status_of_a_service_that_is_away(mortal: MortalService, faulty: Tab) -> None:
+    mortal.alive()
+    faulty.open("/#status")
+    faulty.wait_text("#status-state", "Serving")
+    mortal.kill()
+    faulty.wait_text("#status", "The service is away")
+    # The last figures stay, and are said to be old.
+    faulty.wait_text("#status-state", "ago")
+    assert faulty.text("#figure-uptime .value")
+    mortal.alive()
+    faulty.wait_text("#status-state", "Serving")
+    assert "away" not in faulty.text("#status")

@@ -7,16 +7,12 @@ and then, so what is refused here is several times as slow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from selenium.webdriver.common.keys import Keys
 
-from support.browser import Browser
 from support.explain_page import ExplainPage
 from support.hostile_rows import many_rows, write_rows
-from support.page_process import PageProcess
 from support.page_timing import (
     begin_frames,
     colour_delays,
@@ -25,31 +21,17 @@ from support.page_timing import (
     note_colours,
     scroll,
 )
-from support.server_process import ServerProcess
 from support.tab import Tab
 from support.text_calls import STORY
 
 NUM_TOKENS = 4000
 
 
-@pytest.fixture
-def slow(browser: Browser, tmp_path: Path) -> Iterator[Tab]:
-    """A service that explains two tokens at a time, so that colours come one by one."""
-    with (
-        ServerProcess(tmp_path / "log", settings={"num_slots": 2}) as server,
-        PageProcess(tmp_path / "ui", server.wait_ready().address) as page,
-        Tab(browser, page.origin) as opened,
-    ):
-        opened.look()
-        yield opened
-        assert opened.faults() == []
-
-
-def test_tokens_come_uncoloured_and_are_coloured_one_by_one(slow: Tab) -> None:
-    note_colours(slow)
-    slow.open("/")
-    view = ExplainPage(slow)
-    slow.script("""
+def test_tokens_come_uncoloured_and_are_coloured_one_by_one(narrow_tab: Tab) -> None:
+    note_colours(narrow_tab)
+    narrow_tab.open("/")
+    view = ExplainPage(narrow_tab)
+    narrow_tab.script("""
       window.seen = [];
       new MutationObserver(() => {
         const all = document.querySelectorAll("#tokens .token");
@@ -62,11 +44,11 @@ def test_tokens_come_uncoloured_and_are_coloured_one_by_one(slow: Tab) -> None:
     view.ask(STORY, seed=1)
     view.wait_done()
     number = len(view.tokens())
-    seen = [tuple(map(int, state.split())) for state in slow.script("return window.seen")]
+    seen = [tuple(map(int, state.split())) for state in narrow_tab.script("return window.seen")]
     assert (number, 0) in seen, seen
     steps = [coloured for _, coloured in seen]
     assert steps == sorted(steps) and len(set(steps)) > 5, seen
-    delays = colour_delays(slow)
+    delays = colour_delays(narrow_tab)
     assert delays.count == number
     assert delays.p50 < 500, delays
 

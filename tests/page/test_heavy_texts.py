@@ -15,8 +15,6 @@ from support.explain_runs import asked_rows, same
 from support.server_process import ServerProcess
 from support.tab import Tab
 
-pytestmark = pytest.mark.slow
-
 # More marks than are laid out within a minute; and so few that they can be explained.
 HEAP = "e" + "\u0301" * 1_000_000
 SMALL_HEAP = "Leo is a tailor. He" + "\u0301" * 40 + " meets Hugo."

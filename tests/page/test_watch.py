@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 
 from gloss_client import Client, Explanation, TargetToken, TextOpened
-from support.browser import Browser
-from support.page_process import PageProcess
 from support.server_process import ServerProcess
 from support.tab import Tab
 from support.watch_page import WatchPage
@@ -100,22 +96,9 @@ def test_tokens_between_every_third_are_seen(view: WatchPage) -> None:
     assert view.figure("skipped") == "8"
 
 
-@pytest.fixture
-def slow(browser: Browser, tmp_path: Path) -> Iterator[Tab]:
-    """A service that explains one token at a time."""
-    with (
-        ServerProcess(tmp_path / "log", settings={"num_slots": 1}) as server,
-        PageProcess(tmp_path / "ui", server.wait_ready().address) as page,
-        Tab(browser, page.origin) as opened,
-    ):
-        opened.look()
-        yield opened
-        assert opened.faults() == []
-
-
-def test_what_cannot_be_kept_up_with_is_seen(slow: Tab) -> None:
-    slow.open("/#watch")
-    view = WatchPage(slow)
+def test_what_cannot_be_kept_up_with_is_seen(narrow_tab: Tab) -> None:
+    narrow_tab.open("/#watch")
+    view = WatchPage(narrow_tab)
     view.start(PROMPT, tokens=40, pace=0, pending=1, **GREEDY)
     view.wait_state("Done")
     skipped = int(view.figure("skipped"))
@@ -124,7 +107,7 @@ def test_what_cannot_be_kept_up_with_is_seen(slow: Tab) -> None:
     assert len(notes) == skipped
     assert all("too many were waiting" in note for note in notes)
     assert len(view.said()) == 40 - skipped
-    assert f"{skipped} (too many were waiting" in slow.text("#watch-note")
+    assert f"{skipped} (too many were waiting" in narrow_tab.text("#watch-note")
 
 
 def test_keys_alone_move_along_it(view: WatchPage) -> None:

@@ -28,26 +28,21 @@ class ExplainPage:
         """Fill in the form.
 
         Args:
-            text: typed as a person would.
+            text: put into its field at once.
             options: fields by their names in the address: positions, samples, temperature, ..
         """
         assert set(options) <= set(_FIELDS), options
         if self.tab.find("#composer, #edit").get_attribute("id") == "edit":
             self.tab.button("Edit").click()
         self.tab.button("Text").click()
-        self._type("#text", text)
+        self.tab.fill("#text", text)
         for name in _FIELDS:
-            self._type(f"#option-{name}", str(options.get(name, "")))
+            self.tab.fill(f"#option-{name}", str(options.get(name, "")))
 
     def ask(self, text: str, **options: object) -> None:
         """Fill in the form and send it."""
         self.fill(text, **options)
         self.tab.button("Explain").click()
-
-    def _type(self, css: str, text: str) -> None:
-        field = self.tab.find(css)
-        field.clear()
-        field.send_keys(text)
 
     def open_file(self, path: Path) -> None:
         """Choose a file of rows."""
@@ -128,5 +123,6 @@ class ExplainPage:
 
     def _new_file(self, before: set[Path]) -> Path | None:
         new = set(self.tab.downloads.iterdir()) - before
-        whole = [path for path in new if path.suffix == ".jsonl"]
+        # It stands there empty until all of it is written beside it.
+        whole = [path for path in new if path.suffix == ".jsonl" and path.stat().st_size]
         return whole[0] if whole else None

@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -24,6 +23,30 @@ from support.browser import Browser
 
 _Found = TypeVar("_Found")
 _OWN_SCHEMES = ("data", "blob", "about")
+# A look costs the browser a few milliseconds, and what is waited for needs them, too.
+_LOOK_SECONDS = 0.05
+
+_FIRST_SHOWN = """
+const [css, path] = arguments;
+const found = [];
+if (css) found.push(...document.querySelectorAll(css));
+else {
+  const kind = XPathResult.ORDERED_NODE_SNAPSHOT_TYPE;
+  const all = document.evaluate(path, document, null, kind, null);
+  for (let at = 0; at < all.snapshotLength; at += 1) found.push(all.snapshotItem(at));
+}
+return found.find((one) =>
+  one.checkVisibility({opacityProperty: true, visibilityProperty: true})
+  && one.getClientRects().length > 0) ?? null;
+"""
+# Ends with an event of input, as keys do.
+_FILL = """
+const [field, text] = arguments;
+if (field.value === text) return;
+field.focus();
+field.select();
+document.execCommand(text ? "insertText" : "delete", false, text);
+"""
 
 
 class Tab:
@@ -107,7 +130,7 @@ class Tab:
 
     def find(self, css: str, seconds: float = 10) -> WebElement:
         """The first element by selector that is shown, waited for."""
-        return self.wait(lambda: _first_shown(self.all(css)), css, seconds)
+        return self.wait(lambda: self.script(_FIRST_SHOWN, css, None), css, seconds)
 
     def labelled(self, label: str, seconds: float = 10) -> WebElement:
         """The field with this label."""
@@ -125,8 +148,11 @@ class Tab:
         return self._named(path, name, seconds)
 
     def _named(self, path: str, name: str, seconds: float) -> WebElement:
-        find = partial(self.driver.find_elements, By.XPATH, path)
-        return self.wait(lambda: _first_shown(find()), name, seconds)
+        return self.wait(lambda: self.script(_FIRST_SHOWN, None, path), name, seconds)
+
+    def fill(self, css: str, text: str) -> None:
+        """Put a text in place of what a field holds, as one that is pasted."""
+        self.script(_FILL, self.find(css), text)
 
     def text(self, css: str) -> str:
         """What an element shows; an empty text where there is none."""
@@ -144,7 +170,7 @@ class Tab:
             if value:
                 return value
             assert time.monotonic() < deadline, f"never came: {what}; the page says:\n{self.seen()}"
-            time.sleep(0.02)
+            time.sleep(_LOOK_SECONDS)
 
     def wait_text(self, css: str, part: str, seconds: float = 20) -> str:
         """Wait until an element's text holds a part; the text."""
@@ -226,10 +252,6 @@ class Tab:
             message = json.loads(entry["message"])["message"]
             if message["method"] in ("Network.requestWillBeSent", "Network.webSocketCreated"):
                 self._messages.append(message)
-
-
-def _first_shown(elements: list[WebElement]) -> WebElement | None:
-    return next((element for element in elements if element.is_displayed()), None)
 
 
 def _holding(text: str, part: str) -> str:

@@ -34,18 +34,13 @@ class WatchPage:
         """Fill in the form and send it.
 
         Args:
-            prompt: typed as a person would.
+            prompt: put into its field at once.
             options: fields by their names in the address.
         """
-        self._type("#watch-text", prompt)
+        self.tab.fill("#watch-text", prompt)
         for name, value in options.items():
-            self._type(_FIELDS[name], str(value))
+            self.tab.fill(_FIELDS[name], str(value))
         self.tab.button("Start").click()
-
-    def _type(self, css: str, text: str) -> None:
-        field = self.tab.find(css)
-        field.clear()
-        field.send_keys(text)
 
     def rows(self) -> list[dict[str, Any]]:
         """What stands beside each token, by position."""
