@@ -21,6 +21,13 @@ const NEAR_PIXELS = 24;
 const TELL_EVERY_MS = 1000;
 
 /**
+ * @typedef {Object} Former what is seen while the prompt of another watch has not been read.
+ * @property {WatchRun} run
+ * @property {Object<string, string>|null} asked
+ * @property {string} title
+ */
+
+/**
  * @param {HTMLElement} root
  * @param {import("../main.js").Context} context
  * @returns {import("../main.js").View}
@@ -44,6 +51,9 @@ class WatchView {
   #state = "";
   /** @type {Object<string, string>|null} What was asked for, as the address has it. */
   #asked = null;
+  /** @type {Former|null} */
+  #former = null;
+  #title = "";
   #written = null;
   #isOpened = false;
   #drawSoon = onceAFrame(() => this.#draw());
@@ -51,7 +61,7 @@ class WatchView {
   constructor(root, context) {
     this.#context = context;
     this.#composer = new Composer({
-      start: (options) => this.#start(options),
+      start: (options) => this.#start(options, this.#isOpened || this.#former !== null),
       edited: () => this.#write(),
     });
     this.#bar = new Bar({
@@ -94,29 +104,31 @@ class WatchView {
     const damage = damageOf(parameters);
     this.#notice.hide();
     this.#composer.values = parameters;
+    const options = parameters.drawn && !damage ? this.#composer.read() : null;
+    if (options) return this.#start({ ...options, seed: parameters.drawn }, false);
     this.#asked = null;
     this.#write();
-    if (damage) {
-      this.#notice.show(damage, "bad");
-      this.#edit(true);
-    } else if (parameters.drawn) {
-      const options = this.#composer.read();
-      if (options) this.#start({ ...options, seed: parameters.drawn });
-    } else if (this.#composer.root.hidden) this.#edit(true);
+    if (damage) this.#notice.show(damage, "bad");
+    if (damage || this.#composer.root.hidden) this.#edit(true);
   }
 
-  /** @param {import("./request.js").WatchOptions} options */
-  #start(options) {
+  /**
+   * @param {import("./request.js").WatchOptions} options
+   * @param {boolean} isNew Back leads to what is seen.
+   */
+  #start(options, isNew) {
     if (this.#run?.isRunning) this.#run.stop();
     this.#notice.hide();
+    if (this.#isOpened)
+      this.#former = { run: this.#run, asked: this.#asked, title: this.#title };
     const run = new WatchRun(this.#context, options, new WatchRecord(options), () =>
       this.#changed(run),
     );
     this.#run = run;
     this.#isOpened = false;
     this.#asked = { ...this.#composer.values, drawn: options.seed };
-    this.#bar.title = this.#composer.title;
-    this.#write();
+    this.#bar.title = this.#title = this.#composer.title;
+    this.#write(isNew);
     run.go();
   }
 
@@ -124,6 +136,7 @@ class WatchView {
     if (this.#run !== run) return;
     if (!this.#isOpened && run.record.promptLength !== null) this.#open();
     if (this.#state !== run.state) this.#stateChanged(run);
+    if (this.#former && (run.state === "failed" || run.state === "stopped")) this.#giveUp();
     this.#drawSoon();
   }
 
@@ -132,12 +145,23 @@ class WatchView {
     const { record, options } = this.#run;
     const hadFocus = this.#composer.root.contains(document.activeElement);
     this.#isOpened = true;
+    this.#former = null;
     this.#results.hidden = false;
     this.#tokens.show(record.reading);
     this.#flow.begin(record, options.every);
     this.#edit(false);
     this.#bar.update(this.#run, false);
     if (hadFocus) this.#bar.focus();
+  }
+
+  /** Nothing has come of another watch: what is seen is what there is. */
+  #giveUp() {
+    const { run, asked, title } = this.#former;
+    [this.#run, this.#asked, this.#former] = [run, asked, null];
+    this.#isOpened = true;
+    this.#state = run.state;
+    this.#bar.title = this.#title = title;
+    this.#write();
   }
 
   #stateChanged(run) {
@@ -189,8 +213,8 @@ class WatchView {
   }
 
   /** The address is of the watch that is shown; before there is one, of the form. */
-  #write() {
-    this.#context.url.write(NAME, this.#asked ?? this.#composer.values);
+  #write(isNew = false) {
+    this.#context.url.write(NAME, this.#asked ?? this.#composer.values, isNew);
     this.#written = JSON.stringify(this.#context.url.read(NAME));
   }
 
