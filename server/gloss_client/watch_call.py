@@ -34,6 +34,9 @@ class WatchOptions(ExplanationOptions, total=False):
         max_pending: most activations whose explanations are not finished; one that is read beyond
             is skipped. Default: the server's.
         tokens_per_second: most that the target generates. Default: as many as it can.
+        num_generated: how many tokens at the end of the prompt, which is given as token ids, the
+            target generated in a watch that broke off. This one then says, with that one's seeds,
+            what that one would have. Default: none.
         timeout: default 600 seconds, not the client's.
     """
 
@@ -42,6 +45,7 @@ class WatchOptions(ExplanationOptions, total=False):
     prompt_positions: Positions | None
     max_pending: int | None
     tokens_per_second: float | None
+    num_generated: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,7 @@ class WatchCall(WholeCall[pb.WatchRequest]):
         message.target_options.CopyFrom(generation_options(target, "target."))
         if target.get("seed") is None:
             message.target_options.seed = message.options.seed
-        for name in ("every", "max_pending", "tokens_per_second"):
+        for name in ("every", "max_pending", "tokens_per_second", "num_generated"):
             value = options.get(name)
             if value is not None:
                 set_field(message, name, value)

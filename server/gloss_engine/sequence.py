@@ -42,6 +42,11 @@ class Item:
     num_forked: int = 0
     suffix_pages: list[int] = field(default_factory=list)
 
+    @property
+    def earlier_ids(self) -> tuple[int, ...]:
+        """None: an explanation begins with its row."""
+        return ()
+
 
 @dataclass(eq=False, kw_only=True)
 class Sequence:

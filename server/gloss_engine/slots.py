@@ -38,6 +38,9 @@ class Draws(Protocol):
     def seed(self) -> int: ...
     @property
     def item_key(self) -> int: ...
+    @property
+    def earlier_ids(self) -> tuple[int, ...]:
+        """Tokens it generated before it was given a row, which its draws and its penalty count."""
 
 
 class RowOwner(Protocol):
@@ -219,6 +222,7 @@ class Slots:
             self._draw(rows, sequences)
         if any(s.repetition_penalty != 1 for s in settings) or self.presence is not None:
             self.require_presence().index_fill_(0, rows, 0)
+            self._mark_earlier(sequences)
         # Last: rows that there was no memory to write are idle still.
         self.codes.index_fill_(0, rows, int(Finish.RUNNING))
         for sequence, sampling in zip(sequences, settings, strict=True):
@@ -226,7 +230,7 @@ class Slots:
             self._in_use.update(self._parts_of[sequence.slot])
 
     def _draw(self, rows: Tensor, sequences: Sequence[RowOwner]) -> None:
-        """Fill the draws of rows: positions count generated tokens from 0."""
+        """Fill the draws of rows: positions count generated tokens from 0, earlier ones too."""
         items = [sequence.item for sequence in sequences]
         width = max(item.sampling.max_new_tokens for item in items)
         counters = send(
@@ -234,13 +238,27 @@ class Slots:
                 [_signed(item.seed) for item in items],
                 [_signed(item.item_key) for item in items],
                 [sequence.sample for sequence in sequences],
+                [len(item.earlier_ids) for item in items],
             ],
             self.device,
         ).unsqueeze(2)
-        seeds, item_keys, samples = counters.unbind()
+        seeds, item_keys, samples, firsts = counters.unbind()
+        positions = firsts + torch.arange(width, device=self.device)
         self.uniforms[rows, :width] = self.operations.philox_uniform(
-            seeds, item_keys, samples, torch.arange(width, device=self.device).unsqueeze(0)
+            seeds, item_keys, samples, positions
         )
+
+    def _mark_earlier(self, sequences: Sequence[RowOwner]) -> None:
+        """Put tokens that sequences generated before into the presence map."""
+        presence = self.require_presence()
+        for sequence in sequences:
+            words: dict[int, int] = {}
+            for token_id in sequence.item.earlier_ids:
+                words[token_id // 32] = words.get(token_id // 32, 0) | 1 << token_id % 32
+            if words:
+                bits = [word - 2**32 if word >= 2**31 else word for word in words.values()]
+                row = presence[sequence.slot]
+                row[send(list(words), self.device)] = send(bits, self.device, torch.int32)
 
 
 def _signed(value: int) -> int:

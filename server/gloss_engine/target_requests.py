@@ -116,6 +116,13 @@ class TargetRequests:
                 f"input: got {len(ids)} tokens, expected at most {target.spec.max_positions - 1}: "
                 f"the target has {target.spec.max_positions} positions, and is to go on",
             )
+        if request.num_generated >= len(ids):
+            raise RequestError(
+                "INVALID_NUM_GENERATED",
+                "num_generated",
+                f"num_generated: got {request.num_generated}, expected fewer than the "
+                f"{len(ids)} tokens of the prompt, which they end",
+            )
         positions: tuple[int, ...] = ()
         if wanted is not None:
             positions = _chosen(wanted, len(ids), request.max_positions)

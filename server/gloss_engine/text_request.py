@@ -85,6 +85,8 @@ class WatchRequest:
         every: explain every n-th generated token, the first included.
         max_pending: most activations whose explanations are not finished; None: the engine's.
         tokens_per_second: most tokens the target generates in a second; None: as many as it can.
+        num_generated: tokens at the prompt's end that the target generated in a Watch that this one
+            goes on with: draws, the repetition penalty and every n-th token count them.
         num_samples, sampling, score, stream: how to explain, as in VerbalizeRequest.
     """
 
@@ -95,6 +97,7 @@ class WatchRequest:
     every: int = 1
     max_pending: int | None = None
     tokens_per_second: float | None = None
+    num_generated: int = 0
     num_samples: int = 1
     sampling: SamplingParams = field(default_factory=SamplingParams)
     score: bool | None = None

@@ -160,6 +160,13 @@ def check_watch(request: WatchRequest, max_new_tokens: int | None) -> None:
                 name,
                 f"{name}: got {value!r}, expected a whole number, 1 or more",
             )
+    generated = request.num_generated
+    if not (is_index(generated) and generated >= 0):
+        raise RequestError(
+            "INVALID_NUM_GENERATED",
+            "num_generated",
+            f"num_generated: got {generated!r}, expected a whole number, 0 or more",
+        )
     rate = request.tokens_per_second
     if rate is not None and not (isinstance(rate, int | float) and 0 < rate < math.inf):
         raise RequestError(

@@ -94,6 +94,7 @@ def test_everything_is_sent(client: Any, server: EchoServer) -> None:
         prompt_positions="last",
         max_pending=5,
         tokens_per_second=20,
+        num_generated=1,
         num_samples=2,
         temperature=0,
         max_new_tokens=60,
@@ -121,6 +122,7 @@ def test_everything_is_sent(client: Any, server: EchoServer) -> None:
         "prompt_positions": {"list": {"positions": [-1]}},
         "max_pending": 5,
         "tokens_per_second": 20.0,
+        "num_generated": 1,
     }
 
 

@@ -304,6 +304,34 @@ def test_draws_of_target_and_explanations_are_apart(
     assert explained["a"] == explained["b"] != explained["c"]
 
 
+@pytest.mark.parametrize("options", [{}, {"repetition_penalty": 30.0}], ids=["plain", "penalty"])
+def test_one_that_goes_on_says_what_the_other_would_have(
+    pairs: dict[str, Pair], targets: dict[str, Path], options: dict[str, float]
+) -> None:
+    """Draws, the penalty and every n-th token count what was said before, wherever it broke off."""
+    engine = text_engine(pairs["qwen2"].av, targets["qwen2"])
+    sampled = {"temperature": 1.0, "seed": 11, **options}
+    engine.submit_watch(_watch(target=sampled, every=5), "whole")
+    whole = run(engine)["whole"]
+    said = [token.token_id for token in whole.tokens]
+    assert len(said) == 12
+    for num_said in (1, 5, 11):
+        prompt = ids(*PROMPT, *said[:num_said])
+        rest = _watch(
+            prompt, num_tokens=12 - num_said, target=sampled, every=5, num_generated=num_said
+        )
+        engine.submit_watch(rest, "rest")
+        found = run(engine)["rest"]
+        assert [token.token_id for token in found.tokens] == said[num_said:]
+        expected = [c.place.position for c in whole.captured]
+        new = [position for position in expected if position >= len(PROMPT) + num_said]
+        assert [c.place.position for c in found.captured] == new
+    # Without being told of it, the target says something else.
+    engine.submit_watch(_watch(ids(*PROMPT, *said[:5]), num_tokens=7, target=sampled), "anew")
+    anew = run(engine)["anew"]
+    assert [token.token_id for token in anew.tokens] != said[5:]
+
+
 def test_the_target_ends_where_its_positions_do(
     pairs: dict[str, Pair], targets: dict[str, Path]
 ) -> None:
@@ -322,6 +350,8 @@ def test_the_target_ends_where_its_positions_do(
     ({"tokens_per_second": 0.0}, "INVALID_TOKENS_PER_SECOND"),
     ({"tokens_per_second": float("inf")}, "INVALID_TOKENS_PER_SECOND"),
     ({"num_tokens": 1025}, "TOO_MANY_TOKENS"),
+    ({"num_generated": -1}, "INVALID_NUM_GENERATED"),
+    ({"num_generated": len(PROMPT)}, "INVALID_NUM_GENERATED"),
     ({"prompt_positions": Positions.parse("21")}, "POSITION_OUT_OF_RANGE"),
     ({"score": True}, "NO_RECONSTRUCTOR"),
     ({"given": TextInput(text="")}, "EMPTY_TEXT"),

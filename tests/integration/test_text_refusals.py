@@ -89,6 +89,19 @@ EXPLAINS: dict[str, Refusal] = {
 WATCHES: dict[str, Refusal] = {
     "model": (watch_request(model="gpt"), "NOT_FOUND", "UNKNOWN_MODEL", "model"),
     "every": (watch_request(every=0), INVALID, "INVALID_FIELD", "every"),
+    **{
+        name: (
+            watch_request(prompt, num_generated=count),
+            INVALID,
+            "INVALID_FIELD",
+            "num_generated",
+        )
+        for name, prompt, count in (
+            ("generated", tokens([5]), -1),
+            ("all generated", tokens([5, 6]), 2),
+            ("generated text", "Leo is", 1),
+        )
+    },
     "pending": (watch_request(max_pending=0), INVALID, "INVALID_FIELD", "max_pending"),
     "most": (watch_request(max_pending=1025), INVALID, "INVALID_FIELD", "max_pending"),
     "room": (

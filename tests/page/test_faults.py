@@ -18,7 +18,7 @@ import pytest
 
 from support.browser import Browser
 from support.explain_page import ExplainPage
-from support.explain_runs import asked_rows, same
+from support.explain_runs import asked_rows, same, watched
 from support.mortal_service import MortalService, free_address
 from support.page_process import PageProcess
 from support.server_process import ServerProcess
@@ -30,6 +30,7 @@ from support.watch_page import WatchPage
 SEED = 11
 # Long enough to be killed in the middle of.
 LONG_STORY = f"{STORY} {STORY}"
+PROMPT = "Mia is a baker. She"
 # Room for all of it, and no more than a watch can hold.
 MOST_QUEUED = 120
 # What the console tells of when a request is refused or breaks off, as it does here on purpose.
@@ -258,12 +259,15 @@ def _begun_watch(tab: Tab, number: int) -> WatchPage:
     """A watch of forty tokens, some of it explained."""
     tab.open("/#watch")
     view = WatchPage(tab)
-    view.start("Mia is a baker. She", tokens=40, pace=8, heat=0, pending=100, seed=SEED)
+    view.start(PROMPT, tokens=40, pace=8, heat=0.8, pending=100, seed=SEED)
     tab.wait(lambda: len(view.said()) >= number, "the first explanations")
     return view
 
 
-def test_a_watch_goes_on_after_a_kill(mortal: MortalService, faulty: Tab) -> None:
+def test_a_watch_goes_on_after_a_kill(
+    service: ServerProcess, mortal: MortalService, faulty: Tab
+) -> None:
+    """With draws above temperature 0, too, it ends as an undisturbed one does."""
     mortal.alive()
     view = _begun_watch(faulty, 3)
     mortal.kill()
@@ -273,8 +277,8 @@ def test_a_watch_goes_on_after_a_kill(mortal: MortalService, faulty: Tab) -> Non
     view.wait_state("Done")
     assert view.text().startswith(text)
     now = view.said()
-    assert len(now) == 40
     assert all(now[position] == one for position, one in said.items())
+    assert (view.text(), now) == watched(service.address, PROMPT, SEED, tokens=40, heat=0.8)
 
 
 def test_a_watch_of_which_nothing_comes(mortal: MortalService, faulty: Tab) -> None:

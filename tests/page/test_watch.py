@@ -7,14 +7,13 @@ import re
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from gloss_client import Client, Explanation, TargetToken, TextOpened
+from support.explain_runs import watched
 from support.server_process import ServerProcess
 from support.tab import Tab
 from support.watch_page import WatchPage
 
 PROMPT = "Mia is a baker. She has a silver key."
 SEED = 5
-# The target is greedy: a pause changes nothing of what it says.
 GREEDY = {"heat": 0, "seed": SEED}
 
 
@@ -25,21 +24,6 @@ def view(tab: Tab) -> WatchPage:
     return WatchPage(tab)
 
 
-def _watched(service: ServerProcess, tokens: int) -> tuple[str, dict[int, str]]:
-    """The text and the explanations by position, as a client of gRPC gets them."""
-    target = {"temperature": 0.0, "max_new_tokens": tokens}
-    said, explained = "", {}
-    with Client(service.address) as client:
-        for event in client.watch(PROMPT, target=target, seed=SEED):
-            if isinstance(event, TargetToken):
-                said += event.text
-            elif isinstance(event, Explanation):
-                assert event.place is not None
-                explained[event.place.position] = event.explanation
-            assert not isinstance(event, TextOpened) or event.token_ids
-    return "".join((PROMPT + said).split()), explained
-
-
 def test_text_and_explanations_come_live(view: WatchPage, service: ServerProcess) -> None:
     view.start(PROMPT, tokens=40, pace=8, **GREEDY)
     # In the middle of it both are there, and more comes.
@@ -48,9 +32,7 @@ def test_text_and_explanations_come_live(view: WatchPage, service: ServerProcess
     text, early = view.text(), view.said()
     view.wait_state("Done")
     assert view.text().startswith(text) and len(view.text()) > len(text)
-    expected_text, expected = _watched(service, 40)
-    assert view.text() == expected_text
-    assert view.said() == {position: [said] for position, said in expected.items()}
+    assert (view.text(), view.said()) == watched(service.address, PROMPT, SEED, tokens=40, heat=0)
     assert all(view.said()[position] == said for position, said in early.items())
     lags = [row["aside"] for row in view.rows() if row["said"]]
     assert all(re.fullmatch(r"\d+\.\d\d s later", lag) for lag in lags), lags
@@ -60,18 +42,19 @@ def test_text_and_explanations_come_live(view: WatchPage, service: ServerProcess
 
 
 def test_a_pause_ends_the_call_and_loses_nothing(view: WatchPage, service: ServerProcess) -> None:
-    view.start(PROMPT, tokens=40, pace=10, **GREEDY)
-    view.tab.wait(lambda: len(view.said()) >= 3, "three explanations")
+    drawn = {"tokens": 40, "heat": 0.8, "every": 3}
+    view.start(PROMPT, pace=8, seed=SEED, **drawn)
+    view.tab.wait(lambda: view.said(), "an explanation")
     view.tab.button("Pause").click()
     view.wait_state("Paused")
+    assert "It goes on as it would have without the pause." in view.tab.text("#watch-note")
     # It is real: the service works no more for it.
     service.wait_for(lambda: service.stats().watching == 0)
     text, said = view.text(), view.said()
     view.tab.button("Resume").click()
     view.wait_state("Done")
-    expected_text, expected = _watched(service, 40)
-    assert expected_text.startswith(text) and view.text() == expected_text
-    assert view.said() == {position: [one] for position, one in expected.items()}
+    expected = watched(service.address, PROMPT, SEED, **drawn)
+    assert expected[0].startswith(text) and (view.text(), view.said()) == expected
     assert all(view.said()[position] == one for position, one in said.items())
 
 
@@ -130,3 +113,28 @@ def test_the_address_starts_it_again(view: WatchPage) -> None:
     with view.tab.another(view.tab.driver.current_url):
         view.wait_state("Done")
         assert (view.text(), view.said()) == before
+
+
+def test_back_leads_to_the_watch_before(view: WatchPage) -> None:
+    """As in the Explain view; and what is refused leaves the address of what is seen."""
+    tab = view.tab
+    view.start(PROMPT, tokens=4, pace=0, **GREEDY)
+    view.wait_state("Done")
+    first = view.text()
+    tab.wait(lambda: "drawn=5" in tab.driver.current_url, "the address")
+    tab.button("New watch").click()
+    view.start("Leo is a tailor. He", tokens=4, pace=0, **GREEDY)
+    tab.wait(lambda: view.text().startswith("Leo") and "Done" in view.state(), "the other watch")
+    second = view.text()
+    tab.wait(lambda: "text=.Leo" in tab.driver.current_url, "the other address")
+    tab.driver.back()
+    tab.wait(lambda: view.text() == first and "Done" in view.state(), "the watch before")
+    assert "text=.Mia" in tab.driver.current_url
+    tab.driver.forward()
+    tab.wait(lambda: view.text() == second and "Done" in view.state(), "the other watch again")
+    tab.allow("status of 400")
+    tab.button("New watch").click()
+    view.start("Hugo", tokens=4, positions="2000", **GREEDY)
+    tab.wait_text("#watch-notice:not([hidden])", "2000")
+    tab.wait(lambda: "text=.Leo" in tab.driver.current_url, "the address of what is seen")
+    assert view.text() == second and "Done" in view.state()

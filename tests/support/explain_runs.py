@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gloss_client import Client, Text
+from gloss_client import Client, Explanation, TargetToken, Text
 from gloss_server.explain_row import explain_row
 
 STORY = "Mia is a baker. She has a silver key. It is noon. Leo meets her in the park."
@@ -49,3 +49,29 @@ def asked_rows(address: str, text: Text, seed: int, **options: Any) -> list[dict
     with Client(address) as client:
         result = client.explain(text, seed=seed, **options)
     return in_order([explain_row(made, 0, "0", seed) for made in result.explanations])
+
+
+def watched(
+    address: str, prompt: str, seed: int, *, tokens: int, heat: float, every: int = 1
+) -> tuple[str, dict[int, list[str]]]:
+    """A text without blanks and explanations by position, as a client of gRPC gets them: what a
+    page has to show of a watch.
+
+    Args:
+        address: of the service.
+        prompt: the text before it.
+        seed: of all draws.
+        tokens: most that the target says.
+        heat: its temperature.
+        every: of its tokens every n-th is explained.
+    """
+    target = {"temperature": heat, "max_new_tokens": tokens}
+    said, explained = "", {}
+    with Client(address) as client:
+        for event in client.watch(prompt, target=target, seed=seed, every=every):
+            if isinstance(event, TargetToken):
+                said += event.text
+            elif isinstance(event, Explanation):
+                assert event.place is not None
+                explained[event.place.position] = [event.explanation]
+    return "".join((prompt + said).split()), explained

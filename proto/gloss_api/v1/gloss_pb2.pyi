@@ -414,7 +414,7 @@ class ExplainResponse(_message.Message):
     def __init__(self, start: _Optional[_Union[StreamStart, _Mapping]] = ..., input_ids: _Optional[_Iterable[int]] = ..., deltas: _Optional[_Iterable[_Union[TextDelta, _Mapping]]] = ..., explanations: _Optional[_Iterable[_Union[Explanation, _Mapping]]] = ..., end: _Optional[_Union[StreamEnd, _Mapping]] = ..., captured: _Optional[_Iterable[_Union[TokenPosition, _Mapping]]] = ..., input_tokens: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
-    __slots__ = ("request_id", "model", "prompt", "target_options", "options", "every", "prompt_positions", "max_pending", "tokens_per_second")
+    __slots__ = ("request_id", "model", "prompt", "target_options", "options", "every", "prompt_positions", "max_pending", "tokens_per_second", "num_generated")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -424,6 +424,7 @@ class WatchRequest(_message.Message):
     PROMPT_POSITIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_PENDING_FIELD_NUMBER: _ClassVar[int]
     TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    NUM_GENERATED_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     prompt: TextInput
@@ -433,7 +434,8 @@ class WatchRequest(_message.Message):
     prompt_positions: PositionSelection
     max_pending: int
     tokens_per_second: float
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[_Union[TextInput, _Mapping]] = ..., target_options: _Optional[_Union[GenerationOptions, _Mapping]] = ..., options: _Optional[_Union[GenerationOptions, _Mapping]] = ..., every: _Optional[int] = ..., prompt_positions: _Optional[_Union[PositionSelection, _Mapping]] = ..., max_pending: _Optional[int] = ..., tokens_per_second: _Optional[float] = ...) -> None: ...
+    num_generated: int
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., prompt: _Optional[_Union[TextInput, _Mapping]] = ..., target_options: _Optional[_Union[GenerationOptions, _Mapping]] = ..., options: _Optional[_Union[GenerationOptions, _Mapping]] = ..., every: _Optional[int] = ..., prompt_positions: _Optional[_Union[PositionSelection, _Mapping]] = ..., max_pending: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., num_generated: _Optional[int] = ...) -> None: ...
 
 class SkippedToken(_message.Message):
     __slots__ = ("position", "reason")

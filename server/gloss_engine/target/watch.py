@@ -24,6 +24,7 @@ class TargetDraws:
 
     sampling: SamplingParams
     seed: int
+    earlier_ids: tuple[int, ...]
     item_key: int = TARGET_KEY
 
 
@@ -78,7 +79,8 @@ class Watch:
     def item(self) -> TargetDraws:
         """What its draws depend on."""
         sampling = replace(self.request.target_sampling, max_new_tokens=self.max_launches)
-        return TargetDraws(sampling=sampling, seed=self.seed)
+        earlier = self.prompt_ids[len(self.prompt_ids) - self.request.num_generated :]
+        return TargetDraws(sampling=sampling, seed=self.seed, earlier_ids=earlier)
 
     @property
     def max_launches(self) -> int:
@@ -97,7 +99,7 @@ class Watch:
 
     def is_every(self, generated: int) -> bool:
         """Whether generated token number `generated` is one of every n-th."""
-        return generated % self.request.every == 0
+        return (self.request.num_generated + generated) % self.request.every == 0
 
     def position(self, launch: int) -> int:
         """Position whose activation a launch captures."""

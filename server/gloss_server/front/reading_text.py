@@ -92,6 +92,9 @@ def read_watch(request: pb.WatchRequest, limits: Limits) -> WatchRequest:
     if not request.HasField("max_pending"):
         pending = max(min(info.watch_max_pending, room), 1)
     _check(1 <= pending <= settings.max_items, "max_pending", pending, f"1 to {settings.max_items}")
+    generated, given = request.num_generated, len(request.prompt.token_ids.ids)
+    usable = generated == 0 or 0 < generated < given
+    _check(usable, "num_generated", generated, "0, or fewer than the prompt's token_ids")
     pace = request.tokens_per_second if request.HasField("tokens_per_second") else None
     usable = pace is None or (pace > 0 and math.isfinite(pace))
     _check(usable, "tokens_per_second", pace, "a finite number above 0")
@@ -106,6 +109,7 @@ def read_watch(request: pb.WatchRequest, limits: Limits) -> WatchRequest:
         every=every,
         max_pending=pending,
         tokens_per_second=pace,
+        num_generated=generated,
         num_samples=num_samples,
         sampling=options.sampling,
         score=options.score,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from gloss_client.text_input import text_input
 from gloss_server.json_kind import kind_of
 from gloss_server.page.json_text import Json
 from gloss_server.page.problem import Problem
@@ -16,9 +17,12 @@ from gloss_server.page.problem import Problem
 _FORMS = ("text", "chat", "token_ids")
 _DRAWN = ("num_samples", "temperature", "max_new_tokens", "seed")
 _EXPLAIN = (*_DRAWN, "positions")
-_WATCH = (*_DRAWN, "every", "max_pending", "tokens_per_second", "prompt_positions", "target")
+_WATCH = (
+    *(*_DRAWN, "every", "max_pending", "tokens_per_second", "prompt_positions", "num_generated"),
+    "target",
+)
 _TARGET = ("temperature", "max_new_tokens", "seed")
-_WHOLE = ("num_samples", "max_new_tokens", "seed", "every", "max_pending")
+_WHOLE = ("num_samples", "max_new_tokens", "seed", "every", "max_pending", "num_generated")
 _LARGEST = 2**64
 _NUMBERS = ("temperature", "tokens_per_second")
 
@@ -27,7 +31,7 @@ def explain_arguments(body: Json) -> tuple[Any, Json]:
     """The text and the options of an Explain.
 
     Raises:
-        Problem: what was got, what was expected.
+        Problem, InvalidRequest: what was got, what was expected.
     """
     return _text(body), _options(body, _EXPLAIN)
 
@@ -36,7 +40,7 @@ def watch_arguments(body: Json) -> tuple[Any, Json]:
     """The prompt and the options of a Watch.
 
     Raises:
-        Problem: what was got, what was expected.
+        Problem, InvalidRequest: what was got, what was expected.
     """
     text, options = _text(body), _options(body, _WATCH)
     if "target" in options:
@@ -62,6 +66,8 @@ def _text(body: Json) -> Any:
     if isinstance(value, list) and value and is_chat != (form == "chat"):
         expected = "messages of role and content" if form == "chat" else "whole numbers"
         raise _invalid(form, f"got a list of {kind_of(value[0])}, expected {expected}")
+    # The client would judge it under its argument's name, which a browser does not know.
+    text_input(value, form)
     return value
 
 

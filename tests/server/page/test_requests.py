@@ -26,6 +26,7 @@ JSON = st.recursive(
 FIELDS = (
     *("text", "chat", "token_ids", "positions", "num_samples", "temperature", "max_new_tokens"),
     *("seed", "every", "max_pending", "tokens_per_second", "prompt_positions", "target", "other"),
+    "num_generated",
 )
 
 
@@ -37,11 +38,11 @@ FIELDS = (
         ({"text": ["a"]}, "text"),
         ({"token_ids": "1,2"}, "token_ids"),
         ({"token_ids": [{"role": "user", "content": "a"}]}, "token_ids"),
-        ({"token_ids": []}, "text"),
-        ({"token_ids": [1.5]}, "text[0]"),
-        ({"token_ids": [-1]}, "text[0]"),
+        ({"token_ids": []}, "token_ids"),
+        ({"token_ids": [1.5]}, "token_ids[0]"),
+        ({"token_ids": [-1]}, "token_ids[0]"),
         ({"chat": [1]}, "chat"),
-        ({"chat": [{"role": "user"}]}, "text[0]"),
+        ({"chat": [{"role": "user"}]}, "chat[0]"),
         ({"text": "\ud800"}, "text"),
         ({"text": "a", "sample": 2}, "sample"),
         ({"text": "a", "num_samples": True}, "num_samples"),
@@ -76,6 +77,8 @@ def test_an_explain_that_cannot_work_is_refused_here(
         ({"target": {"max_new_tokens": 1.5}}, "target.max_new_tokens"),
         ({"target": {"seed": -1}}, "target.seed"),
         ({"every": "2"}, "every"),
+        ({"num_generated": True}, "num_generated"),
+        ({"text": None, "token_ids": [1, -1]}, "token_ids[1]"),
         ({"tokens_per_second": "fast"}, "tokens_per_second"),
     ],
 )

@@ -19,5 +19,5 @@ def launches() -> Iterator[tuple[str, Callable[[], object]]]:
     """Calls by name."""
     for n, width in ((1, 1), (1, 120), (256, 120), (256, 1000)):
         row = torch.empty(n, 1, dtype=torch.int64, device="meta")
-        positions = torch.empty(1, width, dtype=torch.int64, device="meta")
+        positions = torch.empty(n, width, dtype=torch.int64, device="meta")
         yield f"{n} x {width}", partial(philox_uniform, row, row, row, positions)

@@ -112,16 +112,9 @@ function silent({ state, isRunning, lastAt }) {
 }
 
 /** What a pause means for what is said after it. */
-function goingOn(run) {
-  const { record, options, state } = run;
+function goingOn({ record, state }) {
   const isInMiddle = record.numSaid > 0 && record.finishReason === "";
-  if (state !== "paused" || !isInMiddle)
-    return run.drawsAnew ? "The model went on after a break with draws of its own." : "";
-  const counted = options.every > 1 ? ` Every ${options.every} tokens are counted from there.` : "";
-  if (options.targetTemperature === 0)
-    return `It goes on as it would have without the pause.${counted}`;
-  const drawn = "the model, with a temperature above 0, draws anew and may say something else";
-  return `Explanations say the same after a pause; ${drawn} than it would have.${counted}`;
+  return state === "paused" && isInMiddle ? "It goes on as it would have without the pause." : "";
 }
 
 /** The smallest value that a share of all do not exceed. @returns {number|null} */

@@ -78,7 +78,7 @@ export class WatchRecord {
     return position < (this.promptLength ?? 0);
   }
 
-  /** A call begins: its activations count from 0 again, and so does every n-th token. */
+  /** A call begins: its activations count from 0 again. */
   beginCall() {
     this.#positions = [];
     this.#callStart = this.length;
@@ -137,7 +137,7 @@ export class WatchRecord {
     if (position !== this.length) return;
     reading.tokenIds.push(tokenId);
     reading.tokens.set(position, text);
-    if ((position - this.#callStart) % this.#every === 0) reading.wanted.push(position);
+    if ((position - this.promptLength) % this.#every === 0) reading.wanted.push(position);
     else this.skipped.set(position, "every");
     this.#changed.add(position);
   }

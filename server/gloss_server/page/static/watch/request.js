@@ -1,13 +1,9 @@
 /**
  * What a watch asks the service for: its first call, and each that goes on after a pause.
  *
- * An explanation draws by its seed and position alone: one that is asked for again says the same.
- * The model's draws count the tokens of a call from 0, and nothing in the contract moves that: a
- * further call gets a seed of its own, made of the first and of where it begins, or it would draw
- * the first one's numbers again. With a temperature of 0 nothing is drawn.
+ * All draws go by seed and position: an explanation that is asked for again says the same, and a
+ * model that is told what it has said goes on as it would have without the pause.
  */
-
-const SEEDS = 2n ** 64n;
 
 /**
  * @typedef {Object} WatchOptions
@@ -32,38 +28,28 @@ const SEEDS = 2n ** 64n;
  */
 export function nextRequest(options, record, maxItems) {
   if (record.promptLength === null) {
-    return watching(
-      options,
-      options.prompt,
-      options.promptPositions,
-      options.targetMaxNewTokens,
-      options.seed,
-    );
+    return watching(options, options.prompt, options.promptPositions, 0);
   }
   const text = { token_ids: record.reading.tokenIds };
   const missing = record.missing.slice(0, maxItems);
-  const left = options.targetMaxNewTokens - record.numSaid;
-  if (record.finishReason === "" && left > 0)
-    return watching(options, text, missing, left, seedFrom(options, record));
+  if (record.finishReason === "" && record.numSaid < options.targetMaxNewTokens)
+    return watching(options, text, missing, record.numSaid);
   if (!missing.length) return null;
   return { kind: "explain", body: { ...text, positions: missing, ...explaining(options) } };
 }
 
-function seedFrom({ seed }, record) {
-  return String((BigInt(seed) + BigInt(record.numSaid)) % SEEDS);
-}
-
-function watching(options, prompt, positions, maxNewTokens, targetSeed) {
+function watching(options, prompt, positions, numGenerated) {
   const body = {
     ...prompt,
     every: options.every,
     target: {
       temperature: options.targetTemperature,
-      max_new_tokens: maxNewTokens,
-      seed: targetSeed,
+      max_new_tokens: options.targetMaxNewTokens - numGenerated,
+      seed: options.seed,
     },
     ...explaining(options),
   };
+  if (numGenerated > 0) body.num_generated = numGenerated;
   if (positions.length) body.prompt_positions = positions;
   if (options.maxPending !== null) body.max_pending = options.maxPending;
   if (options.tokensPerSecond > 0) body.tokens_per_second = options.tokensPerSecond;

@@ -27,9 +27,6 @@ export class WatchRun {
   /** Milliseconds in which the model spoke. */
   spokenMs = 0;
 
-  /** Whether the model goes on in a further call, drawing anew. */
-  drawsAnew = false;
-
   #context;
   #changed;
   #stopper = new AbortController();
@@ -116,7 +113,6 @@ export class WatchRun {
     record.beginCall();
     this.lastAt = performance.now();
     this.#lastTokenAt = null;
-    this.drawsAnew = kind === "watch" && record.numSaid > 0 && this.options.targetTemperature > 0;
     for await (const { event, data, at } of this.#context.api[kind](body, signal)) {
       if (signal.aborted) return;
       this.lastAt = at;
