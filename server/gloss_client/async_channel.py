@@ -6,10 +6,26 @@ import asyncio
 from typing import Any
 
 import grpc
+from grpc.aio import AioRpcError, Metadata
 
 from gloss_api.v1 import gloss_pb2_grpc
 from gloss_client.channel import open_async_channel
 from gloss_client.connection import Connection
+
+CLOSED = AioRpcError(
+    grpc.StatusCode.CANCELLED,
+    Metadata(),
+    Metadata(),
+    "the client was closed while the call was under way",
+)
+"""How a call ends whose channel is closed, as for threads; grpc.aio says it another way."""
+
+
+def is_cancelled() -> bool:
+    """Whether the task that runs is being cancelled itself: grpc.aio raises the same in a task that
+    waits for a call which our side has ended."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 class AsyncChannel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gloss_api.v1 import gloss_pb2 as pb
-from gloss_client.async_channel import AsyncChannel
+from gloss_client.async_channel import CLOSED, AsyncChannel, is_cancelled
 from gloss_client.async_pauses import AsyncPauses
 from gloss_client.async_piece_streams import AsyncPieceStreams
 from gloss_client.async_stream import AsyncEventStream, AsyncExplanationStream
@@ -267,3 +268,7 @@ class AsyncClient:
             return await method(request, **self._connection.call_options(deadline))
         except grpc.aio.AioRpcError as error:
             raise self._connection.error(error) from None
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            raise self._connection.error(CLOSED) from None

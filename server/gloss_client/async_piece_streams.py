@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from gloss_client.async_channel import CLOSED, is_cancelled
 from gloss_client.async_pauses import AsyncPauses
 from gloss_client.attempts import Attempts
 from gloss_client.errors import Cancelled
@@ -130,12 +131,11 @@ class AsyncPieceStreams:
                     yield Message(piece, sent_after, None)
                     return
                 except asyncio.CancelledError:
-                    # grpc.aio reports our own `call.cancel()` to the reader as if its task were
-                    # cancelled; a task that really is goes on being cancelled.
-                    task = asyncio.current_task()
-                    if not self.cancelled or task is None or task.cancelling():
+                    if is_cancelled():
                         raise
-                    return
+                    if self._ended:
+                        return
+                    raise self._error_of(CLOSED, piece) from None
                 except grpc.aio.AioRpcError as failed:
                     ended, error = failed, self._error_of(failed, piece)
             if received:

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from gloss_client.async_channel import CLOSED
 from gloss_client.pieces import Piece
 from gloss_client.progress import Progress
 from gloss_client.unary import ErrorOf
@@ -35,6 +36,8 @@ async def send_pieces(
                     progress.answered(piece, call.result())
                 except grpc.aio.AioRpcError as error:
                     progress.refused(piece, error_of(error, piece))
+                except asyncio.CancelledError:
+                    progress.refused(piece, error_of(CLOSED, piece))
     finally:
         for call in running:
             call.cancel()

@@ -232,6 +232,43 @@ def test_a_cancelled_task_cancels_its_call(
     runner.run(cancel())
 
 
+@pytest.mark.parametrize("which", ["1 unary", "150 unary", "stats", *STREAMS])
+def test_a_closed_asyncio_client_cancels_what_runs(
+    runner: asyncio.Runner,
+    server: EchoServer,
+    rows: np.ndarray,
+    which: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who waits for a call is told, as with threads: his task was not cancelled, and he does not
+    wait for ever, also where several calls bring one batch."""
+    server.service.limits.max_items = 40
+    server.service.step_seconds = 30
+
+    async def close_meanwhile() -> None:
+        client = AsyncClient(server.address, timeout=10)
+        await client.model_info()
+
+        async def use() -> None:
+            if which == "stats":
+                monkeypatch.setattr(server.service, "_leave", lambda: time.sleep(0.5))
+                await client.stats()
+            elif which.endswith("unary"):
+                await client.verbalize(rows[: int(which.split()[0])])
+            else:
+                async for _ in open_stream(client, which, rows):
+                    pass
+
+        using = asyncio.create_task(use())
+        await asyncio.sleep(0.2)
+        await client.close()
+        async with asyncio.timeout(5):
+            with pytest.raises(Cancelled):
+                await using
+
+    runner.run(close_meanwhile())
+
+
 def test_an_asyncio_client_belongs_to_its_loop(server: EchoServer, rows: np.ndarray) -> None:
     client = AsyncClient(server.address)
 
