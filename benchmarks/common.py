@@ -54,7 +54,10 @@ def alternate(contenders: dict[str, Callable[[], object]], repeats: int) -> dict
 
 
 def machine() -> dict[str, Any]:
-    """The machine, the versions and the commit, for a result to name."""
+    """The machine, the versions and the commit, for a result to name; the commit and whether the
+    tree was clean are None where there is no repository, as in a copy on another machine.
+    """
+    commit = _git("rev-parse", "--short", "HEAD") or None
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -63,8 +66,8 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **_gpu(),
         **{name: _version(name) for name in _PACKAGES},
-        "commit": _git("rev-parse", "--short", "HEAD"),
-        "clean": not _git("status", "--porcelain", "--untracked-files=no"),
+        "commit": commit,
+        "clean": not _git("status", "--porcelain", "--untracked-files=no") if commit else None,
         "load_average": round(os.getloadavg()[0], 2),
     }
 

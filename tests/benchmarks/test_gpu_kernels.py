@@ -78,6 +78,19 @@ def test_what_a_graph_is_to_hold_asks_the_device_nothing(monkeypatch: pytest.Mon
     assert len(set(held)) == len(gpu_kernels.stems()) - 1
 
 
+def test_a_tree_without_a_repository_is_not_called_clean(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A copy on a machine with a GPU, say."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import common
+
+    monkeypatch.setattr(common, "__file__", str(tmp_path / "common.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    found = common.machine()
+    assert found["commit"] is None and found["clean"] is None
+
+
 def test_a_run_that_asks_the_device_is_never_captured(monkeypatch: pytest.MonkeyPatch) -> None:
     """It fails before the capture, which would leave the process without random numbers; a CUDA
     that only keeps the books."""
