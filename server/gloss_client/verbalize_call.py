@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Unpack
 
 import numpy as np
@@ -35,6 +36,8 @@ from gloss_client.tensors import (
 
 # What an item's key, layer, position and token take, with tags and length.
 _ITEM_METADATA_BYTES = 48
+# Of a request's id, as servers take it.
+_MAX_ID_CHARS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +117,16 @@ class VerbalizeCall:
         )
 
     def request_id(self, piece: Piece) -> str:
-        """The call's id; of a part of the batch with its rows: each is a run of its own."""
+        """The call's id; of a part of the batch with its rows: each is a run of its own.
+
+        An id that would be too long with them is represented by its hash.
+        """
         if len(piece) == len(self.activations):
             return self.id
-        return f"{self.id}.{piece.start}-{piece.stop}"
+        rows = f".{piece.start}-{piece.stop}"
+        if len(self.id) + len(rows) <= _MAX_ID_CHARS:
+            return self.id + rows
+        return sha256(self.id.encode()).hexdigest() + rows
 
     def request(self, piece: Piece) -> pb.VerbalizeRequest | pb.StreamVerbalizeRequest:
         request = pb.VerbalizeRequest()

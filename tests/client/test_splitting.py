@@ -45,6 +45,21 @@ def starts(server: EchoServer) -> list[int]:
     return [request.items[0].item_key if request.items else 0 for request in requests]
 
 
+def test_ids_of_pieces_are_no_longer_than_a_server_takes(
+    client: Any, server: EchoServer, rows: np.ndarray
+) -> None:
+    """An id of 128 characters holds for a batch, however it goes out."""
+    small(server, 100)
+    assert client.model_info().limits.max_items == 100
+    for last in "ab":
+        client.verbalize(rows, seed=7, request_id="i" * 127 + last)
+    sent = [
+        call.request.request_id for call in server.service.received if call.request.ListFields()
+    ]
+    assert len(set(sent)) == len(sent) == 4
+    assert all(len(request_id) <= 128 for request_id in sent)
+
+
 def test_pieces_give_what_one_call_gives(client: Any, server: EchoServer, rows: np.ndarray) -> None:
     """150 rows are over what goes out without asking; the limits allow them whole, then do not."""
     whole = client.verbalize(rows, num_samples=2, seed=7, request_id="whole")
