@@ -208,8 +208,8 @@ def measure(pair: Pair, device: str) -> list[dict[str, Any]]:
 
 def read_pair(arguments: argparse.Namespace) -> Pair:
     """The pair and the activations that the command line names."""
-    from gloss_server.activation_file import open_activations
     from gloss_server.embedded import embedded_pair
+    from gloss_server.files.activation_file import open_activations
 
     embedded = embedded_pair()
     av, ar, path = embedded.av, embedded.ar, embedded.activations

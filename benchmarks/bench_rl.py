@@ -25,10 +25,10 @@ from common import machine, table, write_result
 from rl_case import build
 from suite_shape import SEED, SEVEN_B, SMOKE, Shape
 
-from gloss_training.progress import Sample
+from gloss_training.learning.progress import Sample
+from gloss_training.models.sharding import Ranks
 from gloss_training.rl.settings import KlSettings, RlSettings
 from gloss_training.rl.trainer import train_rl
-from gloss_training.sharding import Ranks
 
 NEW_TOKENS = 122
 PHASES = ("rollout", "ar", "av", "update", "load")

@@ -33,9 +33,9 @@ from gloss_engine.loading import machinery
 from gloss_engine.models.decoder import Decoder
 from gloss_engine.program import AvProgram
 from gloss_training.batches import pad_right
-from gloss_training.lora import LoraSettings
-from gloss_training.lora_pair import LoraPair
-from gloss_training.prompts import MarkedPrompt
+from gloss_training.models.lora import LoraSettings
+from gloss_training.models.lora_pair import LoraPair
+from gloss_training.models.prompts import MarkedPrompt
 from gloss_training.rl.sampler import Sampler
 from gloss_training.rl.task import RlTask
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import support.backends  # noqa: F401  (before whatever imports triton)
-from gloss_server.cli import run
+from gloss_server.cli.app import run
 from gloss_server.embedded import embedded_pair
 from support.checkpoints import (
     ARCHITECTURES,

@@ -43,7 +43,7 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    from gloss_server.cli import run
+    from gloss_server.cli.app import run
 
     sys.exit(run())
 

@@ -1,7 +1,7 @@
 """The errors a command ends with: one line for people and an exit status for scripts.
 
-`cli.py` prints them. What the engine raises on purpose (GlossError) is treated as a CommandError
-there; everything else is a defect of ours and keeps its traceback.
+`cli/app.py` prints them. What the engine raises on purpose (GlossError) is treated as a
+CommandError there; everything else is a defect of ours and keeps its traceback.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
-from gloss_server.client_environment import TOKEN, TOKEN_FILE
 from gloss_server.command_error import CommandError
 from gloss_server.settings import ENV_PREFIX, ServeSettings
+from gloss_server.sources.client_environment import TOKEN, TOKEN_FILE
 
 _MAX_SHOWN = 80
 # Kubernetes tells every pod of a service called gloss, or gloss-metrics, where the service is:

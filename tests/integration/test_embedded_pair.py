@@ -14,10 +14,10 @@ from gloss_engine.ar.reconstructor import Reconstructor
 from gloss_engine.ar.scorer import Scorer
 from gloss_kernels import Operations
 from gloss_server.embedded import EmbeddedPair, embedded_pair
-from gloss_training.claims import judge
 from gloss_training.evaluation.fidelity import other_documents
 from gloss_training.evaluation.truth import truth_figures
-from gloss_training.world import split_words
+from gloss_training.world.claims import judge
+from gloss_training.world.stories import split_words
 
 
 @pytest.fixture(scope="module")

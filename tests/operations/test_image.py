@@ -113,6 +113,6 @@ def test_sigterm_ends_process_1_while_it_imports(image: Image, tmp_path: Path) -
     """The kernel would drop a signal that process 1 has no handler for."""
     command = ["python", "-X", "importtime", "-m", "gloss_server.command", "serve"]
     with Container(image.spec(), command, tmp_path / "log") as running:
-        running.wait_for(lambda: "gloss_server.cli_server" in running.output())
+        running.wait_for(lambda: "gloss_server.cli.server" in running.output())
         running.signal(signal.SIGTERM)
         assert running.wait(5) in (0, 128 + signal.SIGTERM)

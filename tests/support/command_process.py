@@ -14,8 +14,12 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 _PRELOADED = [
-    *("gloss_server.cli", "gloss_server.local_explainer", "gloss_server.verbalize_command"),
-    *("gloss_server.parquet_file", "gloss_server.capture_command"),
+    *(
+        "gloss_server.cli.app",
+        "gloss_server.sources.local_explainer",
+        "gloss_server.commands.verbalize.command",
+    ),
+    *("gloss_server.files.parquet_file", "gloss_server.commands.capture.command"),
 ]
 
 
@@ -59,7 +63,7 @@ def end(process: ForkServerProcess) -> int:
 def _child(arguments: list[str], log: Path, max_file_bytes: int | None) -> None:
     import torch
 
-    from gloss_server.cli import run
+    from gloss_server.cli.app import run
 
     torch.set_num_threads(1)
     with log.open("wb") as file:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gloss_client import Client, Explanation, TargetToken, Text
-from gloss_server.explain_row import explain_row
+from gloss_server.files.explain_row import explain_row
 
 STORY = "Mia is a baker. She has a silver key. It is noon. Leo meets her in the park."
 HOSTILE = "a\x1b[2J\tb[bold]\n"

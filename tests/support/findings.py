@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gloss_server.doctor import Check, exit_code
+from gloss_server.commands.doctor.examination import Check, exit_code
 from support.edits import edit_json, edit_sidecar
 
 Edit = Callable[[Path], object]

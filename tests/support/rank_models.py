@@ -19,19 +19,15 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from gloss_training.dataset.rows import Rows
-from gloss_training.decoder import Decoder
 from gloss_training.errors import TeacherError
-from gloss_training.full_pair import FullPair
-from gloss_training.lora import LoraSettings
-from gloss_training.lora_pair import LoraPair
-from gloss_training.model_files import load_language_model
-from gloss_training.outlines import loaded
-from gloss_training.passage import Passage
-from gloss_training.reconstructor import from_target
-from gloss_training.rl.rewards import score
-from gloss_training.rl.rollout import Rollout
-from gloss_training.rl.settings import RewardSettings
-from gloss_training.sharding import (
+from gloss_training.models.decoder import Decoder
+from gloss_training.models.full_pair import FullPair
+from gloss_training.models.lora import LoraSettings
+from gloss_training.models.lora_pair import LoraPair
+from gloss_training.models.model_files import load_language_model
+from gloss_training.models.outlines import loaded
+from gloss_training.models.reconstructor import from_target
+from gloss_training.models.sharding import (
     Ranks,
     ShardingSettings,
     joined,
@@ -40,6 +36,10 @@ from gloss_training.sharding import (
     shard_head,
     whole,
 )
+from gloss_training.passage import Passage
+from gloss_training.rl.rewards import score
+from gloss_training.rl.rollout import Rollout
+from gloss_training.rl.settings import RewardSettings
 from gloss_training.teachers.judging import Judge, rollout_judge
 from gloss_training.teachers.world_teacher import WorldTeacher
 from support.small_pairs import PROMPT, random_ids

@@ -17,10 +17,10 @@ from typing import Final
 
 import torch
 
-from gloss_training import checkpoints
-from gloss_training.progress import Silence
+from gloss_training.learning.progress import Silence
 from gloss_training.rl.settings import KlSettings
 from gloss_training.rl.trainer import train_rl
+from gloss_training.storage import checkpoints
 from support.rl_runs import SETTINGS, PairSampler, make_pair, make_task
 
 TEN_STEPS: Final = replace(
@@ -72,7 +72,7 @@ def ten_steps(folder: Path, death: Death | None = None) -> int:
     context = multiprocessing.get_context("forkserver")
     # The server has no path to this file, but to what takes long to import.
     context.set_forkserver_preload(
-        ["gloss_training.full_pair", "gloss_training.rl.trainer", *_MODELS]
+        ["gloss_training.models.full_pair", "gloss_training.rl.trainer", *_MODELS]
     )
     process = context.Process(target=_child, args=(folder, death or Death()))
     process.start()

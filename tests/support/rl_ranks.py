@@ -16,15 +16,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from gloss_training.full_pair import FullPair
-from gloss_training.lora import LoraSettings
-from gloss_training.lora_pair import LoraPair
-from gloss_training.pair import Pair
-from gloss_training.progress import Silence
-from gloss_training.rl.rollout import Rollout
-from gloss_training.rl.settings import KlSettings, RlSettings
-from gloss_training.rl.trainer import train_rl
-from gloss_training.sharding import (
+from gloss_training.learning.progress import Silence
+from gloss_training.models.full_pair import FullPair
+from gloss_training.models.lora import LoraSettings
+from gloss_training.models.lora_pair import LoraPair
+from gloss_training.models.pair import Pair
+from gloss_training.models.sharding import (
     Ranks,
     ShardingSettings,
     joined,
@@ -33,6 +30,9 @@ from gloss_training.sharding import (
     shard_head,
     whole,
 )
+from gloss_training.rl.rollout import Rollout
+from gloss_training.rl.settings import KlSettings, RlSettings
+from gloss_training.rl.trainer import train_rl
 from support.models_made import make_config, make_model
 from support.rl_runs import PROMPT, SETTINGS, VOCABULARY, PairSampler, make_pair, make_task
 

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from gloss_training.batches import pad_right
-from gloss_training.decoder import Decoder
-from gloss_training.full_pair import FullPair
-from gloss_training.pair import Pair
-from gloss_training.prompts import MarkedPrompt
-from gloss_training.reconstructor import from_target
+from gloss_training.models.decoder import Decoder
+from gloss_training.models.full_pair import FullPair
+from gloss_training.models.pair import Pair
+from gloss_training.models.prompts import MarkedPrompt
+from gloss_training.models.reconstructor import from_target
+from gloss_training.models.verbalizer import injected_rows
 from gloss_training.rl.rollout import Rollout
 from gloss_training.rl.settings import RlSettings
 from gloss_training.rl.task import RlTask
 from gloss_training.scoring import strict_baseline
-from gloss_training.verbalizer import injected_rows
 from support.models_made import make_config, make_model
 
 VOCABULARY = 60

@@ -15,11 +15,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gloss_training import checkpoints
-from gloss_training.decoder import Decoder
-from gloss_training.lora import LoraSettings
-from gloss_training.lora_pair import LoraPair
-from gloss_training.sharding import (
+from gloss_training.models.decoder import Decoder
+from gloss_training.models.lora import LoraSettings
+from gloss_training.models.lora_pair import LoraPair
+from gloss_training.models.sharding import (
     Ranks,
     ShardingSettings,
     joined,
@@ -28,6 +27,7 @@ from gloss_training.sharding import (
     shard_head,
     whole,
 )
+from gloss_training.storage import checkpoints
 from support.small_pairs import PROMPT, made, random_ids
 
 KINDS: Final = ("lora", "full")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gloss_training import model_files
 from gloss_training.machine import prepare
-from gloss_training.run import Run
-from gloss_training.run_config import read_config
-from gloss_training.sharding import joined, leave
+from gloss_training.models import model_files
+from gloss_training.models.sharding import joined, leave
+from gloss_training.run.config import read_config
+from gloss_training.stages.run import Run
 
 
 def run_stages(root: Path, overrides: Sequence[str]) -> None:

@@ -12,11 +12,11 @@ import yaml
 from transformers import AutoTokenizer
 
 from gloss_server.embedded import embedded_pair
-from gloss_training.decoder import Decoder
-from gloss_training.full_pair import FullPair
-from gloss_training.model_files import load_language_model
-from gloss_training.prompts import marked_prompt
-from gloss_training.reconstructor import encode_explanations, load_reconstructor
+from gloss_training.models.decoder import Decoder
+from gloss_training.models.full_pair import FullPair
+from gloss_training.models.model_files import load_language_model
+from gloss_training.models.prompts import marked_prompt
+from gloss_training.models.reconstructor import encode_explanations, load_reconstructor
 from gloss_training.rl.sampler import Sampler
 from gloss_training.rl.settings import RlSettings
 from gloss_training.rl.task import RlTask

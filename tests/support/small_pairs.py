@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from gloss_training.prompts import MarkedPrompt
+from gloss_training.models.prompts import MarkedPrompt
 from support.models_made import make_config, make_model
 
 ARCHS: Final = ("qwen2", "qwen3", "llama3", "gemma3", "gemma3_wrapped")

@@ -9,8 +9,8 @@ import torch
 from gloss_training.dataset.rows import Rows
 from gloss_training.passage import Passage
 from gloss_training.teachers.world_teacher import WorldTeacher
-from gloss_training.world_documents import world_documents
-from gloss_training.world_settings import WorldSettings
+from gloss_training.world.documents import world_documents
+from gloss_training.world.settings import WorldSettings
 
 
 def story_rows(num_stories: int, *, d_model: int = 32, seed: int = 0) -> Rows:

@@ -114,7 +114,8 @@ def _child(
 
 def _arm(death: Death) -> None:
     """Lets the call that is named kill the process."""
-    from gloss_training import checkpoints, journal
+    from gloss_training.run import journal
+    from gloss_training.storage import checkpoints
 
     places: dict[str, tuple[Any, str]] = {
         "step": (journal.Journal, "step"),

@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-from gloss_training.run_config import RunConfig, read_config
-from gloss_training.target import target_config
-from gloss_training.tokenizer import build_tokenizer
+from gloss_training.run.config import RunConfig, read_config
+from gloss_training.world.target import target_config
+from gloss_training.world.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="session")

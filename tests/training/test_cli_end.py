@@ -14,8 +14,8 @@ from gloss_engine.errors import CheckpointError
 from gloss_training import cli, command
 from gloss_training.errors import RunFolderError
 from gloss_training.evidence.experiment import Experiment
-from gloss_training.run import Run
-from gloss_training.sharding import Ranks
+from gloss_training.models.sharding import Ranks
+from gloss_training.stages.run import Run
 
 
 def interrupt(*_: object) -> None:

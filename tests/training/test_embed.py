@@ -11,9 +11,9 @@ from rich.console import Console
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 
 from gloss_training.embed import embed
-from gloss_training.run import Run
-from gloss_training.run_config import read_config
-from gloss_training.world import split_words
+from gloss_training.run.config import read_config
+from gloss_training.stages.run import Run
+from gloss_training.world.stories import split_words
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from gloss_training.evidence.arms import ARMS, BASES
 from gloss_training.evidence.experiment import Experiment, share_stages
 from gloss_training.evidence.results import read_results, result_path, write_result
 from gloss_training.evidence.summary import summarise
-from gloss_training.run_config import read_config
+from gloss_training.run.config import read_config
 
 GOOD = {
     "sft": {"fve": 0.05, "fve_fresh_ar": 0.04, "fve_shuffled": -0.3, "claim_precision": 0.97},

@@ -8,8 +8,8 @@ import tomllib
 from pathlib import Path
 
 from gloss_training.cli import app
-from gloss_training.run import STAGES
-from gloss_training.run_config import setting_names, shipped_names
+from gloss_training.run.config import setting_names, shipped_names
+from gloss_training.stages.run import STAGES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")

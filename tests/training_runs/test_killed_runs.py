@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from gloss_training import checkpoints
+from gloss_training.storage import checkpoints
 from support.training_process import Death, gloss_train
 
 SETTINGS = [f"{stage}.{key}" for stage in ("ar", "av") for key in ("num_steps=10",)]

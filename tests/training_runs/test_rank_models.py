@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gloss_training.sharding import ALONE
+from gloss_training.models.sharding import ALONE
 from support import rank_models
 from support.rank_models import BROKEN, FAMILIES, KINDS
 from support.small_pairs import made

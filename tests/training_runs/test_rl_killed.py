@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gloss_training import checkpoints
+from gloss_training.storage import checkpoints
 from support.rl_process import Death, ten_steps
 
 

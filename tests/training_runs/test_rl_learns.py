@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gloss_training.progress import Silence
+from gloss_training.learning.progress import Silence
 from gloss_training.rl.settings import KlSettings, RlSettings
 from gloss_training.rl.trainer import train_rl
 from gloss_training.scoring import normalized_mse

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gloss_training.sharding import ALONE
+from gloss_training.models.sharding import ALONE
 from support import rl_ranks
 
 

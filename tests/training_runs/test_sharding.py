@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gloss_training.sharding import ALONE, Ranks, ShardingSettings
+from gloss_training.models.sharding import ALONE, Ranks, ShardingSettings
 from support import sharded_steps
 from support.sharded_steps import KINDS, NAN_STEP, NUM_STEPS
 

@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 from safetensors import safe_open
 
-from gloss_server.doctor import examine, exit_code
+from gloss_server.commands.doctor.examination import examine, exit_code
 from gloss_training.errors import ConfigError
-from gloss_training.export import export
-from gloss_training.run import Run
-from gloss_training.run_config import read_config
-from gloss_training.sharding import Ranks
+from gloss_training.models.sharding import Ranks
+from gloss_training.release.export import export
+from gloss_training.run.config import read_config
+from gloss_training.stages.run import Run
 from support import shared_stages
 
 # At smoke's own rate the steps of adapters are so large that the order of sums decides them.

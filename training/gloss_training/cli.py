@@ -19,11 +19,11 @@ from gloss_training.errors import INTERRUPTED, Declined, TrainingError
 from gloss_training.evidence.arms import ARMS
 from gloss_training.evidence.experiment import DEFAULT_CONFIG, SEEDS, Experiment
 from gloss_training.evidence.summary import SUMMARY_FILE
-from gloss_training.export import export as write_export
 from gloss_training.machine import prepare
-from gloss_training.run import STAGES, Run
-from gloss_training.run_config import read_config, shipped_names
-from gloss_training.sharding import joined, leave
+from gloss_training.models.sharding import joined, leave
+from gloss_training.release.export import export as write_export
+from gloss_training.run.config import read_config, shipped_names
+from gloss_training.stages.run import STAGES, Run
 from gloss_training.teachers.teacher import Estimate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)

@@ -18,18 +18,17 @@ import yaml
 
 from gloss_engine.target.reader import TextToRead
 from gloss_training.capture.readers import ActivationReader, EngineReader
-from gloss_training.dataset.assembly import split_file
-from gloss_training.dataset.parquet_file import vector_column
+from gloss_training.dataset.parquet_file import split_file, vector_column
 from gloss_training.dataset.sidecar import sidecar_path, write_dataset_sidecar
 from gloss_training.documents.document import Document
 from gloss_training.documents.splits import Splitter
 from gloss_training.errors import RunFolderError
 from gloss_training.evaluation.table import NAMES
-from gloss_training.run import STAGES
-from gloss_training.run_config import RunConfig, parse_config
-from gloss_training.run_folder import RunFolder
-from gloss_training.tokenizer import text_of
-from gloss_training.world_documents import world_documents
+from gloss_training.run.config import RunConfig, parse_config
+from gloss_training.run.folder import RunFolder
+from gloss_training.stages.run import STAGES
+from gloss_training.world.documents import world_documents
+from gloss_training.world.tokenizer import text_of
 
 ACTIVATIONS_FILE: Final = "activations.parquet"
 EVALUATION_FILE: Final = "evaluation.json"

@@ -1,7 +1,7 @@
 """Settings of the supervised stages, of the target and of the prompts.
 
 Plain dataclasses, as in `rl/settings.py`: what trains needs no pydantic, which only reads files
-(`run_config.py`) and refuses what the types here do not allow.
+(`run/config.py`) and refuses what the types here do not allow.
 """
 
 from __future__ import annotations

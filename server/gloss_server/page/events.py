@@ -23,7 +23,7 @@ from gloss_client import (
     WatchEvent,
     WatchSummary,
 )
-from gloss_server.explain_row import explain_row, place_row
+from gloss_server.files.explain_row import explain_row, place_row
 from gloss_server.page.json_text import Json, json_text
 from gloss_server.page.problem import Problem
 

@@ -8,10 +8,10 @@ from typing import Any
 import grpc
 import pytest
 
-from gloss_server.explain_row import PLACE_FIELDS
+from gloss_server.files.explain_row import PLACE_FIELDS
+from gloss_server.files.result_schema import SCHEMA
 from gloss_server.page import stream_response
 from gloss_server.page.problem import HTTP_STATUS
-from gloss_server.result_schema import SCHEMA
 from support.asgi import Answer, events_of
 from support.echo_server import EchoServer
 from support.echo_service import Fault

@@ -19,6 +19,11 @@ from gloss_training.errors import DiskError
 UNFINISHED: Final = ".tmp"
 
 
+def split_file(folder: Path, split: str) -> Path:
+    """Where a split's rows stand."""
+    return folder / f"{split}.parquet"
+
+
 def vector_column(activations: np.ndarray) -> pa.FixedSizeListArray:
     """[n, d] float32 as fixed-size lists."""
     flat = pa.array(np.ascontiguousarray(activations, np.float32).reshape(-1))

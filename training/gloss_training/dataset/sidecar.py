@@ -17,7 +17,7 @@ from gloss_engine.sidecar import SIDECAR_NAME, read_dataset_sidecar
 from gloss_training.dataset.parquet_file import write_whole
 from gloss_training.dataset.statistics import Statistics
 from gloss_training.errors import DatasetError
-from gloss_training.prompts import MarkedPrompt
+from gloss_training.models.prompts import MarkedPrompt
 from gloss_training.settings import PromptSettings
 
 _FIX: Final = "Run gloss-train data with this model, or name the model that was captured from."

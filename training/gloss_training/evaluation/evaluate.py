@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from gloss_training.claims import Verdict, judge
 from gloss_training.dataset.rows import Rows
 from gloss_training.evaluation.bag_of_words import fit_bag_of_words
 from gloss_training.evaluation.explaining import Explanations
@@ -21,6 +20,7 @@ from gloss_training.evaluation.truth import TRUTH, truth_figures
 from gloss_training.scoring import normalized_mse
 from gloss_training.seeds import generator_for, stream_seed
 from gloss_training.settings import EvaluateSettings
+from gloss_training.world.claims import Verdict, judge
 
 Reader = Callable[[Sequence[str]], Tensor]
 """Explanations -> [n, d] reconstructions."""

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from gloss_training.model_files import cast_weights
-from gloss_training.progress import Progress
-from gloss_training.reconstructor import Reconstructor, from_target
+from gloss_training.learning.progress import Progress
+from gloss_training.learning.sft import Lesson, ar_supervision
+from gloss_training.learning.supervised import train
+from gloss_training.models.model_files import cast_weights
+from gloss_training.models.reconstructor import Reconstructor, from_target
 from gloss_training.settings import SftSettings
-from gloss_training.sft import Lesson, ar_supervision
-from gloss_training.supervised import train
 
 
 def train_fresh_ar(

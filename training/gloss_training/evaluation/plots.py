@@ -10,7 +10,7 @@ from typing import Final
 
 from matplotlib.figure import Figure
 
-from gloss_training.disk import writing
+from gloss_training.storage.disk import writing
 
 CURVES: Final[Mapping[str, str]] = {
     "reward": "reward",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from gloss_training.claims import Verdict
+from gloss_training.world.claims import Verdict
 
 TRUTH: Final = (
     *("claim_precision", "fact_precision", "ending_precision", "facts_per_explanation"),

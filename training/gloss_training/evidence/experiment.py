@@ -17,15 +17,15 @@ from typing import Final
 from rich.console import Console
 
 from gloss_training.errors import ConfigError, RunFolderError
-from gloss_training.evaluate_stage import evaluate_pair
 from gloss_training.evaluation.plots import curves
 from gloss_training.evidence.arms import ARMS, BASES, Arm
 from gloss_training.evidence.machine import commit, describe_machine
 from gloss_training.evidence.results import Result, result_path, write_result
 from gloss_training.evidence.summary import summarise
-from gloss_training.run import Run
-from gloss_training.run_config import RunConfig, read_config
-from gloss_training.stage_settings import differences
+from gloss_training.run.config import RunConfig, read_config
+from gloss_training.run.stage_settings import differences
+from gloss_training.stages.evaluate import evaluate_pair
+from gloss_training.stages.run import Run
 
 SHARED: Final = ("target", "data", "ar", "av")
 """Stages whose results the arms of a base have in common; each makes a folder of its name."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gloss_training.evidence.arms import ARMS
-from gloss_training.run_folder import write_json
+from gloss_training.run.folder import write_json
 
 Result = dict[str, Any]
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from gloss_training.disk import writing
 from gloss_training.evaluation.plots import Point, plot_training, plot_truth
 from gloss_training.evidence.acceptance import (
     LEAST_PRECISION,
@@ -17,6 +16,7 @@ from gloss_training.evidence.acceptance import (
 )
 from gloss_training.evidence.arms import ARMS
 from gloss_training.evidence.results import Result, read_results
+from gloss_training.storage.disk import writing
 
 COLUMNS: Final = (
     *("fve", "fve_shuffled", "fve_fresh_ar", "fve_bag_of_words", "paraphrase_retention"),

@@ -14,9 +14,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from gloss_training import checkpoints
-from gloss_training.optimizer import MasterAdamW
-from gloss_training.pair import Pair
+from gloss_training.learning.optimizer import MasterAdamW
+from gloss_training.models.pair import Pair
+from gloss_training.models.sharding import Ranks
 from gloss_training.rl.advantages import advantages
 from gloss_training.rl.clock import Clock
 from gloss_training.rl.figures import describe_responses, describe_rewards
@@ -28,7 +28,7 @@ from gloss_training.rl.settings import RlSettings
 from gloss_training.rl.tally import Tally
 from gloss_training.rl.task import RlTask
 from gloss_training.scoring import normalized_mse
-from gloss_training.sharding import Ranks
+from gloss_training.storage import checkpoints
 
 _BETAS: Final = (0.9, 0.95)
 

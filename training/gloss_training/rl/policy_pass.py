@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gloss_training.pair import Pair
+from gloss_training.models.pair import Pair
+from gloss_training.models.sharding import Ranks
 from gloss_training.rl.divergence import k1_reward_to_go, k2
 from gloss_training.rl.policy_loss import PolicyLoss, importance_weights, policy_loss
 from gloss_training.rl.responses import Responses
 from gloss_training.rl.settings import RlSettings
 from gloss_training.rl.tally import Tally
 from gloss_training.rl.vocabulary import Reference, TokenTerms, token_terms
-from gloss_training.sharding import Ranks
 
 
 @dataclass(frozen=True, kw_only=True)

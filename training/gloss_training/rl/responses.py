@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gloss_training.batches import pad_right
+from gloss_training.models.verbalizer import injected_rows
 from gloss_training.rl.rollout import Rollout
-from gloss_training.verbalizer import injected_rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from gloss_engine.loading import load_engine
 from gloss_engine.request import Explanation, VerbalizeRequest
 from gloss_engine.sampling import SamplingParams
 from gloss_engine.weight_checksum import weights_checksum
-from gloss_training.pair import Pair
+from gloss_training.models.pair import Pair
 from gloss_training.rl.rollout import Rollout
 from gloss_training.rl.settings import RlSettings
 

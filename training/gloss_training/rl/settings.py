@@ -1,6 +1,6 @@
 """Settings of the RL stage.
 
-Plain dataclasses: what trains needs no pydantic, which only reads files (`run_config.py`) and
+Plain dataclasses: what trains needs no pydantic, which only reads files (`run/config.py`) and
 refuses what the types here do not allow.
 """
 

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from gloss_training.sharding import Ranks
+from gloss_training.models.sharding import Ranks
 
 
 class Tally:

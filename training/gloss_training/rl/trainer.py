@@ -14,11 +14,11 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor
 
-from gloss_training import checkpoints
 from gloss_training.batches import rows_of_step
 from gloss_training.errors import NotFiniteError
-from gloss_training.pair import Pair
-from gloss_training.progress import Progress, Sample, Silence
+from gloss_training.learning.progress import Progress, Sample, Silence
+from gloss_training.models.pair import Pair
+from gloss_training.models.sharding import ALONE, Ranks
 from gloss_training.rl.clock import Clock
 from gloss_training.rl.learner import Learned, Learner
 from gloss_training.rl.rollout import Rollout
@@ -26,7 +26,7 @@ from gloss_training.rl.settings import RlSettings
 from gloss_training.rl.task import RlTask
 from gloss_training.scoring import fve
 from gloss_training.seeds import stream_seed
-from gloss_training.sharding import ALONE, Ranks
+from gloss_training.storage import checkpoints
 
 NUM_SHOWN: Final = 4
 

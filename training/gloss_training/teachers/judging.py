@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from gloss_training.dataset.rows import Rows
+from gloss_training.models.sharding import ALONE, Ranks
 from gloss_training.passage import Passage
 from gloss_training.rl.rollout import Rollout
-from gloss_training.sharding import ALONE, Ranks
 from gloss_training.teachers.teacher import Estimate, Teacher
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from gloss_training import teacher
-from gloss_training.claims import is_right, parse
 from gloss_training.passage import Passage
-from gloss_training.rewording import reword
 from gloss_training.seeds import generator_for
 from gloss_training.teachers.teacher import KEPT, Answer, Estimate
+from gloss_training.world import grammar
+from gloss_training.world.claims import is_right, parse
+from gloss_training.world.rewording import reword
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +43,12 @@ class WorldTeacher:
         answers = []
         for passage in passages:
             generator = generator_for(self.seed, f"teacher-{passage.doc_id}-{passage.position}")
-            ending = teacher.ending_of(passage.text.split(" "), self.num_ending_words)
+            ending = grammar.ending_of(passage.text.split(" "), self.num_ending_words)
             facts = dict(passage.facts or {})
             stated: tuple[dict[str, str], str | None] = facts, ending
             if self.most_stated:
-                stated = teacher.some_of(facts, ending, self.most_stated, generator)
-            text = teacher.write(*stated, generator)
+                stated = grammar.some_of(facts, ending, self.most_stated, generator)
+            text = grammar.write(*stated, generator)
             answers.append(Answer(text=text, outcome=KEPT))
             on_answer(answers[-1])
         return answers

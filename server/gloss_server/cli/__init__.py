@@ -1,0 +1,1 @@
+"""The `gloss` command line: options, exit statuses, and which command they are for."""

@@ -1,0 +1,1 @@
+"""What the commands of `gloss` do, a module or a package each."""

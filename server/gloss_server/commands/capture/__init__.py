@@ -1,0 +1,1 @@
+"""`gloss capture`: texts to a file of activations."""

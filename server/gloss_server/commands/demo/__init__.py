@@ -1,0 +1,1 @@
+"""`gloss demo`: the embedded models on a story."""

@@ -1,0 +1,1 @@
+"""`gloss doctor`: is a checkpoint in order?"""

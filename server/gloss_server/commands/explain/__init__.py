@@ -1,0 +1,1 @@
+"""`gloss explain`: texts to explanations."""

@@ -1,0 +1,1 @@
+"""`gloss plan`: what fits, and how fast it can be."""

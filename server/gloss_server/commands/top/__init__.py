@@ -1,0 +1,1 @@
+"""`gloss top`: servers' live figures."""

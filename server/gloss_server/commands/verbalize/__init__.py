@@ -1,0 +1,1 @@
+"""`gloss verbalize`: a file of activations to explanations."""

@@ -1,0 +1,1 @@
+"""`gloss watch`: a model that goes on from a prompt, explained meanwhile."""

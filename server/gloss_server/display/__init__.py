@@ -1,0 +1,1 @@
+"""How explanations look on a terminal."""

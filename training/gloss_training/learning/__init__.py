@@ -1,0 +1,1 @@
+"""Updates: the supervised loop, the optimizer, and what a stage tells meanwhile."""

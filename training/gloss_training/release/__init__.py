@@ -1,0 +1,1 @@
+"""Pairs on the disk: the released layout, peft's format, and what others take."""

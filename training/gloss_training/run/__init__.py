@@ -1,0 +1,1 @@
+"""A run as its stages see it: directory, configuration, records."""

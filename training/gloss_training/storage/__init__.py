@@ -1,0 +1,1 @@
+"""What has to survive a kill or a full disk."""
