@@ -88,8 +88,9 @@ def test_what_is_asked_and_what_is_kept(tmp_path: Path) -> None:
         Served(status=200, body=b"<html>Welcome to the hotel's network</html>"),
         Served(status=200, body={"type": "surprise"}),
         Served(status=200, body={"type": "message", "content": None}),
+        Served(status=200, body=b'{"type": "message", "content": "\xff"}'),
     ],
-    ids=["429", "529", "500", "503", "502", "no JSON", "no message", "no content"],
+    ids=["429", "529", "500", "503", "502", "no JSON", "no message", "no content", "no UTF-8"],
 )
 def test_a_teacher_that_is_busy_or_beside_itself_is_asked_again(
     tmp_path: Path, busy: Served

@@ -65,8 +65,10 @@ def test_what_is_asked_and_what_is_kept(tmp_path: Path) -> None:
         completion_error(503, "engine_overloaded", "The engine is overloaded"),
         Served(status=200, body=b"<html></html>"),
         Served(status=200, body={"choices": []}),
+        Served(status=200, body=b'{"choices": [{"message": {"content": "\xff"}}]}'),
+        Served(status=200, body=b"[" * 100_000),
     ],
-    ids=["429", "500", "503", "no JSON", "no choice"],
+    ids=["429", "500", "503", "no JSON", "no choice", "no UTF-8", "no end"],
 )
 def test_a_teacher_that_is_busy_or_beside_itself_is_asked_again(
     tmp_path: Path, busy: Served

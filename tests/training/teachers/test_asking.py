@@ -463,7 +463,7 @@ def test_the_estimate_counts_what_is_not_answered_yet(tmp_path: Path) -> None:
     assert estimate.most_cost == pytest.approx(estimate.input_tokens * 2e-6 + 40 * 200 * 1e-5)
     assert not estimate.is_free
     text = "\n".join(estimate.lines())
-    assert "40 questions to openai m (80 more are answered already)" in text
+    assert "40 questions to openai m (80 more are the same as others, or answered already)" in text
     assert "counted by the API, 16 questions of them" in text
     assert "about 0.10 USD, 0.12 at most" in text
     asyncio.run(teacher.close())

@@ -103,6 +103,12 @@ def test_a_prompt_with_a_second_marker_is_refused(reloaded: PreTrainedTokenizerF
         marked_prompt(reloaded, twice)
 
 
+def test_a_marker_of_two_tokens_is_refused(reloaded: PreTrainedTokenizerFast) -> None:
+    two = PromptSettings(injection_char="golden kite", av_template="a {injection_char} is")
+    with pytest.raises(ConfigError, match="'golden kite' is 2 tokens, expected one"):
+        marked_prompt(reloaded, two)
+
+
 def test_other_braces_of_a_template_are_text(reloaded: PreTrainedTokenizerFast) -> None:
     plain = PromptSettings(av_template="a kite {injection_char} is")
     braces = PromptSettings(av_template="a {kite} {injection_char} is {")

@@ -47,11 +47,15 @@ def marked_prompt(tokenizer: Any, prompt: PromptSettings) -> MarkedPrompt:
     token_ids = tokenizer.encode(rendered, add_special_tokens=False)
     alone = tokenizer.encode(char, add_special_tokens=False)
     found = [index for index, token in enumerate(token_ids) if token == alone[-1]]
-    if len(found) != 1 or not 0 < found[0] < len(token_ids) - 1:
+    # A tokenizer may put a token of a blank before a text; any other makes it several tokens.
+    is_one = not tokenizer.decode(alone[:-1]).strip()
+    if not is_one or len(found) != 1 or not 0 < found[0] < len(token_ids) - 1:
+        stands = f"stands in the AV's prompt {len(found)} times as one token between two others"
         raise ConfigError(
-            f"prompt.injection_char: the marker {char!r} stands in the AV's prompt {len(found)} "
-            "times as one token between two others, expected once. Choose a character that is one "
-            "token of this tokenizer between its neighbours in prompt.av_template"
+            f"prompt.injection_char: the marker {char!r} "
+            f"{stands if is_one else f'is {len(alone)} tokens'}, expected one token that stands "
+            "there once. Choose a character that is one token of this tokenizer between its "
+            "neighbours in prompt.av_template"
         )
     return MarkedPrompt(token_ids=tuple(token_ids), marker_index=found[0])
 

@@ -137,7 +137,7 @@ def told(library: Any, key: str) -> Iterator[None]:
     except library.APIConnectionError as error:
         kind = type(error.__cause__ or error).__name__
         raise ApiError(Trouble.BUSY, f"it cannot be reached ({kind})") from None
-    except (library.APIError, json.JSONDecodeError) as error:
+    except (library.APIError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise no_reply(error) from None
 
 

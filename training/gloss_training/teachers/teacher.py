@@ -68,7 +68,7 @@ class Estimate:
         """For people."""
         asked = f"{self.num_to_ask:,} questions to {self.teacher}"
         if self.num_answered:
-            asked += f" ({self.num_answered:,} more are answered already)"
+            asked += f" ({self.num_answered:,} more are the same as others, or answered already)"
         lines = [asked]
         if self.counted_by:
             lines.append(
