@@ -225,3 +225,10 @@ def test_a_judge_scores_by_the_same_api(tmp_path: Path) -> None:
     assert [score for score in scores if not math.isnan(score)] == [0.75] * 5
     assert math.isnan(scores[1])
     assert len(server.asked) == 7
+
+
+def test_a_reply_without_end_fills_no_memory(tmp_path: Path) -> None:
+    with teacher_server(lambda asked: message(GOOD + "x" * (1 << 22))) as server:
+        answers = explain(server, tmp_path)
+    assert [answer.outcome for answer in answers] == ["unanswered"] * 6
+    assert len(server.asked) == 6

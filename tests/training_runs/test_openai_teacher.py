@@ -146,3 +146,10 @@ def test_requests_are_spread_over_the_minute(tmp_path: Path) -> None:
     times = [asked.at for asked in server.asked]
     # A tenth of a second each, whatever the machine: none comes early.
     assert times[-1] - times[0] >= 0.45
+
+
+def test_a_reply_without_end_fills_no_memory(tmp_path: Path) -> None:
+    with teacher_server(lambda asked: completion(GOOD + "x" * (1 << 22))) as server:
+        answers = explain(server, tmp_path)
+    assert [answer.outcome for answer in answers] == ["unanswered"] * 6
+    assert len(server.asked) == 6

@@ -7,6 +7,7 @@ from typing import Any, Final
 import anthropic
 
 from gloss_training.teachers.api import Reply, no_reply, told, whole
+from gloss_training.teachers.bounded_reply import bounded_http
 from gloss_training.teachers.settings import TeacherSettings
 
 BASE_URL: Final = "https://api.anthropic.com"
@@ -28,6 +29,7 @@ class AnthropicApi:
             base_url=settings.base_url or BASE_URL,
             max_retries=0,
             timeout=settings.timeout_s,
+            http_client=bounded_http(anthropic),
         )
 
     async def send(self, prompt: str) -> Reply:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Protocol
 
+from gloss_training.teachers.bounded_reply import EndlessReply
 from gloss_training.teachers.settings import TeacherSettings
 
 NO_KEY: Final = "NONE"
@@ -134,8 +135,12 @@ def told(library: Any, key: str) -> Iterator[None]:
             f"HTTP {error.status_code}: {said}",
             retry_after(error.response.headers),
         ) from None
-    except library.APIConnectionError as error:
-        kind = type(error.__cause__ or error).__name__
+    except (library.APIConnectionError, EndlessReply) as error:
+        # One library hands it on as it is, the other as the cause of an error of its own.
+        met = error if isinstance(error, EndlessReply) else error.__cause__
+        if isinstance(met, EndlessReply):
+            raise ApiError(Trouble.REFUSED, str(met)) from None
+        kind = type(met or error).__name__
         raise ApiError(Trouble.BUSY, f"it cannot be reached ({kind})") from None
     except (library.APIError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise no_reply(error) from None

@@ -7,6 +7,7 @@ from typing import Any, Final
 import openai
 
 from gloss_training.teachers.api import Reply, no_reply, told, whole
+from gloss_training.teachers.bounded_reply import bounded_http
 from gloss_training.teachers.settings import TeacherSettings
 
 BASE_URL: Final = "https://api.openai.com/v1"
@@ -28,6 +29,7 @@ class OpenAiApi:
             base_url=settings.base_url or BASE_URL,
             max_retries=0,
             timeout=settings.timeout_s,
+            http_client=bounded_http(openai),
         )
         own = "max_tokens" if settings.base_url else "max_completion_tokens"
         self._tokens_field = settings.max_tokens_field or own
