@@ -148,6 +148,8 @@ class DataStage:
         with progress_bar(self.console) as progress:
             task = progress.add_task(what, total=total)
             yield lambda count: progress.advance(task, count)
+            if total is None:
+                progress.update(task, total=progress.tasks[0].completed)
 
 
 def _figures(made: Assembled) -> dict[str, Any]:
