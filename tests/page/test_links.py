@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -134,3 +135,27 @@ def test_a_damaged_link_of_a_watch(tab: Tab) -> None:
     tab.wait_text(notice, "its chat cannot be read")
     tab.script("location.hash = '#watch?text=.Mia'")
     tab.wait(lambda: not tab.text(notice), "no notice")
+
+
+def test_a_view_that_is_left_takes_nobody_back(view: ExplainPage) -> None:
+    """Its address is due just when another view was asked for, and the browser has not said so."""
+    tab = view.tab
+    field = tab.labelled("Seed")
+    tab.script(
+        """
+        const field = arguments[0];
+        setTimeout(() => { location.hash = "#watch"; }, 190);
+        field.value = "9";
+        for (const kind of ["input", "change"]) {
+          field.dispatchEvent(new Event(kind, {bubbles: true}));
+        }
+        // Both are due when the page comes to it.
+        const end = performance.now() + 400;
+        while (performance.now() < end);
+        """,
+        field,
+    )
+    tab.button("Start")
+    time.sleep(0.5)
+    assert urlsplit(tab.driver.current_url).fragment.startswith("watch")
+    assert tab.driver.title == "Gloss: Watch"

@@ -19,6 +19,8 @@ export class Url extends EventTarget {
   #view = "";
   #timer = 0;
   #number = 0;
+  /** The address as it was read or written last. Another one is somebody's, and not read yet. */
+  #seen = "";
   /** Whether the address that is written next is one to go back from. */
   #isNew = false;
 
@@ -39,6 +41,8 @@ export class Url extends EventTarget {
 
   /** Read the address. A part of it that is damaged counts as not there. */
   async open() {
+    this.#number += 1;
+    this.#seen = location.hash;
     const [view, query] = splitHash(location.hash);
     this.#view = this.#views.includes(view) ? view : this.#views[0];
     // A tab's bare address asks for the view as it was.
@@ -87,12 +91,13 @@ export class Url extends EventTarget {
   async #put() {
     const number = ++this.#number;
     const hash = await this.#hash();
-    if (number !== this.#number) return;
+    if (number !== this.#number || location.hash !== this.#seen) return;
     const isNew = this.#isNew;
     this.#isNew = false;
     if (hash === location.hash) return;
     if (isNew) history.pushState(null, "", hash);
     else history.replaceState(null, "", hash);
+    this.#seen = location.hash;
   }
 
   async #hash() {
