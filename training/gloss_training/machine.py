@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
 
 from gloss_training.errors import ConfigError
@@ -29,3 +31,12 @@ def prepare(device: str, num_threads: int) -> torch.device:
             f"device: got {device!r} with {count} GPUs, expected at most cuda:{count - 1}"
         )
     return torch.device("cuda", index)
+
+
+def let_go() -> None:
+    """Gives back the memory of models that nothing uses any more.
+
+    They hang in circles, as a block and how it is run, which Python breaks when it has made enough
+    objects, and not when a device is full.
+    """
+    gc.collect()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
+import weakref
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -23,7 +25,7 @@ from gloss_training.machine import DTYPES
 from gloss_training.run.config import parse_config
 from gloss_training.run.context import Context
 from gloss_training.run.folder import RunFolder, write_json
-from gloss_training.stages import sft_samples
+from gloss_training.stages import sft, sft_samples
 from gloss_training.stages.sft import make_ar, make_av
 from gloss_training.storage import checkpoints
 from support.checkpoints import LAYER_INDEX, write_target
@@ -158,6 +160,33 @@ def test_what_it_says_is_shown_once_and_an_av_without_an_engine_is_made_too(
     assert told.startswith("## Step 2\n") and sum(f"> {text}" in told for text in TEXTS) > 1
     make_av(run)
     assert samples.read_text() == told
+
+
+def test_what_the_av_was_trained_in_is_gone_before_the_engine_takes_its_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where Python has not looked for circles yet: a full GPU does not make it look."""
+    target = write_target(tmp_path / "target", "qwen3")
+    run = context(tmp_path / "run", target, "qwen3", stage={"num_steps": 1})
+    trained: list[weakref.ref[Any]] = []
+    load = sft.load_language_model
+
+    def kept_weakly(*arguments: Any) -> Any:
+        model = load(*arguments)
+        trained.append(weakref.ref(model.model.layers[0]))
+        return model
+
+    def refuse(*_: object, **__: object) -> None:
+        assert [block() for block in trained] == [None]
+        raise MemoryTooSmall("got too little memory")
+
+    monkeypatch.setattr(sft, "load_language_model", kept_weakly)
+    monkeypatch.setattr(sft_samples, "Explainer", refuse)
+    gc.disable()
+    try:
+        make_av(run)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("make", [make_ar, make_av])

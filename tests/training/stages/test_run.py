@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import math
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -142,6 +144,38 @@ def test_checkpoints_are_gone_on_only_when_asked(copied: Path) -> None:
     (copied / "checkpoints" / "ar" / "step-00000005").mkdir(parents=True)
     with pytest.raises(RunFolderError, match="stopped in stage ar.*step-00000005; give --resume"):
         Run(copied, SMOKE, QUIET).stage("ar")
+
+
+class Circle:
+    """As a model is that has been trained: only Python's search for circles finds it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_models_are_gone_before_others_take_their_room(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[weakref.ref[Circle]] = []
+
+    def work(*_: object) -> dict[str, float]:
+        assert not any(each() for each in held)
+        held.append(weakref.ref(Circle()))
+        return {}
+
+    monkeypatch.setattr(evaluate_stage, "_evaluate", work)
+    unasked = {"evaluate": EvaluateSettings(num_reworded_rows=0)}
+    run = Run(copied, SMOKE.model_copy(update=unasked), QUIET)
+    gc.disable()
+    try:
+        make_evaluation(run.context)
+        assert len(held) == 2
+        (copied / "stages" / "ar.json").unlink()
+        monkeypatch.setitem(cast(dict[str, object], run_module.STAGES), "ar", work)
+        run.stage("ar")
+        assert len(held) == 3 and held[-1]() is None
+    finally:
+        gc.enable()
 
 
 def test_checkpoints_have_the_released_layout(finished: Path) -> None:

@@ -17,6 +17,7 @@ from gloss_training.evaluation.paraphrase import Rewriter
 from gloss_training.evaluation.plots import curves, plot_training
 from gloss_training.evaluation.table import terminal_table
 from gloss_training.learning.sft import Lesson
+from gloss_training.machine import let_go
 from gloss_training.models.reconstructor import Reconstructor, load_reconstructor, reconstruct
 from gloss_training.run.context import Context
 from gloss_training.run.folder import write_json
@@ -41,6 +42,8 @@ def make_evaluation(run: Context) -> dict[str, Any]:
     with _rewriter(run, num_pairs=len(names)) as rewrite:
         for name in names:
             pair, figures = name, _evaluate(run, name, rewrite)
+            # One pair's engine and readers, before the next one's take their room.
+            let_go()
     if pair == "rl":
         steps = curves(run.folder.root / "logs" / "rl.jsonl")
         plot_training({"rl": steps}, run.folder.root / "evaluation" / CURVES_FILE)

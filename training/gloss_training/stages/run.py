@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from gloss_training.errors import ConfigError
-from gloss_training.machine import DTYPES, prepare
+from gloss_training.machine import DTYPES, let_go, prepare
 from gloss_training.models.sharding import Ranks
 from gloss_training.run.config import RunConfig
 from gloss_training.run.context import Context
@@ -102,4 +102,6 @@ class Run:
                 f"stage {name}: got {self.context.ranks.count} processes, expected one; run "
                 f"gloss-train {name} without torchrun"
             )
-        return folder.stage(name, lambda: work(self.context), resume=self.resume)
+        record = folder.stage(name, lambda: work(self.context), resume=self.resume)
+        let_go()
+        return record

@@ -10,6 +10,7 @@ import torch
 from gloss_training.learning.progress import Progress
 from gloss_training.learning.sft import Lesson, ar_supervision, av_supervision
 from gloss_training.learning.supervised import Supervision, train
+from gloss_training.machine import let_go
 from gloss_training.models.lora_pair import AR, AV, LoraPair
 from gloss_training.models.model_files import cast_weights, load_language_model
 from gloss_training.models.outlines import loaded
@@ -63,8 +64,9 @@ def make_av(run: Context) -> dict[str, Any]:
     """Trains the AV on the teacher's texts, from the target, and has it say a few; its figures."""
     lesson = _lesson(run, AV)
     with run.journal(AV, run.config.av.num_steps) as journal:
-        # What it was trained in is let go of before the engine takes its room.
         figures = _train_av(run, lesson, journal)
+        # What it was trained in, before the engine takes its room.
+        let_go()
         run.ranks.first(lambda: tell_samples(run, journal))
     return figures
 
