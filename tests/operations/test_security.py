@@ -261,7 +261,7 @@ def test_load_through_mutual_tls_with_a_token(certificates: Certificates, tmp_pa
     (tmp_path / "token").write_text(f"{ALICE}\n")
     load = [
         *(sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--users=1"),
-        *("--run-time=1s", "--stop-timeout=10", "--max-new-tokens=3"),
+        *("--run-time=2s", "--stop-timeout=10", "--max-new-tokens=3", "--mix=Verbalize=1"),
         *(f"--ca-file={certificates.ca}", f"--cert-file={certificates.cert}"),
         *(f"--key-file={certificates.key}", f"--token-file={tmp_path / 'token'}"),
     ]
