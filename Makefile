@@ -17,8 +17,10 @@ BIN := $(VENV)/bin
 PROTO_VENV := .venv-proto
 TOOLS := .tools
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
-# One test process a core, one thread each: two OpenMP pools that share a core collapse.
+# One thread a test process: two OpenMP pools that share a core collapse. Three processes for two
+# cores: tests wait on servers, browsers and timers for a third of their time.
 TEST_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
+PYTEST := $(BIN)/python -m pytest --numprocesses $$((($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2))
 
 .DEFAULT_GOAL := help
 .PHONY: help install tools demo test test-operations test-training test-page check format proto bench serve clean
@@ -67,20 +69,20 @@ demo: $(VENV)/.server ## Read a story and explain it token by token, with the em
 	@$(BIN)/gloss demo $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests but for those of operations, of whole training runs and of the page
-	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --ignore=tests/operations --ignore=tests/training_runs --ignore=tests/page $(ARGS)
+	@$(TEST_ENV) $(PYTEST) --ignore=tests/operations --ignore=tests/training_runs --ignore=tests/page $(ARGS)
 
 # A file's tests stay in one process: several share a server, an image or a cluster.
 test-operations: $(VENV)/.dev $(TOOLS)/.unpacked ## Run the tests of faults, dashboards and deployment
-	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/operations $(ARGS)
+	@$(TEST_ENV) $(PYTEST) --dist loadfile tests/operations $(ARGS)
 
 test-training: $(VENV)/.dev ## Run the tests of training that start processes: kills, full disks, several ranks
-	@$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/training_runs $(ARGS)
+	@$(TEST_ENV) $(PYTEST) --dist loadfile tests/training_runs $(ARGS)
 
 # The browser is the system's: no package of Python's brings one.
 test-page: $(VENV)/.dev ## Run the tests of the page, in a headless Chromium
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
 		echo "error: got no chromium or no chromedriver on PATH, expected both (Debian: apt install chromium chromium-driver)" >&2; exit 1; }
-	@$(TEST_ENV) $(BIN)/python -m pytest --confcutdir=tests/page --numprocesses auto --dist loadfile tests/page $(ARGS)
+	@$(TEST_ENV) $(PYTEST) --confcutdir=tests/page --dist loadfile tests/page $(ARGS)
 
 check: $(VENV)/.dev $(PROTO_VENV)/.tools ## Lint, types, import rules, the contract and its stubs
 	@$(BIN)/ruff check .

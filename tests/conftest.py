@@ -50,12 +50,14 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
 
 @pytest.fixture(scope="session")
 def shallow_pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
-    """The same with three blocks, every kind of each architecture among them: for kernels in
-    Triton's interpreter, whose time goes with the number of programs. Read only."""
+    """The same with three blocks, every kind of each architecture among them, and a prompt of a few
+    words: for kernels in Triton's interpreter, whose time goes with the number of programs. Read
+    only."""
+    template = "<concept>{injection_char}</concept> Say what it holds."
     root = tmp_path_factory.mktemp("shallow")
     return {
         arch: Pair(
-            av=write_av(root / arch / "av", arch, layer_index=1, num_layers=3),
+            av=write_av(root / arch / "av", arch, layer_index=1, num_layers=3, template=template),
             ar=write_ar(root / arch / "ar", arch, layer_index=1),
         )
         for arch in ARCHITECTURES

@@ -19,6 +19,9 @@ ON_GPU = torch.cuda.is_available()
 if not ON_GPU:
     assert "triton" not in sys.modules, "triton decorates its own library when it is imported"
     os.environ["TRITON_INTERPRET"] = "1"
+    from support.interpreter import speed_up
+
+    speed_up()
 
 TRITON_DTYPES = [torch.float32, torch.float16] + ([torch.bfloat16] if ON_GPU else [])
 DTYPES = {

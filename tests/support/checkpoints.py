@@ -84,6 +84,7 @@ def write_av(
     layer_index: int = LAYER_INDEX,
     injection_scale: float | str | None = None,
     training_names: bool = False,
+    template: str = AV_TEMPLATE,
     **options: Any,
 ) -> Path:
     """Write an AV: a target's files and `nla_meta.yaml`.
@@ -94,12 +95,16 @@ def write_av(
         layer_index: K.
         injection_scale: None: INJECTION_SCALES[arch].
         training_names: the sidecar of training output (actor/critic, a `critic` block).
+        template: its prompt, with the place of the activation.
         options: as of `write_target`.
     """
     write_target(directory, arch, **options)
     scale = INJECTION_SCALES[arch] if injection_scale is None else injection_scale
     write_sidecar(
-        directory, arch, "av", layer_index, injection_scale=scale, training_names=training_names
+        *(directory, arch, "av", layer_index),
+        injection_scale=scale,
+        training_names=training_names,
+        template=template,
     )
     return directory
 
@@ -160,11 +165,12 @@ def write_sidecar(
     *,
     injection_scale: float | str | None = None,
     training_names: bool = False,
+    template: str = AV_TEMPLATE,
 ) -> None:
     """Write the `nla_meta.yaml` that belongs to the tokenizer already in the directory."""
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     char = FAMILIES[arch].marker_char
-    turn = [{"role": "user", "content": AV_TEMPLATE.replace("{injection_char}", char)}]
+    turn = [{"role": "user", "content": template.replace("{injection_char}", char)}]
     text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
     ids = tokenizer.encode(text, add_special_tokens=False)
     (marker_id,) = tokenizer.encode(char, add_special_tokens=False)[-1:]
@@ -186,7 +192,7 @@ def write_sidecar(
             # Without the tail's first token, which may merge with what stands before it.
             "critic_suffix_ids": tokenizer.encode(tail, add_special_tokens=False)[1:],
         },
-        "prompt_templates": {names["av"]: AV_TEMPLATE, names["ar"]: AR_TEMPLATE},
+        "prompt_templates": {names["av"]: template, names["ar"]: AR_TEMPLATE},
     }
     if training_names:
         meta["critic"] = {"extraction_layer_index": layer_index}
