@@ -31,7 +31,7 @@ from gloss_engine.request import (
 from gloss_engine.stats import EngineStats
 from gloss_engine.text_request import CaptureRequest, ExplainRequest, WatchRequest
 from gloss_server.link.messages import Load
-from gloss_server.link.worker import run_worker
+from gloss_server.worker import run_worker
 
 D_MODEL = 3584
 """Qwen2.5 7B's: an activation has 14 KB."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gloss_engine import Engine
 from gloss_server.link.messages import Load
-from gloss_server.link.worker import load, run_worker
+from gloss_server.worker import load, run_worker
 
 
 def load_held(order: Load) -> Engine:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gloss_engine import Engine
 from gloss_server.link.messages import Load
-from gloss_server.link.worker import load, run_worker
+from gloss_server.worker import load, run_worker
 from support.phases import Phases
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gloss_engine import Engine
 from gloss_server.link.messages import Load
-from gloss_server.link.worker import load, run_worker
+from gloss_server.worker import load, run_worker
 
 POISON_NORM = 1e6
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from gloss_engine import Engine
 from gloss_server.link.messages import Load
-from gloss_server.link.worker import load, run_worker
+from gloss_server.worker import load, run_worker
 from support.tight_engine import refuse_marked
 
 

@@ -32,7 +32,7 @@ from gloss_server.link.messages import (
 )
 from gloss_server.link.trace_context import TraceContext
 
-WORKER = (sys.executable, "-m", "gloss_server.link.worker")
+WORKER = (sys.executable, "-m", "gloss_server.worker")
 _FIRST_BACKOFF_SECONDS = 0.1
 _MAX_BACKOFF_SECONDS = 10.0
 _WATCH_SECONDS = 0.25

@@ -27,7 +27,7 @@ from gloss_engine.text_request import (
 )
 from gloss_server.link.channel import Closed, EngineChannel, encode
 from gloss_server.link.messages import Commands, EngineRequest, StepReport, Submit
-from gloss_server.link.worker import Worker
+from gloss_server.worker import Worker
 
 TEXT = TextInput(text="words")
 

@@ -1,6 +1,6 @@
 """The engine process: loads, warms up, takes commands, steps the engine, reports every step.
 
-    python -m gloss_server.link.worker FD
+    python -m gloss_server.worker FD
 
 FD is its end of a socket pair. It has one thread: what arrives during a step waits for its end, and
 a step that never ends is noticed by the front, which then hears nothing. It ends when the front
