@@ -22,9 +22,11 @@ from gloss_engine import SamplingParams, VerbalizeRequest, load_engine
 from gloss_engine.errors import MemoryTooSmall
 from gloss_server.commands.doctor.examination import examine
 from gloss_training.machine import DTYPES
+from gloss_training.models.reconstructor import load_reconstructor, reconstruct
 from gloss_training.run.config import parse_config
 from gloss_training.run.context import Context
 from gloss_training.run.folder import RunFolder, write_json
+from gloss_training.stages import evaluate as evaluate_stage
 from gloss_training.stages import sft, sft_samples
 from gloss_training.stages.sft import make_ar, make_av
 from gloss_training.storage import checkpoints
@@ -187,6 +189,24 @@ def test_what_the_av_was_trained_in_is_gone_before_the_engine_takes_its_room(
         make_av(run)
     finally:
         gc.enable()
+
+
+def test_a_fresh_ar_of_a_run_of_adapters_is_an_adapter_too(tmp_path: Path) -> None:
+    """All weights of a model that adapters are trained over find no room, nor are rates theirs."""
+    target = write_target(tmp_path / "target", "qwen2")
+    run = context(tmp_path / "run", target, "qwen2", stage={"num_steps": 2}, lora={"rank": 2})
+    make_ar(run)
+    rows = run.rows("ar")
+    read = evaluate_stage._fresh(run, "sft")(rows.explanations, rows.activations)
+    own, fresh = (
+        checkpoints.load(run.folder.checkpoints(stage) / "step-00000002").tensors
+        for stage in ("ar", "evaluate/sft")
+    )
+    assert own.keys() == fresh.keys()
+    assert all(torch.equal(tensor, fresh[name]) for name, tensor in own.items())
+    merged = load_reconstructor(run.folder.root / "ar")
+    expected = reconstruct(merged, run.tokenizer(), AR_TEMPLATE, TEXTS)
+    torch.testing.assert_close(read(TEXTS), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("make", [make_ar, make_av])

@@ -23,11 +23,8 @@ from typer.testing import CliRunner
 from gloss_training.cli import app
 from gloss_training.errors import ConfigError, DatasetError, Declined, RunFolderError
 from gloss_training.evaluation.evaluate import EvaluationTask
-from gloss_training.evaluation.fresh_ar import train_fresh_ar
-from gloss_training.learning.progress import Silence
-from gloss_training.learning.sft import Lesson
 from gloss_training.models.prompts import marked_prompt
-from gloss_training.models.reconstructor import load_reconstructor
+from gloss_training.models.reconstructor import load_reconstructor, reconstruct
 from gloss_training.rl.settings import RewardSettings
 from gloss_training.run.config import read_config, shipped_names
 from gloss_training.settings import EvaluateSettings
@@ -205,30 +202,15 @@ def test_checkpoints_have_the_released_layout(finished: Path) -> None:
     assert (dataset["kind"], dataset["extraction"]["d_model"]) == ("nla_dataset", 32)
 
 
-def test_a_fresh_ar_learns_as_the_stage_does(finished: Path, tmp_path: Path) -> None:
+def test_a_fresh_ar_learns_as_the_stage_does(copied: Path) -> None:
     """From the same texts it is the same AR, to the bit."""
-    run = Run(finished, SMOKE, QUIET).context
+    run = Run(copied, SMOKE, QUIET).context
     rows = run.rows("ar")
-    lesson = Lesson(
-        activations=rows.activations,
-        explanations=rows.explanations,
-        tokenizer=run.tokenizer(),
-        prompt=SMOKE.prompt,
-        device=run.device,
-        seed=SMOKE.seed,
-    )
-    fresh = train_fresh_ar(
-        run.load_target(),
-        SMOKE.layer_index,
-        lesson,
-        SMOKE.ar,
-        dtype=run.dtype,
-        progress=Silence(),
-        checkpoints=tmp_path,
-    )
-    made = load_reconstructor(finished / "ar").state_dict()
-    assert fresh.state_dict().keys() == made.keys()
-    assert all(torch.equal(weight, made[name]) for name, weight in fresh.state_dict().items())
+    read = evaluate_stage._fresh(run, "sft")(rows.explanations, rows.activations)
+    made = load_reconstructor(copied / "ar")
+    texts = rows.explanations[:5]
+    expected = reconstruct(made, run.tokenizer(), SMOKE.prompt.ar_template, texts)
+    assert torch.equal(read(texts), expected)
 
 
 def test_models_load_by_the_ordinary_client_in_float32(finished: Path) -> None:

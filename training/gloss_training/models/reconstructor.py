@@ -6,7 +6,7 @@ value head, is the reconstruction; rows are padded on the right.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,15 +76,27 @@ def encode_explanations(
 
 @torch.no_grad()
 def reconstruct(
-    reconstructor: Reconstructor, tokenizer: Any, ar_template: str, explanations: Sequence[str]
+    read: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    tokenizer: Any,
+    ar_template: str,
+    explanations: Sequence[str],
+    *,
+    device: torch.device | str = "cpu",
 ) -> torch.Tensor:
-    """Explanations -> [n, d] float32 on the CPU, in batches."""
-    device = reconstructor.value_head.weight.device
+    """Explanations -> [n, d] float32 on the CPU, in batches.
+
+    Args:
+        read: a `Reconstructor`, or a pair's `reconstruct`.
+        tokenizer: the target's.
+        ar_template: what the AR reads.
+        explanations: n texts.
+        device: where it reads.
+    """
     parts = []
     for start in range(0, len(explanations), BATCH_SIZE):
         texts = explanations[start : start + BATCH_SIZE]
         token_ids, lengths = encode_explanations(tokenizer, ar_template, texts)
-        parts.append(reconstructor(token_ids.to(device), lengths.to(device)).cpu())
+        parts.append(read(token_ids.to(device), lengths.to(device)).cpu())
     return torch.cat(parts)
 
 

@@ -12,17 +12,17 @@ from torch import Tensor
 from gloss_training.errors import Declined
 from gloss_training.evaluation.evaluate import EvaluationTask, Reader, evaluate
 from gloss_training.evaluation.explaining import Explainer
-from gloss_training.evaluation.fresh_ar import train_fresh_ar
 from gloss_training.evaluation.paraphrase import Rewriter
 from gloss_training.evaluation.plots import curves, plot_training
 from gloss_training.evaluation.table import terminal_table
-from gloss_training.learning.sft import Lesson
+from gloss_training.learning.sft import Lesson, ar_supervision
+from gloss_training.learning.supervised import train
 from gloss_training.machine import let_go
-from gloss_training.models.reconstructor import Reconstructor, load_reconstructor, reconstruct
+from gloss_training.models.reconstructor import load_reconstructor, reconstruct
 from gloss_training.run.context import Context
 from gloss_training.run.folder import write_json
-from gloss_training.seeds import torch_seed
 from gloss_training.stages.data import teacher_of
+from gloss_training.stages.pairs import new_ar
 from gloss_training.storage.disk import writing
 from gloss_training.teachers.judging import Judge
 
@@ -67,7 +67,6 @@ def _evaluate(run: Context, name: str, rewrite: Rewriter | None) -> dict[str, An
     for stage in ("rl",) if name == "rl" else ("ar", "av"):
         run.folder.record(stage)
     pair = root / "rl" if name == "rl" else root
-    tokenizer = run.tokenizer()
     explainer = Explainer(
         pair / "av",
         run.config.evaluate.max_new_tokens,
@@ -79,8 +78,8 @@ def _evaluate(run: Context, name: str, rewrite: Rewriter | None) -> dict[str, An
         settings=run.config.evaluate,
         seed=run.config.seed,
         explain=explainer.explain,
-        reconstruct=_reader(run, ar, tokenizer),
-        train_fresh=_fresh(run, tokenizer, name),
+        reconstruct=_reader(run, ar),
+        train_fresh=_fresh(run, name),
         rewrite=rewrite,
         heldout=run.rows("heldout"),
         training=run.rows(TRAINING_SPLIT),
@@ -98,37 +97,33 @@ def _evaluate(run: Context, name: str, rewrite: Rewriter | None) -> dict[str, An
     return dict(evaluation.figures)
 
 
-def _reader(run: Context, ar: Reconstructor, tokenizer: Any) -> Reader:
-    template = run.config.prompt.ar_template
-    return lambda texts: reconstruct(ar, tokenizer, template, texts)
+def _reader(run: Context, read: Callable[[Tensor, Tensor], Tensor]) -> Reader:
+    tokenizer, template = run.tokenizer(), run.config.prompt.ar_template
+    return lambda texts: reconstruct(read, tokenizer, template, texts, device=run.device)
 
 
-def _fresh(run: Context, tokenizer: Any, name: str) -> Callable[[Sequence[str], Tensor], Reader]:
-    """Trains an AR as stage ar does, on the AV's texts."""
+def _fresh(run: Context, name: str) -> Callable[[Sequence[str], Tensor], Reader]:
+    """Trains an AR as stage ar does, on the AV's texts alone.
+
+    AV and AR trained together can agree on a code that nobody else reads. A fresh AR begins as the
+    target and meets the AV's texts only as they are: what it finds in them is in the words.
+    """
     stage = f"evaluate/{name}"
 
     def train_fresh(texts: Sequence[str], activations: Tensor) -> Reader:
-        settings = run.config.ar
+        settings, ar = run.config.ar, new_ar(run)
         lesson = Lesson(
             activations=activations,
             explanations=texts,
-            tokenizer=tokenizer,
+            tokenizer=run.tokenizer(),
             prompt=run.config.prompt,
             device=run.device,
             seed=run.config.seed,
         )
-        torch_seed(run.config.seed, "ar")
+        supervision = ar_supervision(lesson, settings, ar.reconstruct, ar.weights)
         with run.journal(stage, settings.num_steps) as journal:
-            ar = train_fresh_ar(
-                run.load_target(),
-                run.config.layer_index,
-                lesson,
-                settings,
-                dtype=run.dtype,
-                progress=journal,
-                checkpoints=run.folder.checkpoints(stage),
-            )
-        return _reader(run, ar, tokenizer)
+            train(supervision, settings, journal, run.folder.checkpoints(stage))
+        return _reader(run, ar.reconstruct)
 
     return train_fresh
 

@@ -7,20 +7,24 @@ alone, weights are of the run's type and the optimizer has the masters.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from gloss_training.models.decoder import Decoder
 from gloss_training.models.full_pair import FullPair
 from gloss_training.models.lora_pair import AR, AV, LoraPair
-from gloss_training.models.model_files import load_language_model
+from gloss_training.models.model_files import cast_weights, load_language_model
 from gloss_training.models.outlines import loaded
 from gloss_training.models.prompts import marked_prompt
-from gloss_training.models.reconstructor import Reconstructor, load_reconstructor
+from gloss_training.models.reconstructor import Reconstructor, from_target, load_reconstructor
 from gloss_training.models.sharding import shard_decoder, shard_head
 from gloss_training.release.pair_adapters import FOLDER, load_role
 from gloss_training.run.context import Context
+from gloss_training.seeds import torch_seed
 
 _Module = TypeVar("_Module", bound=torch.nn.Module)
 
@@ -40,6 +44,51 @@ def new_lora_pair(run: Context, *, is_checkpointed: bool) -> LoraPair:
         run.config.lora,
         seed=run.config.seed,
         gradient_checkpointing=is_checkpointed,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewAr:
+    """An AR that has not learnt anything yet.
+
+    Attributes:
+        model: the target that it comes from.
+        reconstruct: token ids [n, t] and lengths [n] -> [n, d_model], as `Pair.reconstruct`.
+        weights: what is trained, by name.
+        released: its weights as a checkpoint has them.
+        pair: whose adapter it is, where it is one.
+    """
+
+    model: Any
+    reconstruct: Callable[[Tensor, Tensor], Tensor]
+    weights: Mapping[str, torch.nn.Parameter]
+    released: Callable[[], Iterator[tuple[str, Tensor]]]
+    pair: LoraPair | None = None
+
+
+def new_ar(run: Context) -> NewAr:
+    """What stage ar begins with: the target's first blocks, or an adapter over them."""
+    is_checkpointed = run.config.ar.gradient_checkpointing
+    torch_seed(run.config.seed, AR)
+    if run.config.lora.is_enabled:
+        pair = new_lora_pair(run, is_checkpointed=is_checkpointed)
+        spread_lora(run, pair)
+        return NewAr(
+            model=pair.decoder.model,
+            reconstruct=pair.reconstruct,
+            weights=pair.named(AR),
+            released=pair.ar_weights,
+            pair=pair,
+        )
+    model = loaded(run.ranks, run.load_target)
+    own = from_target(model, run.config.layer_index, is_checkpointed=is_checkpointed)
+    own = placed(run, cast_weights(own, stored_dtype(run)))
+    spread_reconstructor(run, own)
+    return NewAr(
+        model=model,
+        reconstruct=own,
+        weights=dict(own.named_parameters()),
+        released=own.named_weights,
     )
 
 

@@ -12,10 +12,9 @@ from gloss_training.learning.sft import Lesson, ar_supervision, av_supervision
 from gloss_training.learning.supervised import Supervision, train
 from gloss_training.machine import let_go
 from gloss_training.models.lora_pair import AR, AV, LoraPair
-from gloss_training.models.model_files import cast_weights, load_language_model
+from gloss_training.models.model_files import load_language_model
 from gloss_training.models.outlines import loaded
 from gloss_training.models.prompts import marked_prompt, stop_ids_of
-from gloss_training.models.reconstructor import from_target
 from gloss_training.models.sharding import shard_decoder
 from gloss_training.models.verbalizer import Speaker, Verbalizer
 from gloss_training.release.pair import save_part
@@ -23,40 +22,17 @@ from gloss_training.release.pair_adapters import FOLDER, save_role
 from gloss_training.run.context import Context
 from gloss_training.seeds import torch_seed
 from gloss_training.settings import SftSettings
-from gloss_training.stages.pairs import (
-    new_lora_pair,
-    placed,
-    spread_lora,
-    spread_reconstructor,
-    stored_dtype,
-)
+from gloss_training.stages.pairs import new_ar, new_lora_pair, placed, spread_lora, stored_dtype
 from gloss_training.stages.sft_samples import tell_samples
 
 
 def make_ar(run: Context) -> dict[str, Any]:
     """Trains the AR on the teacher's texts, from the target's first blocks; its figures."""
-    settings = run.config.ar
-    lesson = _lesson(run, AR)
-    torch_seed(run.config.seed, AR)
-    pair: LoraPair | None = None
-    if run.config.lora.is_enabled:
-        pair = new_lora_pair(run, is_checkpointed=settings.gradient_checkpointing)
-        spread_lora(run, pair)
-        model = pair.decoder.model
-        supervision = ar_supervision(lesson, settings, pair.reconstruct, pair.named(AR))
-    else:
-        model = loaded(run.ranks, run.load_target)
-        reconstructor = from_target(
-            model, run.config.layer_index, is_checkpointed=settings.gradient_checkpointing
-        )
-        reconstructor = placed(run, cast_weights(reconstructor, stored_dtype(run)))
-        spread_reconstructor(run, reconstructor)
-        weights = dict(reconstructor.named_parameters())
-        supervision = ar_supervision(lesson, settings, reconstructor, weights)
+    settings, lesson, ar = run.config.ar, _lesson(run, AR), new_ar(run)
+    supervision = ar_supervision(lesson, settings, ar.reconstruct, ar.weights)
     with run.journal(AR, settings.num_steps) as journal:
         figures = _train(run, supervision, settings, journal)
-    released = reconstructor.named_weights() if pair is None else pair.ar_weights()
-    _save(run, AR, released, model, pair)
+    _save(run, AR, ar.released(), ar.model, ar.pair)
     return figures
 
 
