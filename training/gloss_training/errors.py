@@ -7,6 +7,8 @@ TrainingError
 ├── DocumentError     documents that cannot be read (also a ValueError)
 ├── TeacherError      a teacher that refuses, cannot be reached, or answers garbage
 ├── Declined          what a teacher will take was not confirmed
+├── RolloutError      responses that the engine could not make, or weights that it did not get
+├── DeviceFullError   a device's memory that was not enough
 ├── NotFiniteError    gradients that stay without a value, or such weights
 └── DiskError         a file that could not be written; what was written before is whole
 """
@@ -21,6 +23,12 @@ _FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
     errno.EFBIG: "the file is larger than the file system or a limit allows",
+}
+_LESS_MEMORY = {
+    "ar": "ar.micro_batch lower, or ar.gradient_checkpointing = true",
+    "av": "av.micro_batch lower, or av.gradient_checkpointing = true",
+    "rl": "rl.micro_batch or rl.vocabulary_chunk lower, or rl.gradient_checkpointing = true",
+    "evaluate": "evaluate.num_training_rows = 0, which leaves out the fresh AR",
 }
 
 
@@ -66,6 +74,28 @@ class Declined(TrainingError):
 
 class NotFiniteError(TrainingError):
     """Gradients that were not finite for too many steps in a row, or weights that are not."""
+
+
+class RolloutError(TrainingError):
+    """Responses that the engine could not make, or weights that did not arrive in it."""
+
+
+class DeviceFullError(TrainingError):
+    """A device's memory was not enough for a stage.
+
+    Args:
+        stage: which.
+        error: what torch says.
+    """
+
+    def __init__(self, stage: str, error: Exception) -> None:
+        settings = _LESS_MEMORY.get(stage, "")
+        mend = f"Set {settings}, then give" if settings else "Free some of it, then give"
+        said = str(error).partition("\n")[0].rstrip(".")
+        super().__init__(
+            f"stage {stage}: the device's memory is full: {said}. Checkpoints and finished stages "
+            f"are whole. {mend} the same command again, with --resume where it takes that."
+        )
 
 
 class DiskError(TrainingError):

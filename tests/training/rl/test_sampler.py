@@ -15,8 +15,9 @@ from torch import Tensor
 
 from gloss_engine.errors import WeightsError
 from gloss_server.embedded import embedded_pair
+from gloss_training.errors import RolloutError
 from gloss_training.rl.rollout import Rollout
-from gloss_training.rl.sampler import RolloutError, Sampler
+from gloss_training.rl.sampler import Sampler
 from gloss_training.rl.settings import RlSettings
 from support.checkpoints import Pair as Directories
 from support.checkpoints import write_av

@@ -115,6 +115,14 @@ def test_how_much_room_checkpoints_take_may_change_in_a_stopped_stage(tmp_path: 
     folder_of(tmp_path, *changed).stage("rl", lambda: {}, resume=True)
 
 
+def test_a_stopped_stage_goes_on_in_less_memory(tmp_path: Path) -> None:
+    finish(tmp_path, *EVERY[:4])
+    stop(tmp_path, "rl", lambda: checkpoint(tmp_path, "rl"))
+    changed = ("rl.micro_batch=3", "rl.vocabulary_chunk=64", "rl.gradient_checkpointing=true")
+    folder = folder_of(tmp_path, *changed, "av.micro_batch=2", "ar.gradient_checkpointing=true")
+    folder.stage("rl", lambda: {}, resume=True)
+
+
 def test_the_earliest_missing_stage_is_named_by_its_command(tmp_path: Path) -> None:
     for finished, command in (((), "data"), (("target",), "data"), (("data",), "ar")):
         finish(tmp_path, *finished)

@@ -175,6 +175,24 @@ def test_models_are_gone_before_others_take_their_room(
         gc.enable()
 
 
+@pytest.mark.parametrize(
+    ("stage", "fix"),
+    [("rl", "rl.micro_batch or rl.vocabulary_chunk lower"), ("evaluate", "num_training_rows = 0")],
+)
+def test_a_full_device_is_told_with_what_needs_less(
+    stage: str, fix: str, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has 79")
+
+    (copied / "stages" / f"{stage}.json").unlink()
+    monkeypatch.setitem(cast(dict[str, object], run_module.STAGES), stage, work)
+    ended = CliRunner().invoke(app, [stage, "smoke", "--output", str(copied)])
+    assert ended.exit_code == 1
+    assert f"stage {stage}: the device's memory is full: CUDA out of memory. " in ended.output
+    assert fix in ended.output and "--resume" in ended.output
+
+
 def test_checkpoints_have_the_released_layout(finished: Path) -> None:
     for role in ("av", "ar"):
         meta = yaml.safe_load((finished / role / "nla_meta.yaml").read_text("utf-8"))

@@ -22,16 +22,13 @@ from gloss_engine.loading import load_engine
 from gloss_engine.request import Explanation, VerbalizeRequest
 from gloss_engine.sampling import SamplingParams
 from gloss_engine.weight_checksum import weights_checksum
+from gloss_training.errors import RolloutError
 from gloss_training.models.pair import Pair
 from gloss_training.rl.rollout import Rollout
 from gloss_training.rl.settings import RlSettings
 
 MOST_SLOTS: Final = 512
 """Responses that run at once at most: beyond that a step's time goes with its rows."""
-
-
-class RolloutError(RuntimeError):
-    """Responses that the engine could not make, or weights that did not arrive in it."""
 
 
 class Sampler:

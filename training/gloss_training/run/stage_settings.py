@@ -22,6 +22,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 """What each stage reads of the configuration. The later ones read all that `data` does too."""
 
 _SAVING: Final = ("checkpoint_every", "keep_checkpoints", "max_skipped")
+_MEMORY: Final = ("micro_batch", "gradient_checkpointing", "vocabulary_chunk")
 _CHANGEABLE: Final = frozenset(
     (
         *("data.max_dropped_share", "data.max_unanswered_share", "sharding.timeout_s"),
@@ -31,9 +32,11 @@ _CHANGEABLE: Final = frozenset(
         *("teacher.max_retry_after_s", "teacher.max_failures"),
         *("teacher.input_price", "teacher.output_price", "teacher.currency"),
         *(f"{of}.{name}" for of in ("world.training", "ar", "av", "rl") for name in _SAVING),
+        *(f"{of}.{name}" for of in ("ar", "av", "rl") for name in _MEMORY),
     )
 )
-"""What a stage may go on with another value of: it changes no row and no weight."""
+"""What a stage may go on with another value of: it changes no row, and weights by the order of
+additions at most, as another number of processes does."""
 
 
 def settings_of(stage: str, configuration: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any, Final
 import torch
 from rich.console import Console
 
-from gloss_training.errors import ConfigError
+from gloss_engine.device_memory import is_out_of_memory
+from gloss_training.errors import ConfigError, DeviceFullError
 from gloss_training.machine import DTYPES, let_go, prepare
 from gloss_training.models.sharding import Ranks
 from gloss_training.run.config import RunConfig
@@ -95,6 +96,7 @@ class Run:
         Raises:
             RunFolderError: a stage before it is not finished.
             ConfigError: a stage for one process, started in several.
+            DeviceFullError: what the stage needs does not fit the device's memory.
         """
         work, folder = STAGES[name], self.context.folder
         if self.context.ranks.count > 1 and name not in SHARED and not folder.is_finished(name):
@@ -102,6 +104,11 @@ class Run:
                 f"stage {name}: got {self.context.ranks.count} processes, expected one; run "
                 f"gloss-train {name} without torchrun"
             )
-        record = folder.stage(name, lambda: work(self.context), resume=self.resume)
+        try:
+            record = folder.stage(name, lambda: work(self.context), resume=self.resume)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise DeviceFullError(name, error) from error
+            raise
         let_go()
         return record
