@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gloss_engine.errors import WeightsError
 from gloss_server.embedded import embedded_pair
-from gloss_training.errors import RolloutError
+from gloss_training.errors import RolloutError, TrainingError
 from gloss_training.rl.rollout import Rollout
 from gloss_training.rl.sampler import Sampler
 from gloss_training.rl.settings import RlSettings
@@ -209,8 +209,11 @@ class TestEmbedded:
         self, sampler: Sampler, rows: Tensor
     ) -> None:
         for spoiled in (torch.zeros(128), torch.full((128,), torch.nan)):
-            with pytest.raises(RolloutError, match="for 3 of 6 responses.*of activation 1"):
+            said = "for 3 of 6 responses.*of activation 1.* Lower rl.av_learning_rate"
+            with pytest.raises(RolloutError, match=said) as ended:
                 sampler.sample(torch.stack((rows[0], spoiled)), 7, SETTINGS)
+            # What the command says in a line, rather than as a traceback.
+            assert isinstance(ended.value, TrainingError)
             assert_idle(sampler.engine)
 
     def test_weights_that_change_while_they_are_copied_are_noticed(self, sampler: Sampler) -> None:

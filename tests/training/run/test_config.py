@@ -75,6 +75,8 @@ def test_unknown_keys_are_refused_with_the_nearest_name(
         ("rl.kl.weight=inf", "rl.kl.weight: got inf, expected a finite number"),
         ("rl.reward.judge=inf", "rl.reward.judge: got inf, expected a finite number"),
         ("rl.num_warmup_steps=-5", "rl.num_warmup_steps: got -5, expected 0 or more"),
+        ("rl.temperature=1e-7", "rl.temperature: got 1e-07, expected at least 1e-06"),
+        ("rl.temperature=101", "rl.temperature: got 101.0, expected at most 100"),
         ("rl.importance_cap=0.5", "rl.importance_cap: got 0.5, expected at least 1"),
         ("rl.reward.reconstruction=0", "rl.reward: got 0 for every term"),
         ("data.shares.heldout=0", "data.shares.heldout: got 0.0, expected more than 0"),

@@ -202,3 +202,12 @@ def test_whether_a_stage_is_finished_is_the_first_ranks_word(
     assert run_folder.stage("target", lambda: {}, resume=False) == {"seconds": 1.0}
     # The second word is the first rank's about the lock.
     assert words == [True, None]
+
+
+@pytest.mark.parametrize("contents", ["", "[]", "{}", '{"seconds": 1'])
+@pytest.mark.parametrize("name", ["ar.json", "ar.settings.json"])
+def test_a_damaged_record_is_named(name: str, contents: str, tmp_path: Path) -> None:
+    finish(tmp_path, *EVERY[:4])
+    (tmp_path / "stages" / name).write_text(contents)
+    with pytest.raises(RunFolderError, match=rf"{name}: got a damaged file, expected .*; \w"):
+        folder_of(tmp_path).record("ar")

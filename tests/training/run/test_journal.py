@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gloss_training.errors import DiskError
+from gloss_training.errors import DiskError, RunFolderError
 from gloss_training.learning.progress import Sample
 from gloss_training.run.journal import open_journal
 
@@ -63,3 +63,34 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(journal._curves, "add_scalar", full)
         with pytest.raises(DiskError, match="the log of stage av .*the disk is full"):
             journal.step(0, {"loss": 1.0})
+
+
+def test_a_stage_that_cannot_go_on_for_a_full_disk_leaves_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, range(6))
+    files = [tmp_path / name for name in ("logs/av.jsonl", "logs/av.clock.jsonl", "samples/av.md")]
+    before = [path.read_bytes() for path in files]
+    written = Path.write_text
+
+    for failing in files:
+
+        def full(path: Path, text: str, *, failing: Path = failing, **kwargs: str) -> int:
+            if path.stem != failing.stem:
+                return written(path, text, **kwargs)
+            written(path, "", **kwargs)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(Path, "write_text", full)
+        with pytest.raises(DiskError, match="the log of stage av .*the disk is full"):
+            write(tmp_path, range(0), first=6 if failing.suffix == ".jsonl" else 1)
+        monkeypatch.undo()
+        assert failing.read_bytes() == before[files.index(failing)]
+
+
+def test_a_line_that_is_none_is_named(tmp_path: Path) -> None:
+    write(tmp_path, range(2))
+    with (tmp_path / "logs" / "av.jsonl").open("a") as log:
+        log.write("garbage\n")
+    with pytest.raises(RunFolderError, match="av.jsonl: got 'garbage', expected a line a step"):
+        write(tmp_path, range(3, 6), first=3)

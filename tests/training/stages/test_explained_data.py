@@ -444,7 +444,7 @@ def test_rows_that_are_none_of_ours_are_refused(tmp_path: Path, kind: str) -> No
         ]
         columns = {} if kind == "foreign" else dict.fromkeys(names, pa.nulls(2))
         pq.write_table(pa.table({**columns, "activation_vector": vectors}), path)
-    with pytest.raises(DatasetError, match=r"got .*, expected .*Run gloss-train data"):
+    with pytest.raises(DatasetError, match=r"got .*, expected .*Remove stages/data.json"):
         read_rows(path)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from gloss_training.errors import DiskError
+from gloss_training.errors import DiskError, RunFolderError
 from gloss_training.storage import checkpoints
 
 TENSORS = {"a/w": torch.arange(6.0).reshape(2, 3), "a/step": torch.tensor(3.0)}
@@ -90,3 +90,15 @@ def test_random_states_come_back() -> None:
     drawn = torch.rand(3)
     checkpoints.set_random_state(state)
     assert torch.equal(torch.rand(3), drawn)
+
+
+@pytest.mark.parametrize("name", [checkpoints.STATE_FILE, checkpoints.TENSORS_FILE])
+@pytest.mark.parametrize("contents", [None, "", "{}"])
+def test_a_damaged_checkpoint_is_named(name: str, contents: str | None, tmp_path: Path) -> None:
+    path = checkpoints.save(tmp_path, 5, TENSORS, {})
+    (path / name).unlink()
+    if contents is not None:
+        (path / name).write_text(contents)
+    said = "step-00000005: got a checkpoint that cannot be read .*; remove it to go on from the one"
+    with pytest.raises(RunFolderError, match=said):
+        checkpoints.load(path)

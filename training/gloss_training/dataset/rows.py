@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import torch
 
 from gloss_training.dataset.parquet_file import vectors_of
+from gloss_training.dataset.sidecar import MADE_AGAIN
 from gloss_training.errors import DatasetError
 from gloss_training.passage import Passage
 
@@ -68,11 +69,12 @@ def read_rows(path: Path) -> Rows:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
+        is_gone = isinstance(error, FileNotFoundError)
         raise DatasetError(
             str(path),
-            got=str(error).splitlines()[0][:200],
+            got="no such file" if is_gone else str(error).splitlines()[0][:200],
             expected="a split that gloss-train data has written",
-            fix="Run gloss-train data.",
+            fix=MADE_AGAIN,
         ) from error
     missing = sorted(_NEEDED - {*table.column_names})
     if missing or not pa.types.is_fixed_size_list(table.schema.field("activation_vector").type):
@@ -80,7 +82,7 @@ def read_rows(path: Path) -> Rows:
             str(path),
             got=f"no {', '.join(missing)}" if missing else "vectors of any length",
             expected="the columns of gloss-train data, vectors as fixed-size lists",
-            fix="Run gloss-train data.",
+            fix=MADE_AGAIN,
         )
     facts = table["facts"].to_pylist()
     return Rows(

@@ -20,7 +20,15 @@ from gloss_training.errors import DatasetError
 from gloss_training.models.prompts import MarkedPrompt
 from gloss_training.settings import PromptSettings
 
-_FIX: Final = "Run gloss-train data with this model, or name the model that was captured from."
+MADE_AGAIN: Final = (
+    "Remove stages/data.json of the run and run gloss-train data: what was captured and answered "
+    "is kept."
+)
+"""How a file that is gone or damaged is made again: a finished stage is not."""
+_FIX: Final = (
+    "Name the model that was captured from, or run gloss-train data with this one under another "
+    "--output."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +130,7 @@ def check_dataset(
             str(sidecar_path(parquet)),
             got="no such file",
             expected="the sidecar that says what the activations are",
-            fix="Run gloss-train data.",
+            fix=MADE_AGAIN,
         )
     pairs: list[tuple[str, object, object]] = [
         ("d_model", stated.d_model, d_model),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Final
 from matplotlib.figure import Figure
 
 from gloss_training.storage.disk import writing
+from gloss_training.storage.step_lines import step_of
 
 CURVES: Final[Mapping[str, str]] = {
     "reward": "reward",
@@ -46,7 +46,7 @@ def curves(log: Path) -> list[dict[str, float]]:
     """What is drawn of each step of an RL log, to five digits; nothing where there is no log."""
     if not log.exists():
         return []
-    steps = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    steps = [step_of(log, line) for line in log.read_text(encoding="utf-8").splitlines()]
     return [
         {
             "step": step["step"],

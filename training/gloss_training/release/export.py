@@ -22,6 +22,7 @@ from gloss_training.machine import DTYPES
 from gloss_training.release.adapter_files import CONFIG_FILE
 from gloss_training.release.pair_adapters import FOLDER
 from gloss_training.release.weight_shards import MAX_SHARD_BYTES, save_weights
+from gloss_training.release.whole_models import require_models
 from gloss_training.storage.disk import writing
 from gloss_training.storage.whole_folders import whole_folder
 
@@ -51,7 +52,7 @@ def export(
         Where the pair came from.
 
     Raises:
-        RunFolderError: no finished pair, or no adapters.
+        RunFolderError: no finished pair, one whose files are gone, or no adapters.
         ValueError: `output` exists, an unknown form or dtype, or weights that do not fit the dtype.
         DiskError: it could not be written.
     """
@@ -93,8 +94,10 @@ def _newest(run: Path) -> Path:
         raise RunFolderError(f"{run}: got no such directory, expected a run's")
     finished = {path.stem for path in (run / "stages").glob("*.json")}
     if "rl" in finished:
+        require_models(run, ("rl",))
         return run / "rl"
     if {"av", "ar"} <= finished:
+        require_models(run, ROLES)
         return run
     missing = ", ".join(sorted({"av", "ar"} - finished))
     raise RunFolderError(f"{run} has not finished stage {missing}; run gloss-train {missing} first")

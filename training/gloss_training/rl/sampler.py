@@ -135,7 +135,7 @@ class Sampler:
         got = self.engine.weights_checksum()
         if got != expected:
             raise RolloutError(
-                f"rollout: got weights of checksum {got} in the engine, expected the trainer's "
+                f"stage rl: got weights of checksum {got} in the engine, expected the trainer's "
                 f"{expected}; the pair's weights changed while they were copied"
             )
         return lost
@@ -157,7 +157,8 @@ def _check(responses: list[Explanation]) -> None:
     if failed and failed[0].error is not None:
         first = failed[0]
         raise RolloutError(
-            f"rollout: got {failed[0].error.reason} for {len(failed)} of {len(responses)} "
-            f"responses, the first sample {first.sample} of activation {first.index}; expected "
-            f"a response each. {failed[0].error.message}"
+            f"stage rl: got {failed[0].error.reason} for {len(failed)} of {len(responses)} "
+            f"responses of a rollout, the first sample {first.sample} of activation {first.index}; "
+            "expected a response each. Lower rl.av_learning_rate, which may have moved the AV too "
+            "far, and look for rows in the data that are zero or not finite"
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from gloss_training.setting_checks import at_least, finite, not_negative, one_of, positive
+from gloss_training.setting_checks import at_least, at_most, finite, not_negative, one_of, positive
 
 ADVANTAGE_SCALES: Final = ("batch", "group", "none")
 KL_KINDS: Final = ("none", "exact", "k2", "k1_reward")
@@ -149,12 +149,15 @@ class RlSettings:
     def __post_init__(self) -> None:
         for name in (
             *("num_steps", "prompts_per_step", "updates_per_rollout", "max_new_tokens"),
-            *("temperature", "av_learning_rate", "ar_learning_rate", "max_grad_norm"),
+            *("av_learning_rate", "ar_learning_rate", "max_grad_norm"),
             *("importance_cap", "clip_ratio", "max_skipped", "micro_batch", "vocabulary_chunk"),
             *("checkpoint_every", "keep_checkpoints"),
         ):
             positive(f"rl.{name}", getattr(self, name))
-        for name in ("temperature", "av_learning_rate", "ar_learning_rate"):
+        # What the engine takes, so that rollouts do not end at it after the stages before.
+        at_least("rl.temperature", self.temperature, 1e-6)
+        at_most("rl.temperature", self.temperature, 100)
+        for name in ("av_learning_rate", "ar_learning_rate"):
             finite(f"rl.{name}", getattr(self, name))
         not_negative("rl.num_warmup_steps", self.num_warmup_steps)
         # Below 1 it would scale every token down, those that both compute alike included.

@@ -99,7 +99,7 @@ class RunFolder:
         """The record of a finished stage.
 
         Raises:
-            RunFolderError: it is not finished.
+            RunFolderError: it is not finished, or its record is damaged.
         """
         path = self._record_path(stage)
         if not path.exists():
@@ -107,8 +107,7 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.root} has not finished stage {stage}; run gloss-train {command} on it first"
             )
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return record
+        return _read_json(path, f"remove it to have stage {stage} made again")
 
     def is_finished(self, stage: str) -> bool:
         """Whether a stage has its record."""
@@ -200,7 +199,7 @@ class RunFolder:
         path = self._settings_path(stage)
         if not path.exists():
             return []
-        begun = json.loads(path.read_text(encoding="utf-8"))
+        begun = _read_json(path, "put it back, or choose another --output")
         now = settings_of(stage, self._configuration)
         if stage == "data" and not self.is_finished(stage):
             # Answers are kept by who gave them, so another teacher is asked anew.
@@ -230,6 +229,23 @@ class RunFolder:
 
     def _settings_path(self, stage: str) -> Path:
         return self.root / "stages" / f"{stage}.settings.json"
+
+
+def _read_json(path: Path, fix: str) -> dict[str, Any]:
+    """What `write_json` wrote.
+
+    Raises:
+        RunFolderError: it holds something else.
+    """
+    try:
+        contents = json.loads(path.read_bytes())
+    except ValueError:
+        contents = None
+    if not isinstance(contents, dict) or not contents:
+        raise RunFolderError(
+            f"{path}: got a damaged file, expected what gloss-train wrote there; {fix}"
+        )
+    return contents
 
 
 def write_json(path: Path, contents: Any) -> None:

@@ -23,8 +23,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from gloss_training.learning.progress import Sample
 from gloss_training.run.progress_bar import progress_bar
-from gloss_training.run.step_lines import lines_before
 from gloss_training.storage.disk import writing_of_stage
+from gloss_training.storage.step_lines import lines_before
 
 _KEPT = "Checkpoints and finished stages are whole."
 _SHOWN = ("loss", "reward", "fve", "kl", "failure_rate")
@@ -37,15 +37,15 @@ class Journal:
     def __init__(self, root: Path, stage: str, bar: Progress, num_steps: int, first: int) -> None:
         self._stage, self._bar = stage, bar
         self._samples_path = root / "samples" / f"{stage}.md"
-        with ExitStack() as stack:
+        with self._writing("the log"), ExitStack() as stack:
             self._lines = stack.enter_context(_continued(root / "logs" / f"{stage}.jsonl", first))
             clock = root / "logs" / f"{stage}.clock.jsonl"
             self._clock = stack.enter_context(_continued(clock, first))
             folder = root / "tensorboard" / stage
             self._curves = SummaryWriter(str(folder), purge_step=first)
             stack.callback(self._curves.close)
+            _cut_samples(self._samples_path, first)
             self._open = stack.pop_all()
-        _cut_samples(self._samples_path, first)
         self._task = bar.add_task(stage, total=num_steps, completed=first, figures="")
 
     def step(
@@ -104,9 +104,7 @@ def _continued(path: Path, first_step: int) -> TextIO:
     """A JSONL file with the lines of the steps before `first_step`, open at its end."""
     kept = lines_before(path, first_step)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    _replace(path, "".join(kept))
     return path.open("a", encoding="utf-8")
 
 
@@ -117,4 +115,14 @@ def _cut_samples(path: Path, first_step: int) -> None:
     text = path.read_text(encoding="utf-8")
     late = [match for match in _HEADING.finditer(text) if int(match.group(1)) >= first_step]
     if late:
-        path.write_text(text[: late[0].start()], encoding="utf-8")
+        _replace(path, text[: late[0].start()])
+
+
+def _replace(path: Path, text: str) -> None:
+    """Has a file hold something else, in one step: on a full disk the old one stays."""
+    temporary = path.with_suffix(".tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

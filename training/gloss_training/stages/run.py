@@ -14,6 +14,7 @@ from gloss_engine.device_memory import is_out_of_memory
 from gloss_training.errors import ConfigError, DeviceFullError
 from gloss_training.machine import DTYPES, let_go, prepare
 from gloss_training.models.sharding import Ranks
+from gloss_training.release.whole_models import require_models
 from gloss_training.run.config import RunConfig
 from gloss_training.run.context import Context
 from gloss_training.run.folder import RunFolder
@@ -94,7 +95,7 @@ class Run:
         """Runs one stage unless it is finished; its record.
 
         Raises:
-            RunFolderError: a stage before it is not finished.
+            RunFolderError: a stage before it is not finished, or its models are gone.
             ConfigError: a stage for one process, started in several.
             DeviceFullError: what the stage needs does not fit the device's memory.
         """
@@ -104,8 +105,13 @@ class Run:
                 f"stage {name}: got {self.context.ranks.count} processes, expected one; run "
                 f"gloss-train {name} without torchrun"
             )
+
+        def made() -> dict[str, Any]:
+            require_models(folder.root, filter(folder.is_finished, STAGES))
+            return work(self.context)
+
         try:
-            record = folder.stage(name, lambda: work(self.context), resume=self.resume)
+            record = folder.stage(name, made, resume=self.resume)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise DeviceFullError(name, error) from error

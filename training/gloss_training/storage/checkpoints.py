@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 
+from gloss_training.errors import RunFolderError
 from gloss_training.models.sharding import ALONE, Ranks
 from gloss_training.storage.disk import writing_of_stage
 from gloss_training.storage.sharded_tensors import read_sharded, spread, write_sharded
@@ -97,13 +100,23 @@ def load(path: Path, like: Mapping[str, Tensor] | None = None) -> Checkpoint:
         path: the checkpoint.
         like: tensors of its names as they stand here now, where they are sharded: what is read is
             spread as they are (see `sharded_tensors.read_sharded`).
+
+    Raises:
+        RunFolderError: a part of it is gone or damaged.
     """
-    state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
-    if (path / SHARDS_FOLDER).is_dir():
-        tensors = read_sharded(path / SHARDS_FOLDER, like or {})
-    else:
-        tensors = spread(load_file(path / TENSORS_FILE), like or {})
-    return Checkpoint(step=state.pop("step"), tensors=tensors, state=state)
+    try:
+        state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+        step = state.pop("step")
+        if (path / SHARDS_FOLDER).is_dir():
+            tensors = read_sharded(path / SHARDS_FOLDER, like or {})
+        else:
+            tensors = spread(load_file(path / TENSORS_FILE), like or {})
+    except (OSError, ValueError, KeyError, SafetensorError, CheckpointException) as error:
+        raise RunFolderError(
+            f"{path}: got a checkpoint that cannot be read ({type(error).__name__}: {error}), "
+            "expected a whole one; remove it to go on from the one before it"
+        ) from error
+    return Checkpoint(step=step, tensors=tensors, state=state)
 
 
 def latest_step(folder: Path) -> int:
