@@ -55,10 +55,11 @@ class GlossService:
 
     async def verbalize(self, request: pb.VerbalizeRequest, call: Call) -> pb.VerbalizeResponse:
         """Explain a batch."""
-        limits = self._limits()
         call.name(request.request_id)
+        caller = await call.caller(request.request_id)
+        limits = self._limits()
         wanted = read_verbalize(request, limits)
-        with self._dispatcher.verbalizing(wanted, call.caller(request.request_id)) as run:
+        with self._dispatcher.verbalizing(wanted, caller) as run:
             call.runs.append(run)
             await run.until_ended()
         response = verbalize_response(run, call.request_id, limits.model.info)
@@ -67,12 +68,13 @@ class GlossService:
 
     async def stream_verbalize(self, request: pb.StreamVerbalizeRequest, call: Call) -> None:
         """Explain a batch, with text as it is generated."""
-        limits = self._limits()
         request_id = request.request.request_id
         call.name(request_id)
+        caller = await call.caller(request_id)
+        limits = self._limits()
         wanted = read_verbalize(request.request, limits, prefix="request.", streams=True)
         model = limits.model
-        with self._dispatcher.verbalizing(wanted, call.caller(request_id)) as run:
+        with self._dispatcher.verbalizing(wanted, caller) as run:
             call.runs.append(run)
             start = stream_start(run, call.request_id, model.info)
             await self._streams.send([pb.StreamVerbalizeResponse(start=start)], call, run)
@@ -82,20 +84,22 @@ class GlossService:
         self, request: pb.ReconstructRequest, call: Call
     ) -> pb.ReconstructResponse:
         """Turn texts into activations."""
-        limits = self._limits()
         call.name("")
+        caller = await call.caller("")
+        limits = self._limits()
         wanted = read_reconstruct(request, limits)
-        with self._dispatcher.running_texts(wanted, call.caller("")) as run:
+        with self._dispatcher.running_texts(wanted, caller) as run:
             call.runs.append(run)
             await run.until_ended()
         return reconstruct_response(run, limits.model.info, request.dtype)
 
     async def score(self, request: pb.ScoreRequest, call: Call) -> pb.ScoreResponse:
         """Compare texts with activations."""
-        limits = self._limits()
         call.name("")
+        caller = await call.caller("")
+        limits = self._limits()
         wanted = read_score(request, limits)
-        with self._dispatcher.running_texts(wanted, call.caller("")) as run:
+        with self._dispatcher.running_texts(wanted, caller) as run:
             call.runs.append(run)
             await run.until_ended()
         return score_response(run, limits.model.info)

@@ -42,12 +42,12 @@ class TextService:
 
     async def explain(self, request: pb.ExplainRequest, call: Call) -> None:
         """Explain a text's activations."""
-        limits = self._limits()
         call.name(request.request_id)
+        caller = await call.caller(request.request_id)
+        limits = self._limits()
         wanted = read_explain(request, limits)
         model = limits.model
         num_tokens = most_tokens(wanted.input, model.info)
-        caller = call.caller(request.request_id)
         with self._dispatcher.explaining(wanted, num_tokens, caller) as run:
             call.runs.append(run)
             opened = await run.until_opened()
@@ -58,12 +58,12 @@ class TextService:
 
     async def watch(self, request: pb.WatchRequest, call: Call) -> None:
         """Let the target go on from a prompt, and explain its activations meanwhile."""
-        limits = self._limits()
         call.name(request.request_id)
+        caller = await call.caller(request.request_id)
+        limits = self._limits()
         wanted = read_watch(request, limits)
         model = limits.model
         num_tokens = most_tokens(wanted.input, model.info)
-        caller = call.caller(request.request_id)
         with self._dispatcher.watching(wanted, num_tokens, caller) as run:
             call.runs.append(run)
             opened = await run.until_opened()
@@ -74,13 +74,13 @@ class TextService:
 
     async def capture(self, request: pb.CaptureRequest, call: Call) -> None:
         """Read texts' activations."""
-        limits = self._limits()
         call.name("")
+        caller = await call.caller("")
+        limits = self._limits()
         wanted = read_capture(request, limits)
         pieces = CapturePieces(wanted, limits)
         messages = CaptureMessages(wanted, limits.model)
         failures = [error for _, error in pieces.failures]
-        caller = call.caller("")
         capturing = self._dispatcher.capturing(pieces.num_tokens, caller, failures)
         with capturing as permit, ExitStack() as runs:
 

@@ -8,6 +8,7 @@ pass: the front has parsed and checked them into numbers and text before.
 from __future__ import annotations
 
 import asyncio
+import io
 import pickle
 import selectors
 import socket
@@ -26,8 +27,13 @@ class Closed(Exception):
 
 def encode(message: ToEngine | FromEngine) -> bytes:
     """A message as it travels."""
-    payload = pickle.dumps(message, protocol=5)
-    return _LENGTH.pack(len(payload)) + payload
+    # In place: activations of 32 MiB are copied once.
+    content = io.BytesIO()
+    content.seek(_LENGTH.size)
+    pickle.dump(message, content, protocol=5)
+    with content.getbuffer() as view:
+        _LENGTH.pack_into(view, 0, len(view) - _LENGTH.size)
+    return content.getvalue()
 
 
 async def read_message(reader: asyncio.StreamReader) -> FromEngine:

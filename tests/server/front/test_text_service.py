@@ -37,7 +37,7 @@ class _Call:
     def name(self, request_id: str) -> None:
         """See Call."""
 
-    def caller(self, request_id: str) -> Any:
+    async def caller(self, request_id: str) -> Any:
         return caller(request_id)
 
     async def write(self, message: Any) -> None:

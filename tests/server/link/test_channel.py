@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -125,3 +126,15 @@ def test_the_engine_is_gone(ends: tuple[socket.socket, socket.socket], cut: int)
         theirs.sendall(whole + whole[:cut])
         theirs.close()
         asyncio.run(read())
+
+
+def test_activations_are_copied_once() -> None:
+    """32 MiB take the memory of what is sent, and no more of it for a moment."""
+    commands = _commands(1, num_rows=1_000_000)
+    tracemalloc.start()
+    try:
+        sent = encode(commands)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1.5 * len(sent)
