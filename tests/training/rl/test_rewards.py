@@ -74,6 +74,8 @@ def test_a_judge_that_gave_no_score_neither_pays_nor_costs() -> None:
     judged = torch.tensor([0.75, NAN, NAN, NAN, 0.25, 0.5])
     found = score(rollout, torch.zeros(6), RewardSettings(judge=1.0), judged, 10)
     assert found.terms["judge"].tolist() == [0.75, 0.75, 0.0, 0.0, 0.25, 0.5]
+    assert found.num_unjudged == 3
+    assert score(rollout, torch.zeros(6), RewardSettings(), None, 10).num_unjudged is None
 
 
 def test_a_weight_for_a_judge_that_is_not_there_is_refused() -> None:

@@ -393,7 +393,9 @@ def test_a_judge_is_asked_once_a_step_and_its_term_is_kept_apart(tmp_path: Path)
 
     def judge(rollout: Rollout) -> Tensor:
         asked.append(len(rollout))
-        return torch.full((len(rollout),), 0.25)
+        scores = torch.full((len(rollout),), 0.25)
+        scores[0] = torch.nan
+        return scores
 
     settings = replace(
         SETTINGS, reward=RewardSettings(judge=2.0, brevity=0.5), updates_per_rollout=2
@@ -402,11 +404,12 @@ def test_a_judge_is_asked_once_a_step_and_its_term_is_kept_apart(tmp_path: Path)
     assert asked == [12] * 4
     for line in log.figures:
         assert line["reward_judge"] == pytest.approx(0.5)
+        assert 0 <= line["unjudged_rate"] <= 0.25
         total = sum(value for name, value in line.items() if name.startswith("reward_"))
         assert line["reward"] == pytest.approx(total, rel=1e-5)
     unasked = run(tmp_path / "b", SETTINGS, task=make_task(WIDTH, judge=judge))
     assert len(asked) == 4
-    assert "reward_judge" not in unasked[1].figures[0]
+    assert not {"reward_judge", "unjudged_rate"} & unasked[1].figures[0].keys()
 
 
 def test_the_sampler_is_given_the_weights_after_each_update(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import errno
 import json
 import math
 import os
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -423,6 +425,39 @@ def test_a_judge_of_garbage_is_asked_once_more_then_missing(tmp_path: Path) -> N
     # A judge that is asked the same again says the same, and is not paid again.
     assert asyncio.run(teacher.judge(pairs))[:2] == [0.25, 1.0]
     assert len(api.asked) == 5
+    asyncio.run(teacher.close())
+
+
+@pytest.mark.parametrize("trouble", [None, Trouble.REFUSED])
+def test_a_judge_that_gives_no_score_ends_the_run(trouble: Trouble | None, tmp_path: Path) -> None:
+    """However few it is asked at a time, and however many scores it gave before."""
+    scored = 100
+    words = "<score>0.5</score>"
+
+    def answer(prompt: str, number: int) -> Reply | ApiError:
+        number = int(re.search(r"number (\d+)\n", prompt)[1])
+        if number < scored:
+            return Reply(text=words)
+        return ApiError(trouble, "no") if trouble else Reply(text="eleven")
+
+    api = Api(answer)
+    settings = replace(SETTINGS, max_failures=1000)
+    teacher = teacher_of(api, tmp_path / "a.jsonl", settings)
+    pairs = [(passage, "It is about Ben.") for passage in passages(200)]
+    said = r"no score for \d+ of the last 4\d explanations.*a\.jsonl: once"
+    with pytest.raises(TeacherError, match=said):
+        for start in range(0, 200, 8):
+            asyncio.run(teacher.judge(pairs[start : start + 8]))
+    assert 100 < start < 180
+    asyncio.run(teacher.close())
+
+
+def test_a_judge_that_is_gone_ends_the_run_over_steps_of_few_questions(tmp_path: Path) -> None:
+    teacher = teacher_of(Api(lambda *_: ApiError(Trouble.BUSY, "gone")), tmp_path / "a.jsonl")
+    pairs = [(passage, "It is about Ben.") for passage in passages(20)]
+    with pytest.raises(TeacherError, match="not answered 20 questions in a row; .* gone"):
+        for start in range(0, 20, 4):
+            asyncio.run(teacher.judge(pairs[start : start + 4]))
     asyncio.run(teacher.close())
 
 

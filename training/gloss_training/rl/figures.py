@@ -20,10 +20,12 @@ def describe_responses(rollout: Rollout, max_new_tokens: int, tally: Tally) -> N
 
 
 def describe_rewards(rewards: Rewards, mse: Tensor, rollout: Rollout, tally: Tally) -> None:
-    """Means over valid responses: the mse, the reward, and each of its terms."""
+    """Means over valid responses: the mse, the reward, each of its terms, who has no score."""
     is_valid = torch.tensor(rollout.is_valid)
     count = int(is_valid.sum())
     named = {"mse": mse, "reward": rewards.total}
     named |= {f"reward_{name}": term for name, term in rewards.terms.items()}
     for name, values in named.items():
         tally.add(name, float(values[is_valid].double().sum()), count)
+    if rewards.num_unjudged is not None:
+        tally.add("unjudged_rate", rewards.num_unjudged, count)

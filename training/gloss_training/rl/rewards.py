@@ -30,10 +30,12 @@ class Rewards:
     Attributes:
         total: [n] float32, the sum of the terms; NaN for a failed response, which has none.
         terms: name -> [n] float32, weighted.
+        num_unjudged: valid responses without a score; None where nobody was asked.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
+    num_unjudged: int | None = None
 
 
 def score(
@@ -70,14 +72,16 @@ def score(
         values["brevity"] = -torch.tensor(excess) / max_new_tokens
     if settings.repetition > 0:
         values["repetition"] = -torch.tensor([repeated(ids) for ids in rollout.response_ids])
+    num_unjudged = None
     if settings.judge > 0 and judged is not None:
+        num_unjudged = int((judged.cpu().isnan() & is_valid).sum())
         values["judge"] = _neutral_where_missing(judged.float().cpu(), rollout.samples_per_prompt)
     terms = {
         name: (getattr(settings, name) * value).masked_fill(~is_valid, torch.nan)
         for name, value in values.items()
     }
     total = torch.zeros(len(rollout)).masked_fill(~is_valid, torch.nan)
-    return Rewards(total=sum(terms.values(), total), terms=terms)
+    return Rewards(total=sum(terms.values(), total), terms=terms, num_unjudged=num_unjudged)
 
 
 def form(explanation: str) -> float:

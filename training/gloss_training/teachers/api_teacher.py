@@ -59,6 +59,11 @@ class ApiTeacher:
     max_dropped_share: float = 0.5
     lacks: str = ""
     outcomes: Counter[str] = field(default_factory=Counter)
+    _unscored: list[bool] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # One for all of a judge's calls: a step asks less than tells that nobody is there.
+        self._judging = Attempts(self.api, self.pace, self.settings)
 
     @property
     def name(self) -> str:
@@ -104,7 +109,11 @@ class ApiTeacher:
         )
 
     async def judge(self, pairs: Sequence[tuple[Passage, str]]) -> list[float]:
-        """See `Teacher`. Garbage is asked about once more, then it is no score."""
+        """See `Teacher`. Garbage is asked about once more, then it is no score.
+
+        Raises:
+            TeacherError: it cannot go on, or gives hardly a score.
+        """
         prompts = [judge_prompt(passage.text, explanation) for passage, explanation in pairs]
         scores = await self._scores(prompts)
         again = [index for index, score in enumerate(scores) if score is None]
@@ -112,6 +121,7 @@ class ApiTeacher:
             again, await self._scores([prompts[i] + _REMINDER for i in again]), strict=True
         ):
             scores[index] = score
+        self._require_scores(scores)
         return [math.nan if score is None else score for score in scores]
 
     async def estimate_rewording(self, num_explanations: int) -> Estimate:
@@ -144,8 +154,7 @@ class ApiTeacher:
             self.answers.close()
 
     async def _scores(self, prompts: list[str]) -> list[float | None]:
-        attempts = Attempts(self.api, self.pace, self.settings)
-        replies = await ask_all(prompts, attempts, self.answers)
+        replies = await ask_all(prompts, self._judging, self.answers)
         return [None if reply is None else read_score(reply.text) for reply in replies]
 
     def _require_use(self) -> None:
@@ -159,8 +168,25 @@ class ApiTeacher:
             f"teacher {self.name}: got {dropped} answers of no use among {answered} ({reasons}), "
             f"expected at most {self.max_dropped_share:.0%} (data.max_dropped_share). Its answers "
             f"are in {self.answers.path}: choose another model, or a larger teacher.max_tokens "
-            "where they are truncated"
+            "where they are truncated; where its server was at fault, remove them there to have "
+            "them asked again"
         )
+
+    def _require_scores(self, scores: Sequence[float | None]) -> None:
+        """Ends a run whose judge gives hardly a score: what it says would count for nothing."""
+        self._unscored += [score is None for score in scores]
+        count, missing = len(self._unscored), sum(self._unscored)
+        if count < _LEAST_JUDGED:
+            return
+        # A judge that is beside itself late is noticed as soon as an early one.
+        self._unscored.clear()
+        if missing > self.max_dropped_share * count:
+            raise TeacherError(
+                f"teacher {self.name}: got no score for {missing} of the last {count} "
+                f"explanations, expected that of at most {self.max_dropped_share:.0%} "
+                f"(data.max_dropped_share). Its answers are in {self.answers.path}: once it "
+                "answers with a number from 0 to 1, remove the others there and go on"
+            )
 
     async def _count(self, sample: list[str]) -> tuple[float, str]:
         """Tokens a character, and who has counted them."""
