@@ -111,7 +111,8 @@ def steps(
     """
     trained = Trained(kind, ranks)
     parameters = trained.parameters()
-    optimizer = torch.optim.AdamW(parameters, lr=3e-3)
+    # All weights at once, as on a GPU.
+    optimizer = torch.optim.AdamW(parameters, lr=3e-3, foreach=True)
     if load is not None:
         _take_back(load, parameters, optimizer)
     for step in range(NUM_STEPS - 1 if load else 0, NUM_STEPS):

@@ -39,8 +39,15 @@ class MasterAdamW:
         self._weights = dict(parameters)
         self._masters = {name: _master(weight) for name, weight in self._weights.items()}
         self._max_grad_norm = max_grad_norm
+        # All at once on a GPU, sharded ones too, which torch takes one by one unless it is told.
+        is_on_gpu = all(master.device.type == "cuda" for master in self._masters.values())
+        self._foreach = True if is_on_gpu else None
         self._adamw = torch.optim.AdamW(
-            list(self._masters.values()), lr=learning_rate, betas=betas, weight_decay=weight_decay
+            list(self._masters.values()),
+            lr=learning_rate,
+            betas=betas,
+            weight_decay=weight_decay,
+            foreach=self._foreach,
         )
 
     @property
@@ -73,7 +80,10 @@ class MasterAdamW:
 
     def clip(self) -> float:
         """Scales the gradients down to the longest allowed; their norm before."""
-        return _norm(torch.nn.utils.clip_grad_norm_(self._masters.values(), self._max_grad_norm))
+        masters = self._masters.values()
+        return _norm(
+            torch.nn.utils.clip_grad_norm_(masters, self._max_grad_norm, foreach=self._foreach)
+        )
 
     def move(self, learning_rate: float) -> None:
         """Moves the weights by the gradients, which must be finite."""
