@@ -26,6 +26,14 @@ def rows_of_step(num_rows: int, batch_size: int, step: int, seed: int, use: str)
     return chosen
 
 
+def places_of(mask: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Where a mask on the CPU is True: for each of its dimensions int64 indices on `device`.
+
+    A mask on the device itself would have the host wait until it knows how many there are.
+    """
+    return tuple(index.to(device) for index in mask.nonzero(as_tuple=True))
+
+
 def pad_right(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
     """[rows, longest] int64, short rows filled with `value` on the right."""
     length = max(len(row) for row in rows)

@@ -1,5 +1,7 @@
 """Injection by position, and the shared prompt."""
 
+import copy
+
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
@@ -77,3 +79,12 @@ def test_injected_rows_have_the_asked_norm_whatever_came_in() -> None:
     injected = injected_rows(rows, 2.5)
     torch.testing.assert_close(injected, torch.tensor([[1.5, 2.0]]).expand(3, 2))
     assert injected_rows(torch.zeros(1, 2), 2.5).tolist() == [[0.0, 0.0]]
+
+
+def test_a_loss_asks_nothing_of_its_device(
+    target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """A host that reads a number waits for all it has launched. On "meta" there is none to read."""
+    speaker = Verbalizer(copy.deepcopy(target).to("meta"), marked_prompt(tokenizer, WORLD_PROMPT))
+    responses = encode_responses(tokenizer, TEXTS, tokenizer.eos_token_id)
+    response_loss(speaker, torch.empty(2, 32, device="meta"), responses).backward()

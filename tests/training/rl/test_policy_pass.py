@@ -171,6 +171,24 @@ def test_a_reference_equal_to_the_av_costs_nothing(responses: Responses) -> None
     torch.testing.assert_close(found.loss, plain.loss, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["none", "exact", "k2", "k1_reward"])
+def test_a_micro_batch_asks_nothing_of_its_device(responses: Responses, kind: str) -> None:
+    """A host that reads a number waits for all it has launched. On "meta" there is none to read."""
+    pair = make_pair()
+    for decoder in (pair.av, pair.reference):
+        decoder.to("meta")
+    tensors = {
+        name: getattr(responses, name).to("meta")
+        for name in ("rows", "token_ids", "mask", "engine_logprobs")
+    }
+    part = replace(responses, **tensors).take(torch.tensor([4, 0, 7]))
+    settings = replace(HOT, kl=KlSettings(kind=kind))
+    found = run(pair, part, settings, values=VALUES[:3].to("meta"), measures_kl=True)
+    found.loss.backward()
+    found.describe(Tally())
+    assert found.loss.is_meta and found.policy.k3.is_meta
+
+
 def test_responses_know_their_tokens() -> None:
     pair = make_pair()
     activations = make_task(80).activations[:2]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gloss_training.errors import NotFiniteError
 from gloss_training.learning.optimizer import MasterAdamW, learning_rate_at
@@ -105,14 +106,15 @@ def _step(
     ranks: Ranks,
 ) -> dict[str, float]:
     """One update; its figures."""
-    totals: dict[str, float] = {}
+    # On the device: whoever reads a loss waits for the pass that gives it.
+    sums: dict[str, Tensor] = {}
     for losses in supervision.losses(step):
         losses["loss"].backward()
         optimizer.gather()
         for name, value in losses.items():
-            totals[name] = totals.get(name, 0.0) + float(value.detach())
-    sums = ranks.sum(torch.tensor(list(totals.values()), dtype=torch.float64))
-    totals = dict(zip(totals, sums.tolist(), strict=True))
+            sums[name] = sums.get(name, 0.0) + value.detach().double()
+    total = ranks.sum(torch.stack(list(sums.values())))
+    totals = dict(zip(sums, total.tolist(), strict=True))
     rate = learning_rate_at(
         step, settings.learning_rate, settings.num_warmup_steps, settings.num_steps
     )

@@ -109,9 +109,10 @@ class Ranks:
 
     def largest(self, value: int) -> int:
         """The largest of all ranks' values: how often all must call what gathers weights."""
+        if self.count == 1:
+            return value
         found = torch.tensor(value, device=self.device)
-        if self.count > 1:
-            dist.all_reduce(found, dist.ReduceOp.MAX)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found)
 
     def first(self, work: Callable[[], object]) -> None:

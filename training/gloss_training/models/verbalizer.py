@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import torch
 
-from gloss_training.batches import pad_right
+from gloss_training.batches import pad_right, places_of
 from gloss_training.models.decoder import Decoder
 from gloss_training.models.prompts import MarkedPrompt, wrap
 from gloss_training.models.sharding import whole
@@ -84,8 +84,8 @@ def response_loss(
     speaker: Speaker, rows: torch.Tensor, responses: Sequence[Sequence[int]]
 ) -> torch.Tensor:
     """Summed cross-entropy of the response tokens given the injected rows [n, d]; nats, scalar."""
-    targets = pad_right(responses, IGNORED).to(rows.device)
-    states = speaker.response_states(rows, targets)
-    is_token = targets != IGNORED
-    logits = speaker.logits(states[is_token])
-    return torch.nn.functional.cross_entropy(logits, targets[is_token], reduction="sum")
+    targets = pad_right(responses, IGNORED)
+    places = places_of(targets != IGNORED, rows.device)
+    targets = targets.to(rows.device)
+    logits = speaker.logits(speaker.response_states(rows, targets)[places])
+    return torch.nn.functional.cross_entropy(logits, targets[places], reduction="sum")

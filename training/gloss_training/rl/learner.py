@@ -14,6 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from gloss_training.batches import places_of
 from gloss_training.learning.optimizer import MasterAdamW
 from gloss_training.models.pair import Pair
 from gloss_training.models.sharding import Ranks
@@ -122,18 +123,22 @@ class Learner:
     def _ar_pass(self, rollout: Rollout, num_valid: int) -> Tensor:
         """Gradients of the AR's loss; the mse [n] of each response, NaN where it failed."""
         texts, targets, valid = self._valid(rollout)
-        token_ids, lengths = (part.to(self.device) for part in self.task.encode(texts))
-        mse = torch.full((len(rollout),), torch.nan)
+        token_ids, lengths = self.task.encode(texts)
+        order, found = [], []
         for chosen in micro_batches(lengths.tolist(), self.settings.micro_batch):
             longest = int(lengths[chosen].max())
-            output = self.pair.reconstruct(token_ids[chosen, :longest], lengths[chosen])
+            read = (token_ids[chosen, :longest], lengths[chosen])
+            output = self.pair.reconstruct(*(part.to(self.device) for part in read))
             each = normalized_mse(output, targets[chosen].to(output.device))
             is_real = chosen < len(valid)
-            each_real = each[is_real.to(each.device)]
+            each_real = each[places_of(is_real, each.device)]
             # What has no weight stays in the graph: all ranks go through the backward pass.
             (each_real.sum() / num_valid + 0.0 * each.sum()).backward()
             self.optimizers["ar"].gather()
-            mse[valid[chosen[is_real]]] = each_real.detach().float().cpu()
+            order.append(valid[chosen[is_real]])
+            found.append(each_real.detach().float())
+        mse = torch.full((len(rollout),), torch.nan)
+        mse[torch.cat(order)] = torch.cat(found).cpu()
         return mse
 
     def _valid(self, rollout: Rollout) -> tuple[list[str], Tensor, Tensor]:
@@ -176,18 +181,19 @@ class Learner:
     ) -> Tensor:
         """Gradients of the AV's loss; log-probabilities [n, t] before the first update."""
         seen = torch.zeros_like(responses.engine_logprobs)
-        lengths = responses.mask.sum(1).tolist()
-        batches = micro_batches(lengths, self.settings.micro_batch)
-        loss = 0.0
-        for index, chosen in enumerate(batches):
-            part = responses.take(chosen)
-            span = slice(part.mask.shape[1])
+        num_responses = len(responses.lengths) * self.ranks.count
+        batches = micro_batches(responses.lengths.tolist(), self.settings.micro_batch)
+        loss = torch.zeros((), dtype=torch.float64, device=seen.device)
+        values = values.to(seen.device)
+        for index, rows in enumerate(batches):
+            part = responses.take(rows)
+            chosen, span = rows.to(seen.device), slice(part.mask.shape[1])
             result = policy_pass(
                 self.pair,
                 part,
-                values[chosen].to(part.rows.device),
+                values[chosen],
                 self.settings,
-                num_responses=len(lengths) * self.ranks.count,
+                num_responses=num_responses,
                 old_logprobs=None if old_logprobs is None else old_logprobs[chosen, span],
                 # Without a KL in the loss one micro batch, of middling length, tells it for all.
                 measures_kl=index == len(batches) // 2,
@@ -196,7 +202,7 @@ class Learner:
             result.loss.backward()
             self.optimizers["av"].gather()
             seen[chosen, span] = result.logprobs
-            loss += float(result.policy.loss.detach())
+            loss += result.policy.loss.detach()
             result.describe(tally)
         tally.add("policy_loss", self.ranks.count * loss, 1)
         return seen if old_logprobs is None else old_logprobs

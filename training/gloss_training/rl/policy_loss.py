@@ -21,6 +21,8 @@ from torch import Tensor
 class PolicyLoss:
     """The loss and what to watch beside it; figures are means over real tokens.
 
+    Figures stay on the device, float64: whoever reads one waits for all that was launched before.
+
     Attributes:
         loss: scalar, with a gradient.
         ratio_mean: of pi_old / mu before the cap; 1 where engine and trainer agree.
@@ -29,9 +31,9 @@ class PolicyLoss:
     """
 
     loss: Tensor
-    ratio_mean: float
-    clipped_share: float
-    k3: float
+    ratio_mean: Tensor
+    clipped_share: Tensor
+    k3: Tensor
 
 
 def policy_loss(
@@ -71,13 +73,13 @@ def policy_loss(
         gain = torch.minimum(gain, held)
     total = (weights * gain).masked_fill(~mask, 0.0).sum()
     log_ratio = (old - engine_logprobs).detach().masked_fill(~mask, 0.0).double()
-    count = max(int(mask.sum()), 1)
+    count = mask.sum().clamp_min(1)
     is_clipped = (is_clipped | (log_ratio > math.log(importance_cap))) & mask
     return PolicyLoss(
         loss=-total / (num_responses * max_tokens),
-        ratio_mean=float(log_ratio.exp().masked_fill(~mask, 0.0).sum()) / count,
-        clipped_share=float(is_clipped.sum()) / count,
-        k3=float((log_ratio.expm1() - log_ratio).sum()) / count,
+        ratio_mean=log_ratio.exp().masked_fill(~mask, 0.0).sum() / count,
+        clipped_share=is_clipped.sum().double() / count,
+        k3=(log_ratio.expm1() - log_ratio).sum() / count,
     )
 
 

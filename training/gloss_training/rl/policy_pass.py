@@ -26,15 +26,15 @@ class PolicyPass:
         policy: the policy loss in it.
         logprobs: [n, t] of the AV, a constant.
         num_tokens: real ones.
-        kl: its sum over tokens, nats: exact, or k1's where only that was computed; None: not
-            measured.
+        kl: its sum over tokens, nats, float64: exact, or k1's where only that was computed; None:
+            not measured.
     """
 
     loss: Tensor
     policy: PolicyLoss
     logprobs: Tensor
     num_tokens: int
-    kl: float | None
+    kl: Tensor | None
 
     def describe(self, tally: Tally) -> None:
         """Means over tokens, for the log."""
@@ -104,7 +104,7 @@ def policy_pass(
         loss=loss,
         policy=policy,
         logprobs=logprobs.detach(),
-        num_tokens=int(mask.sum()),
+        num_tokens=int(responses.lengths.sum()),
         kl=_measured(terms),
     )
 
@@ -118,17 +118,17 @@ def _terms(
     ranks: Ranks,
 ) -> TokenTerms:
     """Terms of the real tokens, in their order."""
-    mask = responses.mask
-    states = pair.response_states(responses.rows, responses.token_ids)[mask]
+    places = responses.places()
+    states = pair.response_states(responses.rows, responses.token_ids)[places]
     reference = None
     if kind != "none" or measures_kl:
-        other = pair.reference_states(responses.rows, responses.token_ids)[mask]
+        other = pair.reference_states(responses.rows, responses.token_ids)[places]
         has_kl = kind in ("exact", "none")
         reference = Reference(states=other, head=pair.reference_logits, has_kl=has_kl)
     chunk = settings.vocabulary_chunk
     return token_terms(
         states,
-        responses.token_ids[mask],
+        responses.token_ids[places],
         pair.logits,
         temperature=settings.temperature,
         chunk=chunk,
@@ -149,9 +149,9 @@ def _share(total: Tensor, settings: RlSettings, num_responses: int) -> Tensor:
     return settings.kl.weight * total / (num_responses * settings.max_new_tokens)
 
 
-def _measured(terms: TokenTerms) -> float | None:
+def _measured(terms: TokenTerms) -> Tensor | None:
     if terms.kl is not None:
-        return float(terms.kl.detach().sum())
+        return terms.kl.detach().sum().double()
     if terms.reference_logprobs is not None:
-        return float((terms.logprobs.detach() - terms.reference_logprobs).sum())
+        return (terms.logprobs.detach() - terms.reference_logprobs).sum().double()
     return None

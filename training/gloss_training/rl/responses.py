@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gloss_training.batches import pad_right
+from gloss_training.batches import pad_right, places_of
 from gloss_training.models.verbalizer import injected_rows
 from gloss_training.rl.rollout import Rollout
 
@@ -22,12 +22,14 @@ class Responses:
         token_ids: [n, t] int64.
         mask: [n, t] bool, which tokens are real.
         engine_logprobs: [n, t] float32; 0 off the mask.
+        lengths: [n] int64, on the CPU, so that shapes are known without waiting for the device.
     """
 
     rows: Tensor
     token_ids: Tensor
     mask: Tensor
     engine_logprobs: Tensor
+    lengths: Tensor
 
     @classmethod
     def of(cls, rollout: Rollout, injection_scale: float, device: torch.device) -> Responses:
@@ -43,18 +45,26 @@ class Responses:
             token_ids=token_ids.to(device),
             mask=mask.to(device),
             engine_logprobs=logprobs.to(device),
+            lengths=lengths,
         )
 
     def take(self, chosen: Tensor) -> Responses:
         """The chosen responses, padded to the longest of them."""
-        mask = self.mask[chosen]
-        longest = int(mask.sum(1).max())
+        lengths = self.lengths[chosen]
+        longest = int(lengths.max())
+        chosen = chosen.to(self.rows.device)
         return Responses(
             rows=self.rows[chosen],
             token_ids=self.token_ids[chosen, :longest],
-            mask=mask[:, :longest],
+            mask=self.mask[chosen, :longest],
             engine_logprobs=self.engine_logprobs[chosen, :longest],
+            lengths=lengths,
         )
+
+    def places(self) -> tuple[Tensor, ...]:
+        """Row and position of each real token, in order: what the mask chooses."""
+        is_real = torch.arange(self.mask.shape[1]) < self.lengths[:, None]
+        return places_of(is_real, self.mask.device)
 
 
 def micro_batches(lengths: Sequence[int], size: int) -> list[Tensor]:
