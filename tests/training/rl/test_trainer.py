@@ -250,6 +250,17 @@ def test_a_run_that_goes_on_is_the_same_run(tmp_path: Path) -> None:
     assert same(weights_of(pair), weights_of(whole_pair))
 
 
+def test_a_run_whose_pair_was_not_written_makes_no_step_again(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, num_steps=3, checkpoint_every=2)
+    whole_pair, _, figures = run(tmp_path, settings)
+    pair = make_pair()
+    sampler = PairSampler(pair)
+    _, log, again = run(tmp_path, settings, pair=pair, sampler=sampler)
+    assert sampler.rows == [] and log.figures == []
+    assert again == figures
+    assert same(weights_of(pair), weights_of(whole_pair))
+
+
 @pytest.mark.parametrize("poisons", ["ar", "av"])
 def test_a_nan_gradient_of_one_model_leaves_both_as_they_were(tmp_path: Path, poisons: str) -> None:
     pair = poisoned(poisons, {1})

@@ -99,7 +99,7 @@ def train_rl(
         done = step + 1
         if done % settings.checkpoint_every == 0 or done == settings.num_steps:
             told.samples(step, _samples(rollout, learned, task))
-        if done % settings.checkpoint_every == 0 and done < settings.num_steps:
+            # After the last step too: the pair is still to be written, and may find no room.
             _save(folder, done, learner, state)
     return {**state.figures, "skipped_steps": float(state.num_skipped)}
 
