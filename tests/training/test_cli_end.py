@@ -38,6 +38,24 @@ def test_an_interrupt_says_how_to_go_on(
     assert (result.exit_code, result.stderr.splitlines()) == (130, [said])
 
 
+def test_a_file_that_cannot_be_read_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "stages/ar.json")
+
+    monkeypatch.setattr(Run, "stages", read)
+    arguments = ["ar", "smoke", "--output", str(tmp_path)]
+    result = CliRunner().invoke(cli.app, arguments)
+    said = (
+        "error: stages/ar.json: Permission denied. Nothing that was written is lost. Put that "
+        "right, then give the same command with --resume to go on"
+    )
+    assert (result.exit_code, result.stderr.splitlines()) == (1, [said])
+    result = CliRunner().invoke(cli.app, ["ar", "x" * 300, "--output", str(tmp_path)])
+    assert (result.exit_code, result.stderr.count("File name too long")) == (1, 1)
+
+
 def test_an_interrupt_of_the_imports_is_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

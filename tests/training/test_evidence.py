@@ -124,6 +124,26 @@ def test_shared_stages_are_links_and_records_copies(tmp_path: Path) -> None:
     assert len([*(tmp_path / "arm" / "stages").iterdir()]) == 8
 
 
+def test_shared_stages_may_be_moved(tmp_path: Path) -> None:
+    for stage in ("target", "data", "ar", "av"):
+        (tmp_path / "old" / "base" / stage).mkdir(parents=True)
+        (tmp_path / "old" / "base" / stage / "file").write_text(stage)
+        for end in ("json", "settings.json"):
+            record = tmp_path / "old" / "base" / "stages" / f"{stage}.{end}"
+            record.parent.mkdir(exist_ok=True)
+            record.write_text("{}")
+    share_stages(tmp_path / "old" / "base", tmp_path / "old" / "arm")
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert (tmp_path / "new" / "arm" / "av" / "file").read_text() == "av"
+    # One that leads nowhere, or elsewhere, is made anew.
+    (tmp_path / "elsewhere").mkdir()
+    for wrong in ("nowhere", "elsewhere"):
+        (tmp_path / "new" / "arm" / "av").unlink()
+        (tmp_path / "new" / "arm" / "av").symlink_to(tmp_path / wrong)
+        share_stages(tmp_path / "new" / "base", tmp_path / "new" / "arm")
+        assert (tmp_path / "new" / "arm" / "av" / "file").read_text() == "av"
+
+
 def test_curves_keep_what_is_drawn(tmp_path: Path) -> None:
     assert curves(tmp_path / "rl.jsonl") == []
     line = {"step": 0, "reward": -0.123456789, "mse": 1.0, "k3": 1e-4}
@@ -144,6 +164,9 @@ def test_results_of_other_settings_are_refused_and_the_same_ones_kept(tmp_path: 
     other = replace(experiment, overrides=("rl.num_steps=4",))
     with pytest.raises(RunFolderError, match=r"rl_kl-seed-0.json .*rl.num_steps: 3 -> 4"):
         other.run([0], ["rl_kl"])
+    result_path(experiment.results, "rl_kl", 0).write_text("")
+    with pytest.raises(RunFolderError, match=r"rl_kl-seed-0.json: got a damaged .* remove it"):
+        experiment.run([0], ["rl_kl"])
 
 
 def test_an_arm_that_is_none_is_refused_before_anything_runs(tmp_path: Path) -> None:

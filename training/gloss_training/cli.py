@@ -284,6 +284,16 @@ def _errors(
     except (TrainingError, GlossError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, ValueError) else 1) from error
+    except OSError as error:
+        # Of a file that cannot be read, say: what writes has said so itself. Others are ours.
+        if error.filename is None:
+            raise
+        typer.echo(
+            f"error: {error.filename}: {error.strerror}. Nothing that was written is lost. Put "
+            f"that right, then {goes_on}",
+            err=True,
+        )
+        raise typer.Exit(1) from error
 
 
 if __name__ == "__main__":

@@ -84,6 +84,10 @@ def test_an_exported_pair_passes_the_doctor_and_is_served(
     for role in ("av", "ar"):
         files = list((out / role).glob("model-*.safetensors"))
         assert len(files) > 1 and not (out / role / "model.safetensors").exists()
+    # A server that runs as somebody else reads all of it, where new files can be read at all.
+    (tmp_path / "new").touch()
+    usual = (tmp_path / "new").stat().st_mode
+    assert {path.stat().st_mode for path in out.rglob("*") if path.is_file()} == {usual}
     engine = load_engine(out / "av", out / "ar", EngineConfig(device="cpu", num_slots=2))
     sampling = SamplingParams(max_new_tokens=4)
     request = VerbalizeRequest(activations=torch.randn(2, 32), score=True, sampling=sampling)

@@ -8,6 +8,7 @@ results/                         a JSON for each arm and seed, curves, summary.m
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from gloss_training.errors import ConfigError, RunFolderError
 from gloss_training.evaluation.plots import curves
 from gloss_training.evidence.arms import ARMS, BASES, Arm
 from gloss_training.evidence.machine import commit, describe_machine
-from gloss_training.evidence.results import Result, result_path, write_result
+from gloss_training.evidence.results import AGAIN, Result, result_path, write_result
 from gloss_training.evidence.summary import summarise
 from gloss_training.run.config import RunConfig, read_config
+from gloss_training.run.folder import read_json
 from gloss_training.run.stage_settings import differences
 from gloss_training.stages.evaluate import evaluate_pair
 from gloss_training.stages.run import Run
@@ -82,7 +84,7 @@ class Experiment:
             return False
         arm = ARMS[name]
         asked = self._config(seed, (*BASES[arm.base], *arm.settings)).plain()
-        made = json.loads(path.read_text(encoding="utf-8"))["config"]
+        made = read_json(path, AGAIN)["config"]
         changed = differences(made, asked)
         if changed:
             raise RunFolderError(
@@ -139,9 +141,13 @@ def share_stages(base: Path, folder: Path) -> None:
     """Gives a run directory the stages that another one has made, as links."""
     for stage in SHARED:
         link = folder / stage
+        if link.is_symlink() and link.resolve() != (base / stage).resolve():
+            link.unlink()
         if not link.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            link.symlink_to((base / stage).resolve(), target_is_directory=True)
+            # From where it stands, so that the whole of them can be moved or copied.
+            source = os.path.relpath((base / stage).resolve(), folder.resolve())
+            link.symlink_to(source, target_is_directory=True)
         for name in (f"{stage}.json", f"{stage}.settings.json"):
             copied = folder / "stages" / name
             copied.parent.mkdir(parents=True, exist_ok=True)

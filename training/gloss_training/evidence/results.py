@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gloss_training.evidence.arms import ARMS
-from gloss_training.run.folder import write_json
+from gloss_training.run.folder import read_json, write_json
 
 Result = dict[str, Any]
+AGAIN: Final = "remove it to have the arm's result made again"
 
 
 def result_path(folder: Path, arm: str, seed: int) -> Path:
@@ -28,7 +28,7 @@ def read_results(folder: Path) -> list[Result]:
     found: list[Result] = []
     for arm in ARMS:
         for path in folder.glob(f"{arm}-seed-*.json"):
-            result = json.loads(path.read_text(encoding="utf-8"))
+            result = read_json(path, AGAIN)
             if result["arm"] == arm:
                 found.append(result)
     order = list(ARMS)

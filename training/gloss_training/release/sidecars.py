@@ -1,6 +1,7 @@
 """Writes a target, and the sidecars of AV and AR; their weights are `pair.py`'s part."""
 
 import math
+import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from gloss_training.dataset.statistics import Statistics
 from gloss_training.models.prompts import marked_prompt, stop_ids_of
 from gloss_training.settings import PromptSettings
 from gloss_training.storage.disk import writing_of_stage
+from gloss_training.storage.whole_folders import whole_folder
 
 SIDECAR_FILE: Final = "nla_meta.yaml"
 
@@ -38,10 +40,11 @@ class Facts:
 
 def save_target(model: Any, tokenizer: Any, folder: Path) -> None:
     """A target's directory: model, tokenizer, plain sampling as generation defaults."""
-    with _writing(folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    with _writing(folder), whole_folder(folder) as at:
         model.generation_config = plain_sampling(model, tokenizer)
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        model.save_pretrained(at)
+        tokenizer.save_pretrained(at)
 
 
 def sidecar(role: str, facts: Facts, tokenizer: Any) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.root} has not finished stage {stage}; run gloss-train {command} on it first"
             )
-        return _read_json(path, f"remove it to have stage {stage} made again")
+        return read_json(path, f"remove it to have stage {stage} made again")
 
     def is_finished(self, stage: str) -> bool:
         """Whether a stage has its record."""
@@ -199,7 +199,7 @@ class RunFolder:
         path = self._settings_path(stage)
         if not path.exists():
             return []
-        begun = _read_json(path, "put it back, or choose another --output")
+        begun = read_json(path, "put it back, or choose another --output")
         now = settings_of(stage, self._configuration)
         if stage == "data" and not self.is_finished(stage):
             # Answers are kept by who gave them, so another teacher is asked anew.
@@ -231,7 +231,7 @@ class RunFolder:
         return self.root / "stages" / f"{stage}.settings.json"
 
 
-def _read_json(path: Path, fix: str) -> dict[str, Any]:
+def read_json(path: Path, fix: str) -> dict[str, Any]:
     """What `write_json` wrote.
 
     Raises:

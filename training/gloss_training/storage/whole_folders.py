@@ -14,7 +14,8 @@ WRITING: Final = ".writing"
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill; it is forced to the disk and gets its name when the context ends well.
+    """A folder to fill; it is forced to the disk and gets its name when the context ends well, its
+    files readable as new files of this process are.
 
     Whatever ends it otherwise leaves nothing under the final name; a killed process leaves a
     folder that ends in `.writing`, which the next one of the same name removes.
@@ -30,7 +31,11 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     writing.mkdir(parents=True)
     try:
         yield writing
+        # Safetensors files are for their owner alone; a server may run as somebody else.
+        readable = writing.stat().st_mode & 0o666
         for path in [*writing.rglob("*"), writing]:
+            if path.is_file():
+                path.chmod(readable)
             _force(path)
         os.rename(writing, folder)
     except BaseException:
