@@ -19,11 +19,12 @@ def story_rows(num_stories: int, *, d_model: int = 32, seed: int = 0) -> Rows:
         Passage(
             doc_id=document.doc_id,
             position=position,
-            text=" ".join((document.text or "").split(" ")[: position + 1]),
-            facts=document.facts_at(position) if document.facts_at else None,
+            text=text,
+            facts=document.facts_at(len(text)) if document.facts_at else None,
         )
         for document in world_documents(WorldSettings(), num_stories, seed)
         for position in (9, 14, 21)
+        for text in [" ".join((document.text or "").split(" ")[: position + 1])]
     ]
     teacher = WorldTeacher(seed=0, num_ending_words=1)
     answers = asyncio.run(teacher.explain(passages, lambda answer: None))

@@ -17,7 +17,7 @@ def config() -> RunConfig:
 @pytest.fixture(scope="session")
 def tokenizer(config: RunConfig) -> PreTrainedTokenizerFast:
     assert config.world is not None
-    return build_tokenizer(config.world.shape.max_length)
+    return build_tokenizer(config.world, config.seed)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from rich.console import Console
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 
 from gloss_training.embed import embed
+from gloss_training.errors import RunFolderError
 from gloss_training.run.config import read_config
 from gloss_training.stages.run import Run
 from gloss_training.world.stories import split_words
@@ -64,4 +65,11 @@ def test_everything_a_server_needs_is_there(embedded: Path) -> None:
 
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected a run"):
+        embed(tmp_path, tmp_path / "out")
+
+
+def test_a_run_whose_tokens_are_no_words_is_refused(tmp_path: Path) -> None:
+    kept = json.dumps(read_config("larger").plain())
+    (tmp_path / "configuration.json").write_text(kept)
+    with pytest.raises(RunFolderError, match="gloss-train tiny with a token a word"):
         embed(tmp_path, tmp_path / "out")

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from gloss_engine.errors import GlossError
 from gloss_training.cli_confirm import confirmer
 from gloss_training.embed import embed as write_embedded
-from gloss_training.errors import INTERRUPTED, Declined, TrainingError
+from gloss_training.errors import INTERRUPTED, ConfigError, Declined, TrainingError
 from gloss_training.evidence.arms import ARMS
 from gloss_training.evidence.experiment import DEFAULT_CONFIG, SEEDS, Experiment
 from gloss_training.evidence.summary import SUMMARY_FILE
@@ -133,15 +133,25 @@ def evaluate(
 @app.command()
 def tiny(
     output: Output,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed and threads, same bytes.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    config: Annotated[
+        str, typer.Option(help="A TOML file of a tiny world, or a shipped one: tiny or larger.")
+    ] = "tiny",
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="In place of the file's; same seed and threads, same bytes."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads, in place of the file's.")
+    ] = None,
     is_smoke: Annotated[bool, typer.Option("--smoke", help="A run of seconds.")] = False,
     overrides: Overrides = None,
     resume: Resume = False,
 ) -> None:
     """Run every stage on the tiny world: its target is trained first."""
-    settings = [f"seed={seed}", f"num_threads={threads}", *(overrides or ())]
-    _stages((), "smoke" if is_smoke else "tiny", output, settings, resume)
+    stated = {"seed": seed, "num_threads": threads}
+    settings = [f"{name}={value}" for name, value in stated.items() if value is not None]
+    chosen = "smoke" if is_smoke else config
+    _stages((), chosen, output, [*settings, *(overrides or ())], resume)
     Console().print(f"Pair: {output / 'rl'}; before RL: {output}; target: {output / 'target'}")
 
 
@@ -243,9 +253,14 @@ def _stages(
     *,
     is_dry: bool = False,
 ) -> None:
-    """Runs the named stages, or all of them; prints their figures."""
+    """Runs the named stages, or all of them on a tiny world; prints their figures."""
     with _errors("give the same command with --resume to go on", is_dry=is_dry):
         chosen = read_config(config, overrides or ())
+        if not names and chosen.world is None:
+            raise ConfigError(
+                f"--config: got {config}, which has [target], expected [world]; run gloss-train "
+                "data, ar, av, rl and evaluate on it"
+            )
         device = prepare(chosen.device, chosen.num_threads)
         with joined(chosen.sharding, device) as ranks:
             console = Console(quiet=not ranks.is_first)

@@ -38,8 +38,17 @@ POSITION_STRIDE: Final = 2
 
 
 def embed(run: Path, output: Path) -> None:
-    """Writes the shipped pair of a finished run. RunFolderError if a stage of it is missing."""
+    """Writes the shipped pair of a finished run.
+
+    Raises:
+        RunFolderError: a stage of it is missing, or its tokens are no words, as the page says.
+    """
     config = _config(run)
+    if config.world is None or config.world.vocabulary_size:
+        raise RunFolderError(
+            f"{run}: got a run of another target, expected one of gloss-train tiny with a token a "
+            "word; gloss-train export writes any pair"
+        )
     folder = RunFolder(run, config.plain())
     records = {stage: folder.record(stage) for stage in STAGES}
     output.mkdir(parents=True, exist_ok=True)
@@ -81,6 +90,7 @@ def activation_table(config: RunConfig, reader: ActivationReader) -> pa.Table:
         assert document.text is not None and document.facts_at is not None
         words = document.text.split(" ")
         for position in text.positions:
+            read = len(" ".join(words[: position + 1]))
             rows.append(
                 {
                     "doc_id": document.doc_id,
@@ -91,7 +101,7 @@ def activation_table(config: RunConfig, reader: ActivationReader) -> pa.Table:
                     "n_raw_tokens": position + 1,
                     "activation_layer": config.layer_index,
                     "text": text_of(reader.tokenizer, text.token_ids[: position + 1]),
-                    "facts": json.dumps(dict(document.facts_at(position))),
+                    "facts": json.dumps(dict(document.facts_at(read))),
                 }
             )
     schema = pa.schema(

@@ -18,9 +18,10 @@ from gloss_training.documents.reading import Failure, read_documents
 from gloss_training.documents.settings import DataSettings
 from gloss_training.documents.splits import SPLITS, SplitShares, Splitter
 from gloss_training.errors import DocumentError
+from gloss_training.world.settings import WorldSettings
 from gloss_training.world.tokenizer import build_tokenizer
 
-TOKENIZER = build_tokenizer(512)
+TOKENIZER = build_tokenizer(WorldSettings(), 0)
 CHAT = [{"role": "user", "content": "Who is Ben?"}, {"role": "assistant", "content": "A baker."}]
 
 

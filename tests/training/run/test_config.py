@@ -11,6 +11,7 @@ from hatchling.builders.wheel import WheelBuilder
 
 from gloss_training.errors import ConfigError
 from gloss_training.run.config import (
+    LATER,
     SHIPPED,
     parse_config,
     read_config,
@@ -56,6 +57,9 @@ def test_unknown_keys_are_refused_with_the_nearest_name(
         ("world.shape.layer_index=3", "world.shape.layer_index: got 3, expected a block before"),
         ("world.shape.num_kv_heads=5", "a divisor of 2 heads"),
         ("world.shape.head_dim=24", "multiple of 16"),
+        ("world.num_attributes=9", "world.num_attributes: got 9, expected at least 10"),
+        ("world.num_attributes=17", "world.num_attributes: got 17, expected at most 16"),
+        ("world.vocabulary_size=299", "world.vocabulary_size: got 299, expected at least 300"),
         ("world.training.num_steps=0", "world.training.num_steps: got 0"),
         ("evaluate.num_rows=1", "evaluate.num_rows: got 1, expected at least 2"),
         ("prompt.ar_template=nothing", "prompt.ar_template"),
@@ -158,10 +162,30 @@ def test_configuration_is_frozen_and_survives_json() -> None:
     assert parse_config(json.loads(json.dumps(config.plain()))) == config
 
 
+def test_later_settings_are_kept_only_where_they_are_not_the_default() -> None:
+    for name in shipped_names():
+        kept = (read_config(name).plain()["world"] or {}).keys() & {*LATER}
+        assert kept == ({*LATER} if name == "larger" else set()), name
+    one = read_config("tiny", ["world.num_attributes=12"])
+    assert one.plain()["world"].keys() & {*LATER} == {"num_attributes"}
+    for config in (one, read_config("larger")):
+        assert parse_config(json.loads(json.dumps(config.plain()))) == config
+
+
+def test_committed_evidence_is_of_these_settings() -> None:
+    """To the letter: what is added to a configuration may not make it another one."""
+    results = [*(REPOSITORY / "training" / "evidence").glob("*.json")]
+    assert results
+    for path in results:
+        made = json.loads(path.read_text(encoding="utf-8"))
+        config = read_config("evidence", [*made["settings"], f"seed={made['seed']}"])
+        assert json.dumps(config.plain()) == json.dumps(made["config"]), path.name
+
+
 @pytest.mark.parametrize("name", shipped_names())
 def test_shipped_configurations_are_valid(name: str) -> None:
     config = read_config(name)
-    assert (config.world is not None) == (name in ("tiny", "smoke", "evidence"))
+    assert (config.world is not None) == (name in ("tiny", "smoke", "evidence", "larger"))
 
 
 def test_configurations_are_found_in_the_repository_and_in_the_package() -> None:

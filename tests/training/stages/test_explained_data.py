@@ -45,6 +45,7 @@ from gloss_training.teachers.world_teacher import WorldTeacher
 from gloss_training.world.claims import judge
 from gloss_training.world.documents import world_documents
 from gloss_training.world.settings import WORLD_PROMPT, WorldSettings
+from gloss_training.world.stories import words_of
 
 TARGET = Path(__file__).parents[3] / "server" / "gloss_server" / "embedded" / "target"
 LAYER = 2
@@ -139,8 +140,8 @@ def test_rows_hold_the_activation_of_their_own_words(made: tuple[Path, dict[str,
             document, position = by_id[rows.doc_ids[index]], rows.positions[index]
             assert document.text is not None and document.facts_at is not None
             words = document.text.split(" ")
-            assert rows.words[index] == tuple(words[: position + 1])
-            assert rows.facts[index] == document.facts_at(position)
+            assert rows.texts[index] == " ".join(words[: position + 1])
+            assert rows.facts[index] == document.facts_at(len(rows.texts[index]))
             ids = tokenizer.encode(rows.texts[index], return_tensors="pt")
             assert ids.shape[1] == position + 1
             with torch.no_grad():
@@ -151,7 +152,7 @@ def test_rows_hold_the_activation_of_their_own_words(made: tuple[Path, dict[str,
 def test_the_world_teacher_says_what_is_revealed(made: tuple[Path, dict[str, Any]]) -> None:
     rows = rows_of(made[0])["av"]
     for index, text in enumerate(rows.explanations):
-        verdict = judge(text, rows.facts[index], rows.words[index])
+        verdict = judge(text, rows.facts[index], words_of(rows.texts[index]))
         assert verdict.num_facts == verdict.num_facts_right == len(rows.facts[index])
         assert verdict.num_unparsed == 0 < verdict.num_endings
 
@@ -494,4 +495,4 @@ def test_stories_are_the_same_however_many_are_asked_for() -> None:
     few, many = stories(5), stories(9)
     assert [d.text for d in many[:5]] == [d.text for d in few]
     assert len({d.text for d in many}) == 9
-    assert json.dumps(many[3].facts_at(20) if many[3].facts_at else None)
+    assert json.dumps(many[3].facts_at(99) if many[3].facts_at else None)

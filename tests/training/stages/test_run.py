@@ -366,6 +366,14 @@ def test_what_was_not_confirmed_is_said_in_a_line(
     assert (result.exit_code, result.output) == (0, "")
 
 
+def test_tiny_has_a_world(tmp_path: Path) -> None:
+    arguments = ["tiny", "--output", str(tmp_path / "run"), "--config", "qwen2.5-7b-lora"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "got qwen2.5-7b-lora, which has [target], expected [world]" in result.output
+    assert not (tmp_path / "run").exists()
+
+
 def test_help_names_every_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     output = CliRunner().invoke(app, ["ar", "--help"]).output

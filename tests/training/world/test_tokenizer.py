@@ -13,7 +13,7 @@ from gloss_training.models.prompts import (
     marked_prompt,
 )
 from gloss_training.settings import PromptSettings
-from gloss_training.world.settings import WORLD_PROMPT, ShapeSettings
+from gloss_training.world.settings import WORLD_PROMPT, ShapeSettings, WorldSettings
 from gloss_training.world.stories import split_words
 from gloss_training.world.target import target_config
 from gloss_training.world.tokenizer import (
@@ -22,14 +22,13 @@ from gloss_training.world.tokenizer import (
     build_tokenizer,
     text_of,
     vocabulary,
-    word_ids,
 )
 
 
 @pytest.fixture(scope="module")
 def reloaded(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
     folder: Path = tmp_path_factory.mktemp("tokenizer")
-    tokenizer = build_tokenizer(512)
+    tokenizer = build_tokenizer(WorldSettings(), 0)
     tokenizer.save_pretrained(folder)
     target_config(ShapeSettings(), tokenizer).save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
@@ -56,7 +55,7 @@ def test_one_token_per_word_and_case_is_kept(reloaded: PreTrainedTokenizerFast) 
     text = "The baker is in the garden. Ben!"
     assert reloaded.tokenize(text) == split_words(text)
     assert reloaded.encode("The") != reloaded.encode("the")
-    assert reloaded.encode(text) == word_ids(reloaded, split_words(text))
+    assert reloaded.encode(text) == reloaded.convert_tokens_to_ids(split_words(text))
 
 
 def test_unknown_words_become_one_token_each(reloaded: PreTrainedTokenizerFast) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,11 +43,6 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.texts)
-
-    @cached_property
-    def words(self) -> tuple[tuple[str, ...], ...]:
-        """Of the tiny world, whose texts are words with spaces between them."""
-        return tuple(tuple(text.split(" ")) for text in self.texts)
 
     def passage(self, index: int) -> Passage:
         """What row `index` is about."""

@@ -19,7 +19,7 @@ class Document:
         doc_id: whose it is; a hash of the content where the input states none.
         text: plain text.
         messages: a chat as (role, content) pairs.
-        facts_at: of the tiny world, what the text has revealed up to a token position.
+        facts_at: of the tiny world, what the text's first so many characters have revealed.
     """
 
     doc_id: str

@@ -44,7 +44,7 @@ class PlannedDocument:
                 doc_id=self.document.doc_id,
                 position=position,
                 text=self.encoded.before(position, max_chars),
-                facts=None if facts_at is None else facts_at(position),
+                facts=None if facts_at is None else facts_at(self.encoded.end(position)),
             )
 
 

@@ -38,9 +38,13 @@ class Encoded:
     ends: np.ndarray
     is_own: np.ndarray
 
+    def end(self, position: int) -> int:
+        """How far into the text the tokens up to and including the one at `position` reach."""
+        return int(self.ends[: position + 1].max())
+
     def before(self, position: int, max_chars: int) -> str:
         """The text up to and including the token at `position`, its last `max_chars` at most."""
-        end = int(self.ends[: position + 1].max())
+        end = self.end(position)
         return self.text[max(0, end - max_chars) : end]
 
 

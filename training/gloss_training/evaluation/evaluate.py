@@ -21,6 +21,7 @@ from gloss_training.scoring import normalized_mse
 from gloss_training.seeds import generator_for, stream_seed
 from gloss_training.settings import EvaluateSettings
 from gloss_training.world.claims import Verdict, judge
+from gloss_training.world.stories import words_of
 
 Reader = Callable[[Sequence[str]], Tensor]
 """Explanations -> [n, d] reconstructions."""
@@ -169,7 +170,7 @@ def _add_truth(
         evaluation.leave_out(TRUTH, "only the tiny world knows which claims are true")
         return []
     verdicts = [
-        judge(text, task.heldout.facts[row], task.heldout.words[row])
+        judge(text, task.heldout.facts[row], words_of(task.heldout.texts[row]))
         for text, row in zip(texts, chosen, strict=True)
     ]
     figures = truth_figures(verdicts)

@@ -28,6 +28,9 @@ from gloss_training.world.settings import WORLD_PROMPT, WorldSettings
 
 SHIPPED: Final = Path(__file__).parents[1] / "configs"
 """The configurations that come with the package; a command takes their bare names."""
+LATER: Final = ("num_attributes", "vocabulary_size")
+"""Settings of [world] that came after runs and evidence: kept where they are not the default, so
+that what was made before them is still of the same settings."""
 _EXPECTED: Final = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -46,7 +49,8 @@ class RunConfig(BaseModel):
         seed: equal configurations and thread counts give equal bytes on a CPU.
         num_threads: of the CPU; far more of them than it has end the process.
         device: auto (the first GPU, else the CPU), cpu, cuda or cuda:N.
-        dtype: what AV and AR are computed in; their masters are float32 in any case.
+        dtype: what AV, AR and the tiny world's target are computed in; what is learnt is float32 in
+            any case.
         target: the model that is explained.
         world: the tiny world in its place: documents, teacher and target are made.
         prompt: how activations and explanations are put to AV and AR; by default the world's own,
@@ -98,8 +102,14 @@ class RunConfig(BaseModel):
         return self.target.layer_index
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return self.model_dump(mode="json")
+        """As JSON has it; of LATER what has not its default."""
+        found = self.model_dump(mode="json")
+        if self.world is not None:
+            usual = WorldSettings()
+            for name in LATER:
+                if getattr(self.world, name) == getattr(usual, name):
+                    del found["world"][name]
+        return found
 
 
 def read_config(name: str | Path, overrides: Iterable[str] = ()) -> RunConfig:

@@ -20,10 +20,16 @@ def make_target(run: Context) -> dict[str, Any]:
     world = run.config.world
     if world is None:
         raise ConfigError("stage target trains the tiny world's; [target] names one that is there")
-    tokenizer = build_tokenizer(world.shape.max_length)
+    tokenizer = build_tokenizer(world, run.config.seed)
     with run.journal("target", world.training.num_steps) as journal:
         model, figures = train_target(
-            world, run.config.seed, tokenizer, journal, run.folder.checkpoints("target")
+            world,
+            run.config.seed,
+            tokenizer,
+            journal,
+            run.folder.checkpoints("target"),
+            device=run.device,
+            dtype=run.dtype,
         )
     save_target(model, tokenizer, run.folder.target)
     return {"parameters": model.num_parameters(), **figures}

@@ -14,6 +14,7 @@ from gloss_training.teachers.teacher import KEPT, Answer, Estimate
 from gloss_training.world import grammar
 from gloss_training.world.claims import is_right, parse
 from gloss_training.world.rewording import reword
+from gloss_training.world.stories import words_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class WorldTeacher:
         answers = []
         for passage in passages:
             generator = generator_for(self.seed, f"teacher-{passage.doc_id}-{passage.position}")
-            ending = grammar.ending_of(passage.text.split(" "), self.num_ending_words)
+            ending = grammar.ending_of(words_of(passage.text), self.num_ending_words)
             facts = dict(passage.facts or {})
             stated: tuple[dict[str, str], str | None] = facts, ending
             if self.most_stated:
@@ -65,7 +66,7 @@ class WorldTeacher:
         scores = []
         for passage, explanation in pairs:
             reading = parse(explanation)
-            words = passage.text.split(" ")
+            words = words_of(passage.text)
             right = sum(is_right(claim, passage.facts or {}, words) for claim in reading.claims)
             stated = len(reading.claims) + reading.num_unparsed
             scores.append(right / stated if stated else 0.0)

@@ -1,7 +1,8 @@
 """The facts a story of the tiny world can hold, and the words that name them.
 
 Only the closed sets of values and their small grammatical properties live here. How stories use
-them is world.py's part, how explanations state them is teacher.py's.
+them is templates.py's part, how explanations state them is grammar.py's. A world has the first so
+many attributes; none has a value of another, but for the names of hero and friend.
 """
 
 from collections.abc import Mapping
@@ -65,8 +66,29 @@ ATTRIBUTES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "friend": NAMES,
         "food": ("bread", "soup", "cheese", "cake", "honey", "rice", "fish", "pie", "toast"),
         "time": ("dawn", "morning", "noon", "afternoon", "dusk", "evening", "night", "midnight"),
+        "drink": ("tea", "milk", "coffee", "cocoa", "juice", "water", "cider", "lemonade"),
+        "garment": ("coat", "scarf", "cloak", "jacket", "sweater", "shawl", "vest", "robe", "cape"),
+        "animal": ("cat", "horse", "goat", "rabbit", "parrot", "pony", "duck", "sheep", "hamster"),
+        "instrument": ("violin", "flute", "trumpet", "piano", "guitar", "harp", "cello", "banjo"),
+        "vehicle": ("bicycle", "train", "wagon", "sled", "carriage", "bus", "canoe", "ferry"),
+        "month": (
+            "January",
+            "February",
+            "March",
+            "April",
+            "May",
+            "June",
+            "July",
+            "August",
+            "September",
+            "October",
+            "November",
+            "December",
+        ),
     }
 )
+FEWEST_ATTRIBUTES: Final = 10
+"""Of the tiny world: no world has fewer."""
 
 TIME_PHRASES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -74,6 +96,11 @@ TIME_PHRASES: Final[Mapping[str, str]] = MappingProxyType(
         for value in ATTRIBUTES["time"]
     }
 )
+
+
+def attributes_of(num_attributes: int) -> Mapping[str, tuple[str, ...]]:
+    """The attributes of a world, and their values: the first so many."""
+    return dict(tuple(ATTRIBUTES.items())[:num_attributes])
 
 
 def is_male(name: str) -> bool:

@@ -12,7 +12,8 @@ from typing import Final
 
 from gloss_training.world import grammar
 from gloss_training.world.attributes import ATTRIBUTES
-from gloss_training.world.stories import SLOT_PATTERN, split_words
+from gloss_training.world.stories import SENTENCE_MARKS, UNKNOWN_WORD, split_words
+from gloss_training.world.templates import SLOT_PATTERN
 
 ENDING: Final = "ending"
 SENTENCE_PATTERN: Final = re.compile(r"(?:“[^“”]*”|[^.“])+(?:\.|$)|“[^”]*$")
@@ -67,10 +68,10 @@ def is_right(claim: Claim, revealed: Mapping[str, str], words: Sequence[str]) ->
     """Whether the text, `words` up to the position explained, has said what is claimed."""
     if claim.attribute != ENDING:
         return revealed.get(claim.attribute) == claim.value
-    if claim.value == grammar.UNKNOWN_WORD:
-        return words[-1] == grammar.UNKNOWN_WORD
+    if claim.value == UNKNOWN_WORD:
+        return words[-1] == UNKNOWN_WORD
     if claim.value == grammar.SENTENCE_END:
-        return words[-1] in grammar.SENTENCE_MARKS
+        return words[-1] in SENTENCE_MARKS
     stated = claim.value.split()
     return list(words[-len(stated) :]) == stated
 
@@ -101,7 +102,7 @@ def _read_sentence(sentence: str) -> list[Claim] | None:
         match = pattern.fullmatch(sentence)
         if match:
             return list(_claims_of(match))
-    for ending in (grammar.UNKNOWN_WORD, grammar.SENTENCE_END):
+    for ending in (UNKNOWN_WORD, grammar.SENTENCE_END):
         if sentence in {_spaced(wording) for wording in grammar.wordings_of_ending(ending)}:
             return [Claim(attribute=ENDING, value=ending)]
     return _read_predicates(sentence)
@@ -128,7 +129,7 @@ def _claims_of(match: re.Match[str]) -> Iterator[Claim]:
 
 @cache
 def _sentence_patterns() -> tuple[re.Pattern[str], ...]:
-    return _compile((*grammar.IDENTITY, *grammar.SETTING, *grammar.ENDING))
+    return _compile((*grammar.IDENTITY, *grammar.SETTING, *grammar.CALENDAR, *grammar.ENDING))
 
 
 @cache

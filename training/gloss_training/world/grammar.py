@@ -10,11 +10,16 @@ from typing import Final
 
 import numpy as np
 
-from gloss_training.world.attributes import is_male
-from gloss_training.world.stories import SLOT_PATTERN, Story, pick, split_words
+from gloss_training.world.attributes import FEWEST_ATTRIBUTES, is_male
+from gloss_training.world.stories import (
+    SENTENCE_MARKS,
+    UNKNOWN_WORD,
+    Story,
+    pick,
+    split_words,
+)
+from gloss_training.world.templates import SLOT_PATTERN, usable
 
-UNKNOWN_WORD: Final = "[UNK]"
-SENTENCE_MARKS: Final = (".", "?", "!")
 SENTENCE_END: Final = "."
 
 # Whole sentences. Among those whose slots are exactly the known facts of the group, one is drawn.
@@ -36,6 +41,11 @@ SETTING: Final = (
     "The weather is {weather}.",
     "It is {time}.",
     "The time is {time}.",
+)
+CALENDAR: Final = (
+    "It is {month}.",
+    "The month is {month}.",
+    "It happens in {month}.",
 )
 ENDING: Final = (
     "The text ends with “{ending}”.",
@@ -73,6 +83,11 @@ PREDICATES: Final = (
     ),
     ("feels {mood}", "is {mood}"),
     ("eats {food}", "has {food} to eat"),
+    ("drinks {drink}", "has {drink} to drink"),
+    ("wears a {garment}", "has put on a {garment}"),
+    ("keeps a {animal}", "has a {animal} at home"),
+    ("plays the {instrument}", "knows how to play the {instrument}"),
+    ("travels by {vehicle}", "has come by {vehicle}"),
 )
 
 
@@ -125,7 +140,7 @@ def write(facts: Mapping[str, str], ending: str | None, generator: np.random.Gen
     stated = [predicate for predicate in predicates if predicate]
     for index in range(0, len(stated), 2):
         sentences.append(f"{_subject(facts)} {' and '.join(stated[index : index + 2])}.")
-    sentences.append(_choose(SETTING, facts, generator))
+    sentences += [_choose(group, facts, generator) for group in (SETTING, CALENDAR)]
     if ending is not None:
         sentences.append(pick(generator, wordings_of_ending(ending)).format(ending=ending))
     return " ".join(sentence for sentence in sentences if sentence)
@@ -136,11 +151,13 @@ def wordings_of_ending(ending: str) -> tuple[str, ...]:
     return {UNKNOWN_WORD: ENDING_UNKNOWN, SENTENCE_END: ENDING_SENTENCE}.get(ending, ENDING)
 
 
-def teacher_words() -> list[str]:
+def teacher_words(num_attributes: int = FEWEST_ATTRIBUTES) -> list[str]:
     """Every word an explanation can contain besides the words of the story, sorted."""
-    templates = [*IDENTITY, *SETTING, *ENDING, *ENDING_SENTENCE, *ENDING_UNKNOWN, *SUBJECTS, "and"]
+    templates = [*IDENTITY, *SETTING, *CALENDAR, *SUBJECTS, "and"]
+    templates += [*ENDING, *ENDING_SENTENCE, *ENDING_UNKNOWN]
     templates += [template for group in PREDICATES for template in group]
-    return sorted(set(split_words(" ".join(SLOT_PATTERN.sub(" ", t) for t in templates))))
+    stated = " ".join(SLOT_PATTERN.sub(" ", t) for t in usable(templates, num_attributes))
+    return sorted(set(split_words(stated)))
 
 
 def _choose(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from gloss_training.setting_checks import at_least, below, not_negative, positive
+from gloss_training.setting_checks import at_least, at_most, below, not_negative, positive
 from gloss_training.settings import PromptSettings, SftSettings
+from gloss_training.world.attributes import ATTRIBUTES, FEWEST_ATTRIBUTES
 
 WORLD_PROMPT: Final = PromptSettings(
     injection_char="㈎",
@@ -18,6 +19,8 @@ WORLD_PROMPT: Final = PromptSettings(
     ar_template="What the story has told so far: {explanation} The vector:",
 )
 """The prompts of the world's pair, in words of its tokenizer."""
+FEWEST_TOKENS: Final = 300
+"""Of a BPE tokenizer: 256 bytes, what it has besides text, and some that are more than a byte."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,9 @@ class WorldSettings:
     """The tiny world: documents, a teacher and an oracle in one.
 
     Attributes:
+        num_attributes: of a story: the first so many.
+        vocabulary_size: tokens of a BPE tokenizer that is trained on stories and explanations, most
+            of them; 0: one token a word.
         max_words: longest story.
         num_ending_words: last words of the text that an explanation quotes, at most.
         most_stated: facts that the teacher states of those revealed, drawn anew each time, at least
@@ -77,6 +83,8 @@ class WorldSettings:
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
+    num_attributes: int = FEWEST_ATTRIBUTES
+    vocabulary_size: int = 0
     max_words: int = 80
     num_ending_words: int = 1
     most_stated: int = 0
@@ -86,6 +94,10 @@ class WorldSettings:
     training: SftSettings = field(default_factory=SftSettings)
 
     def __post_init__(self) -> None:
+        at_least("world.num_attributes", self.num_attributes, FEWEST_ATTRIBUTES)
+        at_most("world.num_attributes", self.num_attributes, len(ATTRIBUTES))
+        if self.vocabulary_size:
+            at_least("world.vocabulary_size", self.vocabulary_size, FEWEST_TOKENS)
         at_least("world.max_words", self.max_words, 17)
         positive("world.num_ending_words", self.num_ending_words)
         not_negative("world.most_stated", self.most_stated)

@@ -1,139 +1,40 @@
 """Stories of the tiny world, and which facts each prefix of a story has revealed.
 
-A story is a list of word tokens with its mentions: the token positions at which an attribute's
-value stands. Deterministic in the generator passed in. Explanations are teacher.py's part.
+A story is a list of words with its mentions: the places of words that state an attribute's value.
+How a tokenizer cuts its words is not known here. Deterministic in the generator passed in.
+Explanations are grammar.py's part.
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+from operator import add
 from typing import Final
 
 import numpy as np
 
-from gloss_training.world.attributes import ATTRIBUTES, NAMES, TIME_PHRASES, is_male
+from gloss_training.world.attributes import (
+    ATTRIBUTES,
+    FEWEST_ATTRIBUTES,
+    NAMES,
+    TIME_PHRASES,
+    attributes_of,
+    is_male,
+)
+from gloss_training.world.templates import SLOT_PATTERN, Templates, templates_of
 
 WORD_PATTERN: Final = re.compile(r"\w+|[^\w\s]")
-SLOT_PATTERN: Final = re.compile(r"\{(\w+)\}")
-
-# {subject} is the pronoun, the name or "the baker"; {object} him/her; {possessive} his/her.
-# A template is usable once the attributes it names belong to the story.
-OPENINGS: Final = (
-    "This is the story of {hero}.",
-    "Once there was a {job} named {hero}.",
-    "Once upon a time there was a {job} called {hero}.",
-    "{hero} is a {job}.",
-    "{hero} the {job} woke up {time_phrase}.",
-    "It was a {weather} day when {hero} left home.",
-    "One {weather} {time} {hero} went out.",
-    "{hero} felt {mood} today.",
-    "{hero} and {friend} are good friends.",
-    "{hero} lives near the {place}.",
-    "{hero} loves to eat {food}.",
-    "{hero} always wanted a {thing}.",
-)
-
-# Before the opening of some stories: the scene, with the hero still to come.
-SCENES: Final = (
-    "It was a {weather} {time}.",
-    "It is {time}.",
-    "It is {weather} in the {place}.",
-    "The {place} is quiet.",
-    "It was {time} in the {place}.",
-)
-
-REVEALS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        "job": (
-            "{subject} works as a {job}.",
-            "{subject} is a {job}.",
-            "Everyone calls {object} the {job}.",
-            "{subject} became a {job} long ago.",
-        ),
-        "place": (
-            "{subject} is in the {place}.",
-            "{subject} walks to the {place}.",
-            "In the {place} it is quiet.",
-            "{subject} waits in the old {place}.",
-            "The {place} is full of people.",
-        ),
-        "thing": (
-            "{subject} finds a {thing}.",
-            "{subject} has a {thing}.",
-            "There is a {thing} on the ground.",
-            "{subject} carries a {color} {thing}.",
-            "{subject} looks at a {color} {thing}.",
-            "A {color} {thing} lies on the table.",
-        ),
-        "color": (
-            "The {thing} is {color}.",
-            "{subject} finds a {color} {thing}.",
-            "{subject} paints the {thing} {color}.",
-            "What a fine {color} {thing}!",
-        ),
-        "mood": (
-            "{subject} is {mood}.",
-            "{subject} feels {mood} today.",
-            "{subject} looks very {mood}.",
-            "This makes {object} {mood}.",
-        ),
-        "weather": (
-            "It is {weather} outside.",
-            "The day is {weather}.",
-            "The weather is {weather}.",
-            "It is a {weather} {time}.",
-        ),
-        "friend": (
-            "{subject} meets {friend}.",
-            "{friend} is {possessive} friend.",
-            "{possessive_start} friend {friend} is there too.",
-            "{subject} talks with {friend}.",
-            "{subject} calls {friend} over.",
-        ),
-        "food": (
-            "{subject} eats {food}.",
-            "{subject} has some {food} for lunch.",
-            "There is {food} to eat.",
-            "{subject} buys {food}.",
-            "It smells of {food}.",
-        ),
-        "time": (
-            "It is {time}.",
-            "It happens {time_phrase}.",
-            "{subject} came here {time_phrase}.",
-            "It is a {weather} {time}.",
-        ),
-    }
-)
-
-FILLERS: Final = (
-    "Then {subject_low} stops.",
-    "Nobody knows why.",
-    "A bird sings.",
-    "The wind is soft.",
-    "{subject} smiles.",
-    "Time goes by.",
-    "{subject} thinks for a while.",
-    "A dog runs past.",
-    "What will happen next?",
-    "{subject} says hello.",
-)
-
-REMINDERS: Final = (
-    ("friend", "{friend} laughs."),
-    ("friend", "{friend} and {hero} talk."),
-    ("thing", "{subject} likes the {thing}."),
-    ("thing", "{subject} looks at the {thing} again."),
-    ("place", "{subject} likes the {place}."),
-    ("food", "The {food} is good."),
-    ("mood", "{subject} is still {mood}."),
-)
+UNKNOWN_WORD: Final = "[UNK]"
+SENTENCE_MARKS: Final = (".", "?", "!")
+_STORY_WORD: Final = re.compile(f"{re.escape(UNKNOWN_WORD)}|{WORD_PATTERN.pattern}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mention:
-    """A word of a story that states a fact: it is revealed from token `position` on."""
+    """A word of a story that states a fact: it is revealed from word `position` on."""
 
     position: int
     attribute: str
@@ -142,32 +43,69 @@ class Mention:
 
 @dataclass(frozen=True, kw_only=True)
 class Story:
-    """Word tokens of a story (one per token of the tokenizer) and the facts they state."""
+    """Words and marks of a story, and the facts they state.
+
+    Attributes:
+        words: each mark is one.
+        mentions: of facts.
+        is_spaced: whether a mark has a space before it, as if it were a word.
+    """
 
     words: tuple[str, ...]
     mentions: tuple[Mention, ...]
+    is_spaced: bool = True
+
+    @property
+    def text(self) -> str:
+        """The words as they are written."""
+        return "".join(gap + word for gap, word in zip(self._gaps, self.words, strict=True))
+
+    def num_words_within(self, num_chars: int) -> int:
+        """How many words are whole in the first so many characters of the text."""
+        return bisect_right(self._ends, num_chars)
+
+    def revealed_within(self, num_chars: int) -> dict[str, str]:
+        """Facts that the first so many characters of the text state; part of a word states none."""
+        return self.revealed(self.num_words_within(num_chars) - 1)
 
     def revealed(self, position: int) -> dict[str, str]:
         """Facts stated by the words at or before `position`, in ATTRIBUTES order."""
         seen = {m.attribute: m.value for m in self.mentions if m.position <= position}
         return {name: seen[name] for name in ATTRIBUTES if name in seen}
 
+    @property
+    def _gaps(self) -> list[str]:
+        """What stands before each word."""
+        joined = () if self.is_spaced else SENTENCE_MARKS
+        return ["" if word in joined or not at else " " for at, word in enumerate(self.words)]
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """How far into the text each word reaches."""
+        return list(accumulate(map(len, map(add, self._gaps, self.words))))
+
     def without(self, positions: Iterable[int], replacement: str) -> "Story":
         """The story with some words replaced, their mentions gone."""
         dropped = frozenset(positions)
         words = tuple(replacement if i in dropped else w for i, w in enumerate(self.words))
         kept = tuple(m for m in self.mentions if m.position not in dropped)
-        return Story(words=words, mentions=kept)
+        return replace(self, words=words, mentions=kept)
 
 
 def split_words(text: str) -> list[str]:
-    """Words and single punctuation marks of plain text: the tokenizer's own rule."""
+    """Words and single punctuation marks of plain text: the word tokenizer's own rule."""
     return WORD_PATTERN.findall(text)
 
 
-def draw_facts(generator: np.random.Generator) -> dict[str, str]:
+def words_of(text: str) -> list[str]:
+    """Words and marks of a story's beginning, whose last one may be a part of one."""
+    return _STORY_WORD.findall(text)
+
+
+def draw_facts(generator: np.random.Generator, num_attributes: int) -> dict[str, str]:
     """One value for every attribute; hero and friend differ."""
-    facts = {name: pick(generator, values) for name, values in ATTRIBUTES.items()}
+    attributes = attributes_of(num_attributes)
+    facts = {name: pick(generator, values) for name, values in attributes.items()}
     facts["friend"] = pick(generator, [name for name in NAMES if name != facts["hero"]])
     return facts
 
@@ -177,13 +115,15 @@ def pick(generator: np.random.Generator, options: Sequence[str]) -> str:
     return options[int(generator.integers(len(options)))]
 
 
-def make_story(generator: np.random.Generator, max_words: int) -> Story:
+def make_story(
+    generator: np.random.Generator, max_words: int, num_attributes: int = FEWEST_ATTRIBUTES
+) -> Story:
     """A story of whole sentences, at most `max_words` words, its facts told in random order."""
-    facts = draw_facts(generator)
+    facts = draw_facts(generator, num_attributes)
     words: list[str] = []
     mentions: list[Mention] = []
     known: set[str] = set()
-    for template in _templates(generator, known):
+    for template in _told(templates_of(num_attributes), generator, known):
         sentence = list(_fill(template, facts, known, generator))
         if len(words) + len(sentence) > max_words:
             break
@@ -195,34 +135,34 @@ def make_story(generator: np.random.Generator, max_words: int) -> Story:
     return Story(words=tuple(words), mentions=tuple(mentions))
 
 
-def world_words() -> list[str]:
+def world_words(num_attributes: int = FEWEST_ATTRIBUTES) -> list[str]:
     """Every word a story can contain, sorted, each once."""
-    templates = [*SCENES, *OPENINGS, *FILLERS, *(t for _, t in REMINDERS)]
-    templates += [t for group in REVEALS.values() for t in group]
+    templates = templates_of(num_attributes).all()
     found = set(split_words(" ".join(SLOT_PATTERN.sub(" ", t) for t in templates)))
-    found.update(w for values in ATTRIBUTES.values() for w in values)
+    found.update(w for values in attributes_of(num_attributes).values() for w in values)
     found.update(w for phrase in TIME_PHRASES.values() for w in phrase.split())
     found.update(("He", "She", "he", "she", "him", "her", "his", "His", "Her", "The", "the"))
     return sorted(found)
 
 
-def _templates(generator: np.random.Generator, known: set[str]) -> Iterator[str]:
+def _told(templates: Templates, generator: np.random.Generator, known: set[str]) -> Iterator[str]:
     """Sentence templates of one story: an opening, then reveals with fillers between them."""
+    reminders = templates.reminders
     if generator.random() < 0.3:
-        yield pick(generator, SCENES)
-    yield pick(generator, OPENINGS)
-    for index in generator.permutation(len(REVEALS)):
-        attribute = tuple(REVEALS)[index]
+        yield pick(generator, templates.scenes)
+    yield pick(generator, templates.openings)
+    for index in generator.permutation(len(templates.reveals)):
+        attribute = tuple(templates.reveals)[index]
         if attribute not in known:
-            yield pick(generator, REVEALS[attribute])
+            yield pick(generator, templates.reveals[attribute])
         draw = generator.random()
-        usable = [template for name, template in REMINDERS if name in known]
+        fitting = [template for name, template in reminders if name in known]
         if draw < 0.15:
-            yield pick(generator, FILLERS)
-        elif draw < 0.35 and usable:
-            yield pick(generator, usable)
+            yield pick(generator, templates.fillers)
+        elif draw < 0.35 and fitting:
+            yield pick(generator, fitting)
     for _ in range(4):
-        yield pick(generator, FILLERS + tuple(template for _, template in REMINDERS))
+        yield pick(generator, templates.fillers + tuple(template for _, template in reminders))
 
 
 def _fill(

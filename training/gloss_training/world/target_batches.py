@@ -1,26 +1,59 @@
-"""Stories as the target's training has them: damaged, and as batches of tokens."""
+"""Stories as the target's training has them: batches of tokens, and what each has revealed."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from gloss_training.batches import pad_right
-from gloss_training.world.grammar import UNKNOWN_WORD
-from gloss_training.world.settings import WorldSettings
-from gloss_training.world.stories import Story, make_story
-from gloss_training.world.tokenizer import word_ids
+from gloss_training.world.attributes import value_index
+from gloss_training.world.stories import Story
+
+IGNORED: Final = -100
+"""Label of what counts nowhere."""
 
 
-def damaged_story(world: WorldSettings, generator: np.random.Generator) -> Story:
-    """A story with some words replaced by the unknown word, as callers' texts will have them."""
-    story = make_story(generator, world.max_words)
-    hit = np.flatnonzero(generator.random(len(story.words)) < world.unknown_word_rate)
-    return story.without((int(index) for index in hit), UNKNOWN_WORD)
+def batch_of_ids(
+    tokenizer: PreTrainedTokenizerFast, stories: Sequence[Story]
+) -> tuple[torch.Tensor, list[list[int]]]:
+    """Token ids, and of each token how many words of the story are whole once it is read.
+
+    The ids are [stories, longest + 1] int64, each story followed by the end token, right-padded.
+    """
+    found = tokenizer([story.text for story in stories], return_offsets_mapping=True)
+    rows = [[*ids, tokenizer.eos_token_id] for ids in found["input_ids"]]
+    num_words = [
+        [story.num_words_within(end) for _, end in offsets]
+        for story, offsets in zip(stories, found["offset_mapping"], strict=True)
+    ]
+    return pad_right(rows, tokenizer.pad_token_id), num_words
 
 
-def batch_of_ids(tokenizer: PreTrainedTokenizerFast, stories: Sequence[Story]) -> torch.Tensor:
-    """[stories, longest + 1] int64, each story followed by the end token, right-padded."""
-    rows = [[*word_ids(tokenizer, story.words), tokenizer.eos_token_id] for story in stories]
-    return pad_right(rows, tokenizer.pad_token_id)
+def state_labels(
+    stories: Sequence[Story],
+    num_words: Sequence[Sequence[int]],
+    attributes: Mapping[str, Sequence[str]],
+) -> torch.Tensor:
+    """[stories, longest, attributes] int64: class of each fact revealed by each token, 0 unknown.
+
+    Args:
+        stories: the stories.
+        num_words: of each token of each story, how many words are whole once it is read.
+        attributes: of the world.
+
+    Tokens past the end of a story are IGNORED.
+    """
+    longest = max(len(counts) for counts in num_words)
+    labels = np.full((len(stories), longest, len(attributes)), IGNORED, dtype=np.int64)
+    columns = {name: index for index, name in enumerate(attributes)}
+    for row, (story, counts) in enumerate(zip(stories, num_words, strict=True)):
+        by_words = np.zeros((len(story.words) + 1, len(attributes)), dtype=np.int64)
+        for mention in sorted(story.mentions, key=lambda m: m.position):
+            label = value_index(mention.attribute, mention.value)
+            by_words[mention.position + 1 :, columns[mention.attribute]] = label
+        labels[row, : len(counts)] = by_words[np.array(counts)]
+    return torch.from_numpy(labels)
