@@ -73,11 +73,11 @@ def token_terms(
     """
 
     def of_chunk(span: slice) -> tuple[Tensor, ...]:
-        logits = head(states[span]) / temperature
+        logits = _tempered(head(states[span]), temperature)
         terms = [_chosen(logits, token_ids[span])]
         if reference is not None:
             with torch.no_grad():
-                other = reference.head(reference.states[span]) / temperature
+                other = _tempered(reference.head(reference.states[span]), temperature)
             terms.append(_chosen(other, token_ids[span]))
             if reference.has_kl:
                 everywhere = torch.ones_like(token_ids[span], dtype=torch.bool)
@@ -100,6 +100,11 @@ def token_terms(
         reference_logprobs=joined[1] if len(joined) > 1 else None,
         kl=joined[2] if len(joined) > 2 else None,
     )
+
+
+def _tempered(logits: Tensor, temperature: float) -> Tensor:
+    """Logits at the temperature; at 1, which is usual, the same ones and no copy of them."""
+    return logits if temperature == 1.0 else logits / temperature
 
 
 def _chosen(logits: Tensor, token_ids: Tensor) -> Tensor:
