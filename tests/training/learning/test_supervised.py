@@ -87,6 +87,18 @@ def test_a_nan_gradient_leaves_the_weights_and_is_counted(tmp_path: Path) -> Non
     assert figures["skipped_steps"] == 2.0
 
 
+def test_a_skipped_step_is_a_line_that_every_reader_of_json_takes(tmp_path: Path) -> None:
+    def losses(weight: torch.Tensor, step: int) -> Iterator[torch.Tensor]:
+        yield weight.sum() * (math.inf if step == 5 else 1.0)
+
+    _, supervision = one_weight(losses)
+    with open_journal(tmp_path, "stage", 12) as journal:
+        train(supervision, SETTINGS, journal, tmp_path / "checkpoints")
+    lines = lines_of(tmp_path / "logs" / "stage.jsonl")
+    assert [name for name in lines[4] if name not in lines[5]] == ["loss", "grad_norm"]
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+
+
 def test_gradients_that_stay_nan_end_the_stage(tmp_path: Path) -> None:
     def losses(weight: torch.Tensor, step: int) -> Iterator[torch.Tensor]:
         yield weight.sum() * (math.inf if step >= 2 else 1.0)

@@ -105,7 +105,7 @@ def _step(
     state: dict[str, Any],
     ranks: Ranks,
 ) -> dict[str, float]:
-    """One update; its figures."""
+    """One update; its figures, those without a finite value left out: JSON has no word for them."""
     # On the device: whoever reads a loss waits for the pass that gives it.
     sums: dict[str, Tensor] = {}
     for losses in supervision.losses(step):
@@ -124,7 +124,8 @@ def _step(
     else:
         state["num_skipped"] += 1
         state["skipped_in_a_row"] += 1
-    return {**totals, "learning_rate": rate, "grad_norm": norm}
+    figures = {**totals, "learning_rate": rate, "grad_norm": norm}
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
 def _save(
