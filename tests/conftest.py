@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,10 +24,9 @@ from support.checkpoints import (
     write_target,
 )
 from support.command_runs import Command, Ended
+from support.interrupts import heed_interrupts
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Started behind a shell's `&`: the commands that tests interrupt would inherit it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+heed_interrupts()
 
 # One thread: float32 sums keep their order, and test processes do not fight for cores.
 torch.set_num_threads(1)

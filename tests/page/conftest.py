@@ -7,9 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from support.browser import Browser
+from support.interrupts import heed_interrupts
 from support.page_process import PageProcess
 from support.server_process import ServerProcess
 from support.tab import Tab
+
+heed_interrupts()
 
 
 @pytest.fixture(scope="session")
