@@ -13,6 +13,7 @@ from gloss_training.errors import ConfigError
 from gloss_training.run.config import (
     LATER,
     SHIPPED,
+    RunConfig,
     parse_config,
     read_config,
     setting_names,
@@ -86,6 +87,7 @@ def test_unknown_keys_are_refused_with_the_nearest_name(
         ("data.shares.heldout=0", "data.shares.heldout: got 0.0, expected more than 0"),
         ("data.max_dropped_share=2", "data.max_dropped_share: got 2.0, expected at most 1"),
         ("data.max_unanswered_share=2", "data.max_unanswered_share: got 2.0, expected at most 1"),
+        ("judge.base_url=localhost", "judge.base_url: got 'localhost', expected http"),
         ("teacher.base_url=localhost", "teacher.base_url: got 'localhost', expected http"),
         ("teacher.base_url=ftp://x", "teacher.base_url: got 'ftp://x', expected http"),
         ("teacher.temperature=inf", "teacher.temperature: got inf, expected a finite number"),
@@ -163,11 +165,16 @@ def test_configuration_is_frozen_and_survives_json() -> None:
 
 
 def test_later_settings_are_kept_only_where_they_are_not_the_default() -> None:
+    def kept(config: RunConfig) -> set[str]:
+        plain = config.plain()
+        there = {f"world.{name}" for name in plain["world"] or {}} | plain.keys()
+        return there & {*LATER}
+
+    larger = {"world.num_attributes", "world.vocabulary_size"}
     for name in shipped_names():
-        kept = (read_config(name).plain()["world"] or {}).keys() & {*LATER}
-        assert kept == ({*LATER} if name == "larger" else set()), name
-    one = read_config("tiny", ["world.num_attributes=12"])
-    assert one.plain()["world"].keys() & {*LATER} == {"num_attributes"}
+        assert kept(read_config(name)) == (larger if name == "larger" else set()), name
+    one = read_config("tiny", ["world.num_attributes=12", "judge.provider=world"])
+    assert kept(one) == {"judge", "world.num_attributes"}
     for config in (one, read_config("larger")):
         assert parse_config(json.loads(json.dumps(config.plain()))) == config
 

@@ -29,7 +29,9 @@ def finish(root: Path, *stages: str, overrides: tuple[str, ...] = ()) -> None:
         folder_of(root, *overrides).stage(stage, lambda: {}, resume=False)
 
 
-def stop(root: Path, stage: str, leaving: Callable[[], object] = lambda: None) -> None:
+def stop(
+    root: Path, stage: str, leaving: Callable[[], object] = lambda: None, *overrides: str
+) -> None:
     """Begins a stage that fails once it has left something."""
 
     def fail() -> dict[str, Any]:
@@ -37,7 +39,7 @@ def stop(root: Path, stage: str, leaving: Callable[[], object] = lambda: None) -
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        folder_of(root).stage(stage, fail, resume=True)
+        folder_of(root, *overrides).stage(stage, fail, resume=True)
 
 
 def checkpoint(root: Path, stage: str, step: int = 2) -> None:
@@ -121,6 +123,19 @@ def test_a_stopped_stage_goes_on_in_less_memory(tmp_path: Path) -> None:
     changed = ("rl.micro_batch=3", "rl.vocabulary_chunk=64", "rl.gradient_checkpointing=true")
     folder = folder_of(tmp_path, *changed, "av.micro_batch=2", "ar.gradient_checkpointing=true")
     folder.stage("rl", lambda: {}, resume=True)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_a_stage_is_held_to_the_judge_that_it_asks(weight: float, tmp_path: Path) -> None:
+    finish(tmp_path, *EVERY[:4])
+    given = (f"rl.reward.judge={weight}", "judge.provider=openai", "judge.model=one")
+    stop(tmp_path, "rl", lambda: checkpoint(tmp_path, "rl"), *given)
+    folder_of(tmp_path, *given, "judge.concurrency=2")
+    if not weight:
+        folder_of(tmp_path, *given, "judge.model=two")
+        return
+    with pytest.raises(RunFolderError, match=r"stage rl .*judge\.model: one -> two"):
+        folder_of(tmp_path, *given, "judge.model=two")
 
 
 def test_the_earliest_missing_stage_is_named_by_its_command(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from gloss_training.stages.run import STAGES, Run
 from gloss_training.teachers.settings import TeacherSettings
 from gloss_training.teachers.teacher import Estimate
 from gloss_training.world.settings import WORLD_PROMPT
+from support.teacher_server import KEY, completion, teacher_server
 
 QUIET = Console(quiet=True)
 SMOKE = read_config("smoke")
@@ -299,6 +300,28 @@ def test_evaluation_asks_no_teacher_that_costs_before_that_is_confirmed(copied: 
         make_rl(judged)
     responses = SMOKE.rl.prompts_per_step * SMOKE.rl.samples_per_prompt
     assert told[-1].num_to_ask == (SMOKE.rl.num_steps - 1) * responses
+
+
+def test_a_judge_of_its_own_is_asked_in_place_of_the_teacher(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The world explains; who judges is behind an API."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    shutil.rmtree(copied / "rl")
+    with teacher_server(lambda asked: completion("<score>0.5</score>")) as server:
+        judge = TeacherSettings(provider="openai", model="of-its-own", base_url=server.openai_url)
+        rl = replace(SMOKE.rl, num_steps=1, reward=RewardSettings(judge=1.0))
+        config = SMOKE.model_copy(update={"judge": judge, "rl": rl})
+        told: list[Estimate] = []
+        context = replace(
+            Run(copied, SMOKE, QUIET).context,
+            config=config,
+            confirm=lambda estimate: told.append(estimate) is None,
+        )
+        make_rl(context)
+    assert {asked.body["model"] for asked in server.asked} == {"of-its-own"}
+    assert [estimate.teacher for estimate in told] == ["openai of-its-own"]
+    assert json.loads((copied / "logs" / "rl.jsonl").read_text())["reward_judge"] == 0.5
 
 
 def test_only_the_worlds_own_stories_have_a_known_truth(

@@ -28,9 +28,9 @@ from gloss_training.world.settings import WORLD_PROMPT, WorldSettings
 
 SHIPPED: Final = Path(__file__).parents[1] / "configs"
 """The configurations that come with the package; a command takes their bare names."""
-LATER: Final = ("num_attributes", "vocabulary_size")
-"""Settings of [world] that came after runs and evidence: kept where they are not the default, so
-that what was made before them is still of the same settings."""
+LATER: Final = ("judge", "world.num_attributes", "world.vocabulary_size")
+"""Settings that came after runs and evidence: kept where they are not the default, so that what was
+made before them is still of the same settings."""
 _EXPECTED: Final = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -56,7 +56,8 @@ class RunConfig(BaseModel):
         prompt: how activations and explanations are put to AV and AR; by default the world's own,
             where there is one.
         data, ar, av, rl, evaluate: the stages.
-        teacher: who explains, and who judges.
+        teacher: who explains; who rewords in an evaluation.
+        judge: who judges in RL; None: who explains.
         lora: adapters over one frozen base in place of all weights.
         sharding: of several processes.
     """
@@ -72,6 +73,7 @@ class RunConfig(BaseModel):
     prompt: PromptSettings = PromptSettings()
     data: DataSettings = DataSettings()
     teacher: TeacherSettings = TeacherSettings()
+    judge: TeacherSettings | None = None
     ar: SftSettings = SftSettings()
     av: SftSettings = SftSettings()
     rl: RlSettings = RlSettings()
@@ -104,11 +106,11 @@ class RunConfig(BaseModel):
     def plain(self) -> dict[str, Any]:
         """As JSON has it; of LATER what has not its default."""
         found = self.model_dump(mode="json")
-        if self.world is not None:
-            usual = WorldSettings()
-            for name in LATER:
-                if getattr(self.world, name) == getattr(usual, name):
-                    del found["world"][name]
+        for setting in LATER:
+            section, _, name = setting.rpartition(".")
+            holder = getattr(self, section) if section else self
+            if holder is not None and getattr(holder, name) == _fields(type(holder))[name][1]:
+                del (found[section] if section else found)[name]
         return found
 
 

@@ -16,21 +16,22 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "ar": ("ar", "lora", "sharding"),
     "av": ("av", "lora", "sharding"),
-    "rl": ("rl", "lora", "sharding"),
+    "rl": ("rl", "lora", "sharding", "judge"),
     "evaluate": ("evaluate",),
 }
 """What each stage reads of the configuration. The later ones read all that `data` does too."""
 
 _SAVING: Final = ("checkpoint_every", "keep_checkpoints", "max_skipped")
 _MEMORY: Final = ("micro_batch", "gradient_checkpointing", "vocabulary_chunk")
+_REACHING: Final = (
+    *("base_url", "api_key_env", "concurrency", "requests_per_minute", "tokens_per_minute"),
+    *("timeout_s", "max_attempts", "backoff_s", "max_backoff_s", "max_retry_after_s"),
+    *("max_failures", "input_price", "output_price", "currency"),
+)
 _CHANGEABLE: Final = frozenset(
     (
         *("data.max_dropped_share", "data.max_unanswered_share", "sharding.timeout_s"),
-        *("teacher.base_url", "teacher.api_key_env", "teacher.concurrency"),
-        *("teacher.requests_per_minute", "teacher.tokens_per_minute", "teacher.timeout_s"),
-        *("teacher.max_attempts", "teacher.backoff_s", "teacher.max_backoff_s"),
-        *("teacher.max_retry_after_s", "teacher.max_failures"),
-        *("teacher.input_price", "teacher.output_price", "teacher.currency"),
+        *(f"{of}.{name}" for of in ("teacher", "judge") for name in _REACHING),
         *(f"{of}.{name}" for of in ("world.training", "ar", "av", "rl") for name in _SAVING),
         *(f"{of}.{name}" for of in ("ar", "av", "rl") for name in _MEMORY),
     )
@@ -44,7 +45,11 @@ def settings_of(stage: str, configuration: Mapping[str, Any]) -> dict[str, Any]:
     names = SECTIONS[stage]
     if stage != "target":
         names = tuple(dict.fromkeys((*SECTIONS["data"], *names)))
-    return {name: configuration.get(name) for name in names}
+    settings = {name: configuration.get(name) for name in names}
+    if stage == "rl" and not configuration["rl"]["reward"]["judge"]:
+        # Nobody is asked.
+        settings["judge"] = None
+    return settings
 
 
 def changes(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

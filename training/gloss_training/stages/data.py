@@ -19,6 +19,7 @@ from gloss_training.run.context import Context
 from gloss_training.stages.explained_data import DataStage
 from gloss_training.teachers.answer_file import ANSWERS_FILE
 from gloss_training.teachers.hiring import hire_teacher
+from gloss_training.teachers.settings import TeacherSettings
 from gloss_training.teachers.teacher import Teacher
 from gloss_training.teachers.world_teacher import WorldTeacher
 from gloss_training.world.documents import world_documents
@@ -52,25 +53,33 @@ def make_data(run: Context) -> dict[str, Any]:
     return stage.run(documents, run.confirm)
 
 
-def teacher_of(config: RunConfig, answers: Path, *, is_asked: bool = True) -> Teacher:
-    """Who explains and who judges: the tiny world's grammar, or a teacher behind an API.
+def teacher_of(
+    config: RunConfig,
+    answers: Path,
+    *,
+    settings: TeacherSettings | None = None,
+    is_asked: bool = True,
+) -> Teacher:
+    """Who explains, judges or rewords: the tiny world's grammar, or a teacher behind an API.
 
     Args:
         config: of the run.
         answers: the file of an API's replies.
+        settings: who; None: the run's teacher.
         is_asked: False: it only estimates, and needs no key.
 
     Raises:
         ConfigError: no key, no client library, or the grammar for another world.
         TeacherError, DiskError: a file of replies that cannot be used.
     """
-    if config.teacher.provider != "world":
+    settings = settings or config.teacher
+    if settings.provider != "world":
         share = config.data.max_dropped_share
-        return hire_teacher(config.teacher, answers, max_dropped_share=share, is_asked=is_asked)
+        return hire_teacher(settings, answers, max_dropped_share=share, is_asked=is_asked)
     if config.world is None or config.data.documents:
         raise ConfigError(
-            "teacher.provider: got world for documents that are not the tiny world's, expected "
-            "anthropic or openai: its grammar knows no other text"
+            "provider: got world for documents that are not the tiny world's, expected anthropic "
+            "or openai: its grammar knows no other text"
         )
     return WorldTeacher(
         seed=config.seed,

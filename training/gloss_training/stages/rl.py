@@ -78,7 +78,8 @@ def _hired(run: Context, rows: Rows) -> Judge:
         Declined: it was not.
     """
     settings = run.config.rl
-    judge = Judge(teacher_of(run.config, run.folder.root / "judgements.jsonl"))
+    answers = run.folder.root / "judgements.jsonl"
+    judge = Judge(teacher_of(run.config, answers, settings=run.config.judge))
     passages = [rows.passage(row) for row in range(min(len(rows), settings.prompts_per_step))]
     num_steps = settings.num_steps - latest_step(run.folder.checkpoints("rl"))
     count = num_steps * settings.prompts_per_step * settings.samples_per_prompt

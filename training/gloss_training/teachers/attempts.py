@@ -81,7 +81,7 @@ class Attempts:
         if asked_for is not None and asked_for > settings.max_retry_after_s:
             raise TeacherError(
                 f"{self._who} asks to wait {asked_for:,.0f} s, expected at most "
-                f"{settings.max_retry_after_s:,.0f} (teacher.max_retry_after_s). What was answered "
+                f"{settings.max_retry_after_s:,.0f} (max_retry_after_s). What was answered "
                 "is kept: give the same command again later"
             )
         if asked_for is not None:

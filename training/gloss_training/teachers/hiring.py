@@ -93,14 +93,13 @@ def _api(settings: TeacherSettings, environment: Mapping[str, str]) -> Callable[
     if not key:
         raise ConfigError(
             f"teacher {settings.name}: got no key in the environment variable {variable}, expected "
-            "one; set it, or name another variable in teacher.api_key_env (NONE: a server that "
+            "one; set it, or name another variable in api_key_env (NONE: a server that "
             "needs none)"
         )
     try:
         module: Any = import_module(f"gloss_training.teachers.{settings.provider}_api")
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"teacher.provider {settings.provider} needs {error.name}: "
-            "pip install 'gloss-nla[teachers]'"
+            f"provider {settings.provider} needs {error.name}: pip install 'gloss-nla[teachers]'"
         ) from error
     return partial(getattr(module, name), settings, key)

@@ -66,29 +66,28 @@ class TeacherSettings:
     currency: str = "USD"
 
     def __post_init__(self) -> None:
-        one_of("teacher.provider", self.provider, PROVIDERS)
-        one_of("teacher.max_tokens_field", self.max_tokens_field, TOKEN_FIELDS)
+        one_of("provider", self.provider, PROVIDERS)
+        one_of("max_tokens_field", self.max_tokens_field, TOKEN_FIELDS)
         for name in (
             *("max_tokens", "concurrency", "timeout_s", "max_attempts", "max_failures"),
             *("max_backoff_s", "max_retry_after_s"),
         ):
-            positive(f"teacher.{name}", getattr(self, name))
+            positive(name, getattr(self, name))
         for name in (
             *("requests_per_minute", "tokens_per_minute", "backoff_s"),
             *("input_price", "output_price"),
         ):
-            not_negative(f"teacher.{name}", getattr(self, name))
+            not_negative(name, getattr(self, name))
         if self.temperature is not None:
-            not_negative("teacher.temperature", self.temperature)
-            finite("teacher.temperature", self.temperature)
+            not_negative("temperature", self.temperature)
+            finite("temperature", self.temperature)
         if self.base_url and not _WEB_ADDRESS.match(self.base_url):
             raise ValueError(
-                f"teacher.base_url: got {self.base_url!r}, expected http:// or https:// and a host"
+                f"base_url: got {self.base_url!r}, expected http:// or https:// and a host"
             )
         if self.provider != "world" and not self.model:
             raise ValueError(
-                f"teacher.model: got none for {self.provider}, expected the name of one of its "
-                "models"
+                f"model: got none for {self.provider}, expected the name of one of its models"
             )
 
     @property

@@ -76,7 +76,7 @@ class Estimate:
                 f"{self.output_tokens:,} out, {self.most_output_tokens:,} at most"
             )
         if self.cost is None or self.most_cost is None:
-            lines.append("cost unknown: teacher.input_price and teacher.output_price are not set")
+            lines.append("cost unknown: input_price and output_price are not set")
         elif self.counted_by:
             cost, most = self.cost, self.most_cost
             lines.append(f"about {cost:,.2f} {self.currency}, {most:,.2f} at most")
