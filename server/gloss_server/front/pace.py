@@ -12,7 +12,9 @@ the latter being how the largest of so many draws grows. Until the first explana
 are taken to be as long as they may be: else an engine that is slow when it is full, and meets its
 first calls all at once, would finish none in time and never learn how long they are. Seconds of a
 step are a line over its rows, stretched by how slow the last steps were for theirs: so sizes that
-have not come for a while are known as well, and one that came in a bad moment keeps nobody away.
+have not come for a while are known as well. Means of steps are geometric, and one that took many
+times what is usual counts as a few times: what came in a bad moment keeps nobody away, also when
+little else is known yet.
 What is left out (scoring, calls that come later and slow the steps down) shows in calls that end:
 `margin` follows the 0.98 quantile of what they took over what was estimated, by steps up for each
 that took longer and small ones down for each that did not (Robbins and Monro, 1951, on the
@@ -36,6 +38,11 @@ what it gives spends 96% of its tokens on calls that end in time; with 0.95 and 
 margin falls faster than calls end, and each time too many are let in at once."""
 _MOST_WEIGHT = 100
 """Most steps of a size that count in the line."""
+_LEAST_SECONDS = 1e-6
+"""Of a step: a coarse clock may not have moved."""
+_MOST_SLOWER = 4.0
+"""Times as slow as the last ones that a step counts at most. An engine that stays slow is known to
+be so soon nevertheless: by up to 15% a step."""
 _NEAR = 0.5
 """Share of its time that a call must be expected to take, margin included, to be learned from."""
 _MOST_MARGIN = 2.0
@@ -61,10 +68,10 @@ class Promise:
 
 @dataclass(slots=True)
 class _StepTime:
-    """How long steps of about so many rows take: means over steps.
+    """How long steps of about so many rows take.
 
     Attributes:
-        rows, seconds: the latter of an engine as fast as it is in the mean.
+        rows: mean over steps; seconds: geometric mean, of an engine as fast as it usually is.
         count: over how many.
     """
 
@@ -76,7 +83,7 @@ class _StepTime:
         self.count += 1
         share = max(_SHAPE_SMOOTHING, 1 / self.count)
         self.rows += share * (rows - self.rows)
-        self.seconds += share * (seconds - self.seconds)
+        self.seconds = self.seconds ** (1 - share) * seconds**share
 
 
 class Pace:
@@ -109,11 +116,13 @@ class Pace:
         self._stepped_at = at
         if num_rows == 0:
             return
+        seconds = max(seconds, _LEAST_SECONDS)
         known = self._steps.setdefault(num_rows.bit_length(), _StepTime())
         known.add(num_rows, seconds / self._slowness)
         self._fit()
         usual = self._base + self._each * num_rows
-        self._slowness += _SMOOTHING * (seconds / usual - self._slowness)
+        most = _MOST_SLOWER * self._slowness
+        self._slowness += _SMOOTHING * (min(seconds / usual, most) - self._slowness)
 
     def explanation(self, num_tokens: int) -> None:
         """An explanation ended after so many tokens."""

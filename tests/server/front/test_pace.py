@@ -207,3 +207,33 @@ def test_an_engine_too_slow_for_full_slots_is_not_filled_before_it_is_known() ->
     goodput, expired = _overload(8.0, each=0.001)
     assert goodput > 0.75
     assert expired < 0.05
+
+
+@pytest.mark.parametrize("at", [0, 1, 3])
+def test_one_step_in_a_bad_moment_keeps_nobody_away_from_a_young_engine(at: int) -> None:
+    """0.85 s among steps of 10 ms, with nothing ended yet: 120 tokens are taken to last seconds,
+    not half a minute."""
+    pace = Pace()
+    pace.num_slots = 8
+    for number in range(5):
+        pace.step(4, 0.85 if number == at else 0.01, float(number))
+    expected = pace.expected_seconds(0, 4, 120)
+    assert expected is not None and 1 < expected < 6
+
+
+def test_an_engine_that_stays_slow_is_soon_known_to_be() -> None:
+    pace = Pace()
+    pace.num_slots = 8
+    for number in range(200):
+        pace.step(4, 0.01, float(number))
+    for number in range(40):
+        pace.step(4, 0.2, float(200 + number))
+    expected = pace.expected_seconds(0, 4, 120)
+    assert expected is not None and expected > 0.75 * 120 * 0.2
+
+
+def test_a_clock_that_has_not_moved_is_no_failure() -> None:
+    pace = Pace()
+    for seconds in (0.0, 0.01, 0.0):
+        pace.step(1, seconds, 0.0)
+    assert pace.expected_seconds(0, 1, 10) is not None
