@@ -34,7 +34,7 @@ from dataclasses import dataclass
 _SMOOTHING, _SHAPE_SMOOTHING, _TOKEN_SMOOTHING = 0.05, 0.002, 0.01
 _QUANTILE, _RATE = 0.98, 0.05
 """What the margin follows, and how fast. A simulated engine of 256 slots that is offered 8 times
-what it gives spends 96% of its tokens on calls that end in time; with 0.95 and 0.1 it is 78%: the
+what it gives spends 97% of its tokens on calls that end in time; with 0.95 and 0.1 it is 78%: the
 margin falls faster than calls end, and each time too many are let in at once."""
 _MOST_WEIGHT = 100
 """Most steps of a size that count in the line."""
