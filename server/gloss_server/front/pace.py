@@ -13,7 +13,8 @@ are taken to be as long as they may be: else an engine that is slow when it is f
 first calls all at once, would finish none in time and never learn how long they are. Seconds of a
 step are a line over its rows, stretched by how slow the last steps were for theirs: so sizes that
 have not come for a while are known as well. Means of steps are geometric, and one that took many
-times what is usual counts as a few times: what came in a bad moment keeps nobody away, also when
+times what is usual counts as a few times; a size is known after a few steps, and the line says
+nothing of sizes far above the known ones: what came in a bad moment keeps nobody away, also when
 little else is known yet.
 What is left out (scoring, calls that come later and slow the steps down) shows in calls that end:
 `margin` follows the 0.98 quantile of what they took over what was estimated, by steps up for each
@@ -34,10 +35,14 @@ from dataclasses import dataclass
 _SMOOTHING, _SHAPE_SMOOTHING, _TOKEN_SMOOTHING = 0.05, 0.002, 0.01
 _QUANTILE, _RATE = 0.98, 0.05
 """What the margin follows, and how fast. A simulated engine of 256 slots that is offered 8 times
-what it gives spends 97% of its tokens on calls that end in time; with 0.95 and 0.1 it is 78%: the
+what it gives spends 96% of its tokens on calls that end in time; with 0.95 and 0.1 it is 81%: the
 margin falls faster than calls end, and each time too many are let in at once."""
 _MOST_WEIGHT = 100
 """Most steps of a size that count in the line."""
+_LEAST_COUNT = 3
+"""Steps of a size from which on it is known."""
+_MOST_LARGER = 2.0
+"""Times as many rows as the largest known size has, of which the line still says something."""
 _LEAST_SECONDS = 1e-6
 """Of a step: a coarse clock may not have moved."""
 _MOST_SLOWER = 4.0
@@ -99,7 +104,7 @@ class Pace:
         self.margin = 1.0
         # By the bits of the number of rows.
         self._steps: dict[int, _StepTime] = {}
-        self._base, self._each = 0.0, 0.0
+        self._base, self._each, self._most_rows = 0.0, 0.0, 0.0
         self._slowness = 1.0
         self._stepped_at = -math.inf
         self._mean_tokens: float | None = None
@@ -120,6 +125,8 @@ class Pace:
         known = self._steps.setdefault(num_rows.bit_length(), _StepTime())
         known.add(num_rows, seconds / self._slowness)
         self._fit()
+        if not self._is_measured:
+            return
         usual = self._base + self._each * num_rows
         most = _MOST_SLOWER * self._slowness
         self._slowness += _SMOOTHING * (min(seconds / usual, most) - self._slowness)
@@ -156,12 +163,12 @@ class Pace:
     def expected_seconds(
         self, num_ahead: float, num_explanations: int, max_new_tokens: int
     ) -> float | None:
-        """How long a call would take, without the margin; None: no step was measured yet.
+        """How long a call would take, without the margin; None: no size of steps is known yet.
 
         Args:
             num_ahead: explanations before it; num_explanations: its own.
         """
-        if not self._steps:
+        if not self._is_measured:
             return None
         mean_tokens = max_new_tokens if self._mean_tokens is None else self._mean_tokens
         there = num_ahead + num_explanations
@@ -172,7 +179,7 @@ class Pace:
 
     def drain_seconds(self, num_explanations: float) -> float | None:
         """How long full slots take for so many, a wave at least; None: not measured yet."""
-        if not self._steps or self._mean_tokens is None:
+        if not self._is_measured or self._mean_tokens is None:
             return None
         waves = max(num_explanations / self.num_slots, 1)
         return waves * self._mean_tokens * self._step_seconds(self.num_slots)
@@ -184,6 +191,7 @@ class Pace:
     def forget(self) -> None:
         """The engine is another: nothing is known of it."""
         self._steps.clear()
+        self._most_rows = 0.0
         self._slowness = self.margin = 1.0
 
     def margin_at(self, now: float) -> float:
@@ -191,16 +199,24 @@ class Pace:
         self._recover(now)
         return self.margin
 
+    @property
+    def _is_measured(self) -> bool:
+        return self._most_rows > 0
+
     def _step_seconds(self, num_explanations: float) -> float:
         """A step's seconds while so many are in flight."""
-        rows = min(num_explanations, self.num_slots)
+        rows = min(num_explanations, self.num_slots, self._most_rows)
         return (self._base + self._each * rows) * self._slowness
 
     def _fit(self) -> None:
-        """A line through the steps' times by their rows, by the least squares of relative errors;
-        it neither falls nor begins below 0."""
+        """A line through the known sizes' times by their rows, by the least squares of relative
+        errors; it neither falls nor begins below 0."""
+        known = [step for step in self._steps.values() if step.count >= _LEAST_COUNT]
+        if not known:
+            return
+        self._most_rows = _MOST_LARGER * max(step.rows for step in known)
         total = x = y = xx = xy = 0.0
-        for step in self._steps.values():
+        for step in known:
             weight = min(step.count, _MOST_WEIGHT) / step.seconds**2
             total += weight
             x += weight * step.rows

@@ -19,13 +19,19 @@ def _pace(num_slots: int = 64) -> Pace:
     return pace
 
 
+def _know(pace: Pace, num_rows: int, seconds: float, at: float = 0.0) -> None:
+    """As many steps of a size as make it known."""
+    for _ in range(3):
+        pace.step(num_rows, seconds, at)
+
+
 def _promise(expected: float, remaining: float = 2.0, since: float = 0.0) -> Promise:
     return Promise(expected=expected, remaining=remaining, since=since)
 
 
 def test_the_longest_of_many_takes_longer_than_the_mean_and_never_than_the_limit() -> None:
     pace = _pace()
-    pace.step(8, STEP, 0.0)
+    _know(pace, 8, STEP)
     for num_tokens in (40, 60) * 200:
         pace.explanation(num_tokens)
     one, many = (pace.expected_seconds(0, num, 1000) for num in (1, 32))
@@ -37,11 +43,11 @@ def test_the_longest_of_many_takes_longer_than_the_mean_and_never_than_the_limit
 def test_steps_count_by_how_many_rows_they_have() -> None:
     pace = _pace()
     pace.explanation(50)
-    for rows, seconds in ((1, 0.0042), (16, 0.0072), (64, 0.0168)):
+    for rows, seconds in ((1, 0.0042), (16, 0.0072), (64, 0.0168)) * 50:
         pace.step(rows, seconds, 0.0)
     # 4 ms and 0.2 ms a row, and no more rows than there are slots.
     expected = [pace.expected_seconds(others, 1, 50) for others in (0, 7, 40, 63)]
-    assert expected == pytest.approx([0.21, 0.28, 0.61, 0.84])
+    assert expected == pytest.approx([0.21, 0.28, 0.61, 0.84], rel=0.05)
 
 
 def test_steps_that_are_all_alike_are_a_flat_line() -> None:
@@ -51,7 +57,7 @@ def test_steps_that_are_all_alike_are_a_flat_line() -> None:
         pace.step(8, STEP, 0.0)
     assert pace.expected_seconds(0, 1, 50) == pytest.approx(50 * STEP)
     # Larger steps that are faster are noise.
-    pace.step(32, STEP / 2, 0.0)
+    _know(pace, 32, STEP / 2)
     seconds = [pace.expected_seconds(others, 1, 50) for others in (0, 63)]
     assert seconds[0] == seconds[1]
 
@@ -78,7 +84,8 @@ def test_one_slow_step_of_a_size_does_not_keep_calls_from_it() -> None:
     pace.explanation(50)
     for rows, seconds in (*((1, 0.0042), (16, 0.0072)) * 50, (64, 0.2), *((16, 0.0072),) * 50):
         pace.step(rows, seconds, 0.0)
-    assert pace.expected_seconds(63, 1, 50) == pytest.approx(0.84, rel=0.25)
+    expected = pace.expected_seconds(63, 1, 50)
+    assert expected is not None and expected < 1.05
 
 
 def test_the_margin_follows_what_nearly_all_calls_took() -> None:
@@ -115,7 +122,7 @@ def test_the_margin_is_bounded_and_falls_back_with_time() -> None:
 
 def test_an_engine_that_stood_still_is_tried_by_one_call() -> None:
     pace = _pace()
-    pace.step(64, 0.5, 10.0)
+    _know(pace, 64, 0.5, 10.0)
     assert not pace.is_untested(0, 10.5)
     assert pace.is_untested(0, 11.5)
     assert not pace.is_untested(1, 11.5)
@@ -124,7 +131,7 @@ def test_an_engine_that_stood_still_is_tried_by_one_call() -> None:
 def test_what_has_never_ended_is_as_long_as_it_may_be() -> None:
     pace = _pace()
     assert pace.expected_seconds(0, 1, 100) is None
-    pace.step(64, STEP, 0.0)
+    _know(pace, 64, STEP)
     assert pace.expected_seconds(0, 1, 100) == pytest.approx(100 * STEP)
     assert pace.expected_seconds(127, 1, 100) == pytest.approx(2 * 100 * STEP)
     pace.explanation(50)
@@ -133,7 +140,7 @@ def test_what_has_never_ended_is_as_long_as_it_may_be() -> None:
 
 def test_another_engine_is_not_known() -> None:
     pace = _pace()
-    pace.step(64, STEP, 0.0)
+    _know(pace, 64, STEP)
     pace.explanation(50)
     pace.ended(_promise(0.5), 2.0, False)
     pace.forget()
@@ -219,6 +226,20 @@ def test_one_step_in_a_bad_moment_keeps_nobody_away_from_a_young_engine(at: int)
         pace.step(4, 0.85 if number == at else 0.01, float(number))
     expected = pace.expected_seconds(0, 4, 120)
     assert expected is not None and 1 < expected < 6
+
+
+def test_steps_of_few_rows_say_nothing_of_full_slots() -> None:
+    """A second row that came in a bad moment made each of 256 as slow: a call with a minute's time
+    was refused by an engine that had taken three steps."""
+    pace = _pace(256)
+    for rows, seconds in ((1, 0.01), (2, 0.1), (1, 0.01), (2, 0.01)):
+        pace.step(rows, seconds, 0.0)
+        expected = pace.expected_seconds(2, 348, 200)
+        assert expected is None or expected < 30
+    _know(pace, 1, 0.01)
+    _know(pace, 2, 0.011)
+    expected = pace.expected_seconds(2, 348, 200)
+    assert expected is not None and expected < 30
 
 
 def test_an_engine_that_stays_slow_is_soon_known_to_be() -> None:
