@@ -25,23 +25,34 @@ class CallFailed(Exception):
 class Recorder:
     """Tells Locust of calls, and keeps their records, of one process and one run.
 
+    The load begins when the last user is connected: what they take for it is none of the server's.
+
     Args:
         environment: Locust's.
         path: file of the records; None: none is kept.
+        run: what the first line says of the run.
+        num_users: how many connect.
     """
 
-    def __init__(self, environment: Environment, path: Path | None) -> None:
+    def __init__(
+        self, environment: Environment, path: Path | None, run: dict[str, Any], num_users: int
+    ) -> None:
         self._environment = environment
+        self._run, self._num_missing = run, num_users
         self._began, self._cpu = time.monotonic(), time.process_time()
         self._lags: list[float] = []
         self._lines: list[str] = []
         self._file: TextIO | None = None if path is None else path.open("w")
         self._flusher: gevent.Greenlet | None = None
 
-    def start(self, run: dict[str, Any]) -> None:
-        """Write the first line, and others as they come."""
+    def connected(self) -> None:
+        """A user is; after the last one write the first line, and others as they come."""
+        self._num_missing -= 1
+        if self._num_missing:
+            return
+        self._began, self._cpu = time.monotonic(), time.process_time()
         if self._file is not None:
-            self._lines.append(_json_line("run", {**run, "began": self._began}))
+            self._lines.insert(0, _json_line("run", {**self._run, "began": self._began}))
             self._flusher = gevent.spawn(self._flush_often)
 
     def note(self, record: CallRecord) -> None:

@@ -17,6 +17,7 @@ from server_metrics import Page, read_page
 from server_process import cpu_seconds, sleep_until
 
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+NICENESS = 7
 _BEGIN_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _END_SECONDS = 30.0
@@ -31,12 +32,15 @@ class LoadPlan:
         users: connections; options: of `locustfile.py`, by name.
         warm_seconds, seconds: before the window, and of it.
         deadline: of a call, seconds.
+        niceness: by how much it gives way to a server whose cores it shares; what it is late by is
+            measured.
     """
 
     users: int
     warm_seconds: float
     seconds: float
     deadline: float
+    niceness: int = NICENESS
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -110,6 +114,7 @@ def run_load(server: Server, plan: LoadPlan) -> LoadRun:
         cpu_before, before = server.look(pids)
         sleep_until(end)
         cpu_after, after = server.look(pids)
+        process.terminate()
         if process.wait(plan.deadline + _END_SECONDS) != 0:
             raise RuntimeError(f"locust ended with status {process.returncode}:\n{_tail(log)}")
         return LoadRun(
@@ -127,7 +132,8 @@ def _command(address: str, plan: LoadPlan, records: Path) -> list[str]:
         "host": address,
         "users": plan.users,
         "spawn-rate": plan.users,
-        "run-time": f"{math.ceil(plan.warm_seconds + plan.seconds) + 1}s",
+        # It is told to end; if nobody is there to tell it, it ends nevertheless.
+        "run-time": f"{math.ceil(_BEGIN_SECONDS + plan.warm_seconds + plan.seconds) + 60}s",
         "stop-timeout": math.ceil(plan.deadline) + 1,
         # Refusals are what is looked for, no failure of the run.
         "exit-code-on-error": 0,
@@ -135,8 +141,7 @@ def _command(address: str, plan: LoadPlan, records: Path) -> list[str]:
         "records": records,
         **plan.options,
     }
-    # It gives way to the server, whose cores it shares; what it is late by is measured.
-    command = ["nice", "-n", "7", sys.executable, "-m", "locust"]
+    command = ["nice", "-n", str(plan.niceness), sys.executable, "-m", "locust"]
     command += ["-f", str(_LOCUSTFILE), "--headless"]
     return [*command, *(f"--{name}={value}" for name, value in options.items())]
 

@@ -41,7 +41,7 @@ from load_plots import plot_goodput, plot_latencies
 from load_point import Objectives, point_row, verdict
 from load_records import MOST_GENERATOR_SHARE, MOST_LAG_SECONDS
 from load_rounds import median_row, round_order
-from load_run import LoadPlan, LoadRun, Server, run_load
+from load_run import NICENESS, LoadPlan, LoadRun, Server, run_load
 from server_metrics import histogram_quantile
 from server_process import ServerProcess
 
@@ -226,6 +226,7 @@ def main() -> None:
         warm_seconds=arguments.warm_seconds,
         seconds=arguments.seconds,
         deadline=objectives.end_to_end,
+        niceness=0 if arguments.smoke else NICENESS,
         options={
             "mix": arguments.mix,
             "items": arguments.items,

@@ -84,6 +84,7 @@ class GlossUser(User):
             metadata=metadata,
         )
         self._calls = Group()
+        self._recorder.connected()
         self._is_open, self._start = options.mode == "open", time.monotonic()
         self._arrivals = poisson_arrivals(options.rate, rng)
 
@@ -103,9 +104,12 @@ class GlossUser(User):
         self._calls.spawn(self._call, self._mix.draw(self._rng), due)
 
     def _call(self, rpc: str, due: float | None) -> None:
-        record = self._caller.call(rpc, due)
+        self._recorder.note(self._caller.call(rpc, due))
+
+    @property
+    def _recorder(self) -> Recorder:
         recorder: Recorder = self.environment.recorder  # type: ignore[attr-defined]
-        recorder.note(record)
+        return recorder
 
 
 def _work(options: Any) -> Work:
@@ -182,15 +186,17 @@ def _begin(environment: Environment, **_: Any) -> None:
         return
     options: Any = environment.parsed_options
     path = Path(options.records) if options.records else None
-    if path is not None and type(environment.runner).__name__ == "WorkerRunner":
-        # Each process has a file of its own.
-        path = path.with_suffix(f".{environment.runner.worker_index}{path.suffix}")
-    recorder = Recorder(environment, path)
+    num_users = options.num_users or 1
+    if type(environment.runner).__name__ == "WorkerRunner":
+        # Each process has a file of its own, and is not told how many users it gets.
+        num_users = 1
+        if path is not None:
+            path = path.with_suffix(f".{environment.runner.worker_index}{path.suffix}")
     names = ("mode", "rate", "mix", "items", "samples", "max_new_tokens", "deadline", "priority")
-    recorder.start(
-        {"pid": os.getpid(), "seed": options.seed, **{n: getattr(options, n) for n in names}}
+    run = {"pid": os.getpid(), "seed": options.seed, **{n: getattr(options, n) for n in names}}
+    environment.recorder = Recorder(  # type: ignore[attr-defined]
+        environment, path, run, num_users
     )
-    environment.recorder = recorder  # type: ignore[attr-defined]
 
 
 @events.test_stop.add_listener

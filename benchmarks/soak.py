@@ -27,7 +27,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ import grpc
 from common import RESULTS, machine, table, write_result
 from load_plots import plot_soak
 from load_records import CallRecord
-from load_run import LoadPlan, LoadRun, Server, run_load
+from load_run import NICENESS, LoadPlan, LoadRun, Server, run_load
 from load_sweep import measure_capacity, tell
 from server_process import ServerProcess
 from service_load import load_activations
@@ -67,6 +67,7 @@ class Soak:
         sample_seconds, fault_seconds: between two looks, and two faults in the mean.
         kill_seconds: between two kills of the engine; None: none.
         bound: MiB a minute.
+        niceness: of the load.
     """
 
     minutes: float
@@ -76,6 +77,7 @@ class Soak:
     fault_seconds: float
     kill_seconds: float | None
     bound: float
+    niceness: int
     seed: int
 
 
@@ -87,18 +89,13 @@ def soak(process: ServerProcess, settings: Soak) -> dict[str, Any]:
         warm_seconds=4.0,
         seconds=_CAPACITY_SECONDS,
         deadline=_DEADLINE,
+        niceness=settings.niceness,
         options={"mix": MIX, "items": _ITEMS, "seed": settings.seed},
     )
     rate = settings.rate or settings.share * measure_capacity(server, plan, _ITEMS)
     tell(f"{rate:.1f} calls/s for {settings.minutes:g} minutes")
     options = {**plan.options, "mode": "open", "rate": rate / _USERS}
-    plan = LoadPlan(
-        users=_USERS,
-        warm_seconds=0.0,
-        seconds=60 * settings.minutes,
-        deadline=_DEADLINE,
-        options=options,
-    )
+    plan = replace(plan, warm_seconds=0.0, seconds=60 * settings.minutes, options=options)
     sampler = Sampler(process.address, process.front_pid, settings.sample_seconds)
     faults = Faults(process.address, load_activations(256), settings.fault_seconds, settings.seed)
     killer = None
@@ -200,13 +197,14 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true", help="seconds; memory is not judged")
     arguments = parser.parse_args()
     settings = Soak(
-        minutes=0.04 if arguments.smoke else arguments.minutes,
+        minutes=0.1 if arguments.smoke else arguments.minutes,
         rate=8.0 if arguments.smoke else arguments.rate,
         share=arguments.share,
         sample_seconds=0.5 if arguments.smoke else 2.0,
         fault_seconds=0.2 if arguments.smoke else 1.0,
         kill_seconds=arguments.kill_engine,
         bound=float("inf") if arguments.smoke else arguments.bound,
+        niceness=0 if arguments.smoke else NICENESS,
         seed=arguments.seed,
     )
     ran_on = machine()

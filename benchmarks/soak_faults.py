@@ -23,14 +23,14 @@ from gloss_api.v1 import gloss_pb2 as pb
 from gloss_api.v1 import gloss_pb2_grpc
 
 _REFUSED = ("RESOURCE_EXHAUSTED",)
-_SHORT, _LONG = 0.05, 10.0
+_SHORT, _LONG, _LONGER = 0.05, 10.0, 60.0
 _SLOW_READER = "SLOW_READER"
 MAX_UNREAD_BYTES = 100_000
 """Of the soak's server: about 20 explanations of 50 tokens."""
 _SLOW_READER_ITEMS = 128
 _SMALL_WINDOW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024)]
 """Of a client that does not read: gRPC takes little for it."""
-_SLOW_READER_SECONDS = 2.0
+_SLOW_READER_SECONDS, _POLL_SECONDS = 20.0, 0.1
 _GARBAGE = b"\xff\xfe no protobuf"
 EXPECTED = {
     "cancel": ("CANCELLED", "OK", *_REFUSED),
@@ -144,14 +144,23 @@ def _cancel(caller: LoadCaller, after: float) -> None:
 
 
 def _read_slowly(caller: LoadCaller, address: str) -> None:
-    """Read nothing of a stream for a while."""
+    """Read nothing of a stream until the server has given it up, however slow it is."""
     request = pb.StreamVerbalizeRequest(request=caller.verbalize(_SLOW_READER_ITEMS))
+    before = _num_slow_readers(caller)
     with grpc.insecure_channel(address, options=_SMALL_WINDOW) as channel:
         stub: Any = gloss_pb2_grpc.GlossServiceStub(channel)
-        stream = stub.StreamVerbalize(request, timeout=_LONG)
-        time.sleep(_SLOW_READER_SECONDS)
+        stream = stub.StreamVerbalize(request, timeout=_LONGER)
+        latest = time.monotonic() + _SLOW_READER_SECONDS
+        while time.monotonic() < latest and _num_slow_readers(caller) == before:
+            time.sleep(_POLL_SECONDS)
         for _ in stream:
             pass
+
+
+def _num_slow_readers(caller: LoadCaller) -> int:
+    """How many calls the server has ended because nobody read them."""
+    stats = caller.stub.GetStats(pb.GetStatsRequest(), timeout=_LONG)
+    return sum(count.count for count in stats.rejections if count.name == _SLOW_READER)
 
 
 def _status(error: Any) -> str:

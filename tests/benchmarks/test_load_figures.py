@@ -8,6 +8,7 @@ from itertools import islice, takewhile
 
 import numpy as np
 import pytest
+from common import table
 from load_arrivals import Mix, poisson_arrivals
 from load_point import Objectives, point_row, verdict
 from load_records import CallRecord, parse_records
@@ -224,3 +225,8 @@ def test_a_rate_is_the_median_of_its_rounds() -> None:
     assert merged["reasons"] == {"A": 3, "B": 1} and not merged["valid"]
     assert median_row(rows[:2])["valid"]
     assert median_row([row | {"refusal_p99": None} for row in rows])["refusal_p99"] is None
+
+
+def test_a_table_without_rows_is_its_heading() -> None:
+    """A soak whose load made no call ended in a traceback in place of its failures."""
+    assert table([], ("rpc", "calls")) == "rpc  calls"
