@@ -1,4 +1,4 @@
-"""Interrupts reach what tests start."""
+"""Signals reach what tests start."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import signal
 
 
 def heed_interrupts() -> None:
-    """Also where a shell's `&` started the tests: it has them ignored, and the commands that tests
-    start and interrupt would inherit that."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Also where a shell's `&` or nohup started the tests: they have interrupts or hang-ups
+    ignored, and the commands that tests start and signal would inherit that."""
+    for number, heard in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, heard)
