@@ -26,7 +26,7 @@ _FULL = {
 }
 _LESS_MEMORY = {
     "ar": "ar.micro_batch lower, or ar.gradient_checkpointing = true",
-    "av": "av.micro_batch lower, or av.gradient_checkpointing = true",
+    "av": "av.micro_batch or av.vocabulary_chunk lower, or av.gradient_checkpointing = true",
     "rl": "rl.micro_batch or rl.vocabulary_chunk lower, or rl.gradient_checkpointing = true",
     "evaluate": "evaluate.num_training_rows = 0, which leaves out the fresh AR",
 }

@@ -127,6 +127,21 @@ class SftSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AvSettings(SftSettings):
+    """Stage av.
+
+    Attributes:
+        vocabulary_chunk: tokens whose logits over the vocabulary are held at once.
+    """
+
+    vocabulary_chunk: int = 4096
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive("vocabulary_chunk", self.vocabulary_chunk)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
     """The evaluation on held-out rows.
 

@@ -2,10 +2,12 @@
 
 import copy
 
+import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from gloss_training.models.prompts import marked_prompt
+from gloss_training.models.sharding import ALONE, Ranks
 from gloss_training.models.verbalizer import (
     Verbalizer,
     encode_responses,
@@ -47,7 +49,7 @@ def test_shared_prompt_changes_neither_loss_nor_gradients(
     losses, gradients = [], []
     speaker = Verbalizer(model, marked_prompt(tokenizer, WORLD_PROMPT))
     for loss in (
-        response_loss(speaker, rows, responses),
+        response_loss(speaker, rows, responses, chunk=1000),
         unshared_loss(model, tokenizer, rows, responses),
     ):
         model.zero_grad()
@@ -69,7 +71,7 @@ def test_a_marker_in_the_response_is_data(
     rows = torch.randn(1, 32)
     responses = encode_responses(tokenizer, [f"The hero is {MARKER}."], tokenizer.eos_token_id)
     speaker = Verbalizer(target, marked_prompt(tokenizer, WORLD_PROMPT))
-    shared = response_loss(speaker, rows, responses)
+    shared = response_loss(speaker, rows, responses, chunk=1000)
     whole = unshared_loss(target, tokenizer, rows, responses)
     torch.testing.assert_close(shared, whole, rtol=1e-4, atol=1e-5)
 
@@ -87,4 +89,42 @@ def test_a_loss_asks_nothing_of_its_device(
     """A host that reads a number waits for all it has launched. On "meta" there is none to read."""
     speaker = Verbalizer(copy.deepcopy(target).to("meta"), marked_prompt(tokenizer, WORLD_PROMPT))
     responses = encode_responses(tokenizer, TEXTS, tokenizer.eos_token_id)
-    response_loss(speaker, torch.empty(2, 32, device="meta"), responses).backward()
+    rows = torch.empty(2, 32, device="meta")
+    response_loss(speaker, rows, responses, chunk=8).backward()
+
+
+@pytest.mark.parametrize("num_chunks", [None, 9])
+def test_logits_are_held_for_a_chunk_at_a_time(
+    target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, num_chunks: int | None
+) -> None:
+    """Loss and gradients are the same, also where another rank has more chunks."""
+    model, held = target.double(), []
+
+    class Speaker(Verbalizer):
+        def logits(self, states: torch.Tensor) -> torch.Tensor:
+            held.append(len(states))
+            return super().logits(states)
+
+    class Others(Ranks):
+        def largest(self, value: int) -> int:
+            return value if num_chunks is None else num_chunks
+
+    torch.manual_seed(1)
+    rows = torch.randn(2, 32, dtype=torch.float64)
+    responses = encode_responses(tokenizer, TEXTS, tokenizer.eos_token_id)
+    speaker = Speaker(model, marked_prompt(tokenizer, WORLD_PROMPT))
+    losses, gradients = [], []
+    for chunk, ranks in ((1000, ALONE), (5, Others())):
+        held.clear()
+        model.zero_grad()
+        loss = response_loss(speaker, rows, responses, chunk=chunk, ranks=ranks)
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    num_tokens = sum(map(len, responses))
+    # Once forward and once for the backward pass.
+    assert max(held) == 5 and sum(held) == 2 * num_tokens
+    assert len(held) == 2 * (num_chunks or -(-num_tokens // 5))
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-6, atol=1e-6)
+    for whole, parts in zip(*gradients, strict=True):
+        torch.testing.assert_close(whole, parts, rtol=1e-5, atol=1e-7)

@@ -167,12 +167,15 @@ def test_configuration_is_frozen_and_survives_json() -> None:
 def test_later_settings_are_kept_only_where_they_are_not_the_default() -> None:
     def kept(config: RunConfig) -> set[str]:
         plain = config.plain()
-        there = {f"world.{name}" for name in plain["world"] or {}} | plain.keys()
-        return there & {*LATER}
+        sections = {name: plain[name] or {} for name in ("world", "av")}
+        there = {f"{name}.{key}" for name, section in sections.items() for key in section}
+        return (there | plain.keys()) & {*LATER}
 
     larger = {"world.num_attributes", "world.vocabulary_size"}
     for name in shipped_names():
-        assert kept(read_config(name)) == (larger if name == "larger" else set()), name
+        config = read_config(name)
+        given = {"av.vocabulary_chunk"} if config.world is None else set()
+        assert kept(config) == (larger if name == "larger" else given), name
     one = read_config("tiny", ["world.num_attributes=12", "judge.provider=world"])
     assert kept(one) == {"judge", "world.num_attributes"}
     for config in (one, read_config("larger")):

@@ -20,7 +20,7 @@ from gloss_training.models.reconstructor import encode_explanations
 from gloss_training.models.sharding import ALONE, Ranks
 from gloss_training.models.verbalizer import Speaker, encode_responses, injected_rows, response_loss
 from gloss_training.scoring import normalized_mse
-from gloss_training.settings import PromptSettings, SftSettings
+from gloss_training.settings import AvSettings, PromptSettings, SftSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ def ar_supervision(
 
 def av_supervision(
     lesson: Lesson,
-    settings: SftSettings,
+    settings: AvSettings,
     speaker: Speaker,
     weights: Mapping[str, torch.nn.Parameter],
     *,
@@ -117,7 +117,13 @@ def av_supervision(
     def losses(step: int) -> Iterator[Losses]:
         total = num_tokens(step)
         for chosen in lesson.micro_batches(settings, step, "av"):
-            rows = injected[chosen].to(lesson.device)
-            yield {"loss": response_loss(speaker, rows, [responses[r] for r in chosen]) / total}
+            loss = response_loss(
+                speaker,
+                injected[chosen].to(lesson.device),
+                [responses[row] for row in chosen],
+                chunk=settings.vocabulary_chunk,
+                ranks=lesson.ranks,
+            )
+            yield {"loss": loss / total}
 
     return Supervision(stage="av", weights=weights, losses=losses, units=num_tokens)

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from gloss_training.batches import pad_right, places_of
 from gloss_training.models.decoder import Decoder
 from gloss_training.models.prompts import MarkedPrompt, wrap
-from gloss_training.models.sharding import whole
+from gloss_training.models.sharding import ALONE, Ranks, whole
 from gloss_training.scoring import EPSILON
 
 IGNORED: Final = -100
@@ -81,11 +82,35 @@ def encode_responses(
 
 
 def response_loss(
-    speaker: Speaker, rows: torch.Tensor, responses: Sequence[Sequence[int]]
+    speaker: Speaker,
+    rows: torch.Tensor,
+    responses: Sequence[Sequence[int]],
+    *,
+    chunk: int,
+    ranks: Ranks = ALONE,
 ) -> torch.Tensor:
-    """Summed cross-entropy of the response tokens given the injected rows [n, d]; nats, scalar."""
+    """Summed cross-entropy of the response tokens given the injected rows [n, d]; nats, scalar.
+
+    Args:
+        chunk: most tokens whose logits are held at once. Those of 64 responses of 122 tokens over
+            152,000 words are 4.7 GB in float32, and their gradient as much again: of several chunks
+            each one's are made, used and dropped, and made again for the backward pass.
+        ranks: all of them call the head equally often.
+    """
     targets = pad_right(responses, IGNORED)
     places = places_of(targets != IGNORED, rows.device)
     targets = targets.to(rows.device)
-    logits = speaker.logits(speaker.response_states(rows, targets)[places])
-    return torch.nn.functional.cross_entropy(logits, targets[places], reduction="sum")
+    states, wanted = speaker.response_states(rows, targets)[places], targets[places]
+
+    def of_chunk(span: slice) -> torch.Tensor:
+        logits = speaker.logits(states[span])
+        return torch.nn.functional.cross_entropy(logits, wanted[span], reduction="sum")
+
+    count = ranks.largest(-(-len(wanted) // chunk))
+    if count == 1:
+        return of_chunk(slice(None))
+    spans = [slice(index * chunk, (index + 1) * chunk) for index in range(count)]
+    parts = [
+        checkpoint(of_chunk, span, use_reentrant=False, preserve_rng_state=False) for span in spans
+    ]
+    return torch.stack(parts).sum()

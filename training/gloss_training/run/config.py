@@ -22,13 +22,19 @@ from gloss_training.errors import ConfigError
 from gloss_training.models.lora import LoraSettings
 from gloss_training.models.sharding import ShardingSettings
 from gloss_training.rl.settings import RlSettings
-from gloss_training.settings import EvaluateSettings, PromptSettings, SftSettings, TargetSettings
+from gloss_training.settings import (
+    AvSettings,
+    EvaluateSettings,
+    PromptSettings,
+    SftSettings,
+    TargetSettings,
+)
 from gloss_training.teachers.settings import TeacherSettings
 from gloss_training.world.settings import WORLD_PROMPT, WorldSettings
 
 SHIPPED: Final = Path(__file__).parents[1] / "configs"
 """The configurations that come with the package; a command takes their bare names."""
-LATER: Final = ("judge", "world.num_attributes", "world.vocabulary_size")
+LATER: Final = (*("judge", "world.num_attributes", "world.vocabulary_size", "av.vocabulary_chunk"),)
 """Settings that came after runs and evidence: kept where they are not the default, so that what was
 made before them is still of the same settings."""
 _EXPECTED: Final = {
@@ -75,7 +81,7 @@ class RunConfig(BaseModel):
     teacher: TeacherSettings = TeacherSettings()
     judge: TeacherSettings | None = None
     ar: SftSettings = SftSettings()
-    av: SftSettings = SftSettings()
+    av: AvSettings = AvSettings()
     rl: RlSettings = RlSettings()
     lora: LoraSettings = LoraSettings()
     sharding: ShardingSettings = ShardingSettings()
