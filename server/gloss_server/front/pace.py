@@ -13,9 +13,9 @@ are taken to be as long as they may be: else an engine that is slow when it is f
 first calls all at once, would finish none in time and never learn how long they are. Seconds of a
 step are a line over its rows, stretched by how slow the last steps were for theirs: so sizes that
 have not come for a while are known as well. Means of steps are geometric, and one that took many
-times what is usual counts as a few times; a size is known after a few steps, and the line says
-nothing of sizes far above the known ones: what came in a bad moment keeps nobody away, also when
-little else is known yet.
+times what is usual counts as a few times; a size is known after a few steps, of which the fastest
+counts at first; and the line says nothing of sizes far above the known ones: what came in a bad
+moment keeps nobody away, also when little else is known yet.
 What is left out (scoring, calls that come later and slow the steps down) shows in calls that end:
 `margin` follows the 0.98 quantile of what they took over what was estimated, by steps up for each
 that took longer and small ones down for each that did not (Robbins and Monro, 1951, on the
@@ -35,12 +35,12 @@ from dataclasses import dataclass
 _SMOOTHING, _SHAPE_SMOOTHING, _TOKEN_SMOOTHING = 0.05, 0.002, 0.01
 _QUANTILE, _RATE = 0.98, 0.05
 """What the margin follows, and how fast. A simulated engine of 256 slots that is offered 8 times
-what it gives spends 96% of its tokens on calls that end in time; with 0.95 and 0.1 it is 81%: the
+what it gives spends 97% of its tokens on calls that end in time; with 0.95 and 0.1 it is 77%: the
 margin falls faster than calls end, and each time too many are let in at once."""
 _MOST_WEIGHT = 100
 """Most steps of a size that count in the line."""
-_LEAST_COUNT = 3
-"""Steps of a size from which on it is known."""
+_LEAST_COUNT, _YOUNG_COUNT = 3, 10
+"""Steps of a size from which on it is known, and from which on their mean is."""
 _MOST_LARGER = 2.0
 """Times as many rows as the largest known size has, of which the line still says something."""
 _LEAST_SECONDS = 1e-6
@@ -76,19 +76,27 @@ class _StepTime:
     """How long steps of about so many rows take.
 
     Attributes:
-        rows: mean over steps; seconds: geometric mean, of an engine as fast as it usually is.
+        rows: mean over steps.
         count: over how many.
     """
 
     rows: float = 0.0
-    seconds: float = 0.0
     count: int = 0
+    _mean: float = 0.0
+    _fastest: float = math.inf
+
+    @property
+    def seconds(self) -> float:
+        """Of an engine as fast as it usually is: a geometric mean; of few steps the fastest, since
+        what comes between only adds to them."""
+        return self._mean if self.count >= _YOUNG_COUNT else self._fastest
 
     def add(self, rows: int, seconds: float) -> None:
         self.count += 1
+        self._fastest = min(self._fastest, seconds)
         share = max(_SHAPE_SMOOTHING, 1 / self.count)
         self.rows += share * (rows - self.rows)
-        self.seconds = self.seconds ** (1 - share) * seconds**share
+        self._mean = self._mean ** (1 - share) * seconds**share
 
 
 class Pace:

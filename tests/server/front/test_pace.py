@@ -242,6 +242,20 @@ def test_steps_of_few_rows_say_nothing_of_full_slots() -> None:
     assert expected is not None and expected < 30
 
 
+def test_a_young_engine_in_bad_moments_is_not_taken_for_a_slow_one() -> None:
+    """A tenth of the steps take ten times what they should: no estimate of the first 60 steps is
+    more than six times what it should be, over 200 engines."""
+    for seed in range(200):
+        rng, pace, rows = random.Random(seed), _pace(256), 1
+        for _ in range(60):
+            rows = min(rows + rng.choice([0, 0, 1, 1, 2, 5, rows]), 256)
+            slow = rng.lognormvariate(0, 0.5) * (10 if rng.random() < 0.1 else 1)
+            pace.step(rows, (0.004 + 0.0001 * rows) * slow, 0.0)
+            expected = pace.expected_seconds(rows, 348, 200)
+            usual = ((rows + 348) / 256) * 200 * (0.004 + 0.0001 * 256)
+            assert expected is None or expected < 6 * usual, seed
+
+
 def test_an_engine_that_stays_slow_is_soon_known_to_be() -> None:
     pace = Pace()
     pace.num_slots = 8
