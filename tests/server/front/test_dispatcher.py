@@ -184,6 +184,7 @@ def test_a_deadline_counts_when_the_text_is_known(make: Any) -> None:
     # Measured: 3 tokens an explanation, half a second a step, 4 slots.
     with engine.dispatcher.explaining(_explain(), 9, caller()) as run:
         engine.report(opened=[_opened(run, 0)], captured=[_captured(run, 0, 0)], num_rows=4)
+        engine.report(num_rows=4)
         engine.report(explanations=[_explanation(run, 0)], num_rows=4, finished=[run.run_id])
     with (
         pytest.raises(CallError) as caught,
