@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import shutil
+import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -420,3 +421,19 @@ def test_command_prints_a_summary_and_refuses_other_settings(
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert "did you mean ar.batch_size?" in result.output
+
+
+def test_what_a_person_takes_to_answer_is_no_part_of_a_stages_seconds(tmp_path: Path) -> None:
+    def confirm(estimate: Estimate) -> bool:
+        time.sleep(0.6)
+        return True
+
+    run = Run(tmp_path, SMOKE, QUIET, confirm=confirm)
+    began = time.monotonic()
+    record = run.context.folder.stage(
+        "target",
+        lambda: {"is_confirmed": run.context.confirm(Estimate(teacher="someone", num_questions=3))},
+        resume=False,
+    )
+    assert record["is_confirmed"]
+    assert record["seconds"] < time.monotonic() - began - 0.5

@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,6 +62,7 @@ class RunFolder:
         self.root = root
         self._ranks = ranks
         self._configuration = dict(configuration)
+        self._clock: StageClock | None = None
         if root.exists() and not root.is_dir():
             raise RunFolderError(f"{root}: got a file, expected a run's directory; name another")
         for stage in SECTIONS:
@@ -140,12 +141,16 @@ class RunFolder:
             self._begin(stage, resume)
             # An evaluation has no checkpoint of its own; one of something else is forgotten.
             goes_on = stage == "evaluate" or self._has_begun(stage)
-            clock = StageClock(self._clock_path(stage), goes_on=goes_on)
+            clock = self._clock = StageClock(self._clock_path(stage), goes_on=goes_on)
             with clock.kept() if self._ranks.is_first else nullcontext():
                 figures = work()
             record = {"seconds": round(clock.seconds, 1), **figures}
             self._ranks.first(lambda: self._finish(stage, record))
         return record
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """While a person is asked: no part of the seconds of the stage that is being made."""
+        return nullcontext() if self._clock is None else self._clock.paused()
 
     def _begin(self, stage: str, resume: bool) -> None:
         """Refuses what cannot be begun; keeps the settings that it is begun with."""

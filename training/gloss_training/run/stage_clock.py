@@ -29,12 +29,22 @@ class StageClock:
     def __init__(self, path: Path, *, goes_on: bool) -> None:
         self._path = path
         self._before = _read(path) if goes_on else 0.0
-        self._started = time.perf_counter()
+        self._started, self._paused_at = time.perf_counter(), 0.0
 
     @property
     def seconds(self) -> float:
         """Of all processes so far."""
-        return self._before + time.perf_counter() - self._started
+        return self._before + (self._paused_at or time.perf_counter()) - self._started
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out what a person takes to answer."""
+        self._paused_at = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._started += time.perf_counter() - self._paused_at
+            self._paused_at = 0.0
 
     @contextmanager
     def kept(self) -> Iterator[None]:

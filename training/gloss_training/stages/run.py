@@ -71,13 +71,19 @@ class Run:
         if ranks.device.type == "cuda":
             # The engine computes on the current one.
             torch.cuda.set_device(ranks.device)
+        folder = RunFolder(root, config.plain(), ranks)
+
+        def confirmed(estimate: Estimate) -> bool:
+            with folder.waiting():
+                return confirm(estimate)
+
         self.context = Context(
             config=config,
-            folder=RunFolder(root, config.plain(), ranks),
+            folder=folder,
             console=console,
             device=ranks.device,
             dtype=DTYPES[config.dtype],
-            confirm=confirm,
+            confirm=confirmed,
             ranks=ranks,
             is_dry=is_dry,
         )
