@@ -14,6 +14,8 @@ run, so that shares are the most they can be.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,92 +25,111 @@ from capture_timing import AGAIN, PLAIN, Way, overheads
 from torch import Tensor
 
 from gloss_engine import Positions
-from gloss_engine.capture import tap
+from gloss_engine.capture import Captured, tap
 
 TAP, TAP_OPEN, TAP_INJECTED = "tap", "tap, kept open", "tap, injected"
 HIDDEN_STATES, HOOK = "hidden_states, injected", "hook, host copy"
 
 
-@torch.inference_mode()
-def model_pass(subject: Subject, cell: Cell) -> Iterator[dict[str, Any]]:
-    """A text run through the whole model."""
-    buffer, device = subject.buffer, subject.device
-    ids = subject.text_ids[: cell.length].to(device).unsqueeze(0)
-    wanted = Positions(indices=cell.positions)
-    if cell.num_rows == cell.length:
-        wanted = Positions()
-    places = torch.tensor(buffer.reserve(cell.num_rows), device=device)
+class _Ways:
+    """The ways to read a text's rows off the whole model, each a method that runs it once.
 
-    def run(model: Any, **options: Any) -> Any:
-        return model(input_ids=ids, use_cache=False, logits_to_keep=1, **options)
+    Args:
+        subject: the model.
+        cell: which text and which of its rows.
+    """
 
-    def plain() -> None:
-        run(subject.model)
+    def __init__(self, subject: Subject, cell: Cell) -> None:
+        self._subject, self._chosen = subject, cell.positions
+        self._ids = subject.text_ids[: cell.length].to(subject.device).unsqueeze(0)
+        self._wanted = Positions(indices=cell.positions)
+        if cell.num_rows == cell.length:
+            self._wanted = Positions()
+        self.places = torch.tensor(subject.buffer.reserve(cell.num_rows), device=subject.device)
 
-    def tapped() -> Tensor:
-        with tap(subject.model, layer_index=subject.layer_index, positions=wanted) as captured:
-            run(subject.model)
+    def plain(self) -> None:
+        self._run(self._subject.model)
+
+    def tapped(self) -> Tensor:
+        with self.tap(self._subject.model) as captured:
+            self._run(self._subject.model)
         return captured.activations
 
-    def kept_open() -> Tensor | None:
-        run(subject.tapped)
-        # Reading joins the rows of all passes: once, to see that they are right.
-        return captured_so_far.activations if captured_so_far.num_forwards == 1 else None
-
-    def tapped_injected() -> Tensor:
-        rows = tapped()
-        buffer.write(rows, places)
+    def tapped_injected(self) -> Tensor:
+        rows = self.tapped()
+        self._subject.buffer.write(rows, self.places)
         return rows
 
-    def asked() -> Tensor:
-        out = run(subject.asked, output_hidden_states=True)
-        chosen = torch.tensor(cell.positions, device=device)
-        rows = out.hidden_states[subject.layer_index + 1][0, chosen].float()
+    def kept_open(self, captured: Captured) -> Tensor | None:
+        """Under the tap of `captured`."""
+        self._run(self._subject.tapped)
+        # Reading joins the rows of all passes: once, to see that they are right.
+        return captured.activations if captured.num_forwards == 1 else None
+
+    def asked(self) -> Tensor:
+        subject, buffer = self._subject, self._subject.buffer
+        out = self._run(subject.asked, output_hidden_states=True)
+        rows = self._choose(out.hidden_states[subject.layer_index + 1])
         norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
         scaled = rows * (buffer.injection_scale / norms)
-        buffer.rows.index_copy_(0, places, scaled.to(buffer.rows.dtype))
+        buffer.rows.index_copy_(0, self.places, scaled.to(buffer.rows.dtype))
         return rows
 
-    def hooked() -> Tensor:
+    def hooked(self) -> Tensor:
         kept: list[Tensor] = []
 
         def take(module: Any, args: Any, output: Any) -> None:
             hidden_states = output[0] if isinstance(output, tuple) else output
-            chosen = torch.tensor(cell.positions, device=device)
-            kept.append(hidden_states[0, chosen].float().cpu())
+            kept.append(self._choose(hidden_states).cpu())
 
-        block = subject.model.model.layers[subject.layer_index]
+        block = self._subject.model.model.layers[self._subject.layer_index]
         handle = block.register_forward_hook(take)
         try:
-            run(subject.model)
+            self._run(self._subject.model)
         finally:
             handle.remove()
         return kept[0]
 
-    def injected() -> Tensor:
-        return buffer.rows[places]
+    def injected(self) -> Tensor:
+        """What stands in the prefill buffer."""
+        return self._subject.buffer.rows[self.places]
 
-    ways = {
-        PLAIN: Way(run=plain),
-        AGAIN: Way(run=plain),
-        TAP: Way(run=tapped),
-        TAP_OPEN: Way(run=kept_open),
-        TAP_INJECTED: Way(run=tapped_injected, injected=injected),
-        HIDDEN_STATES: Way(run=asked, injected=injected),
-        HOOK: Way(run=hooked),
-    }
-    expected = asked()
-    with tap(subject.tapped, layer_index=subject.layer_index, positions=wanted) as captured_so_far:
+    def tap(self, model: Any) -> AbstractContextManager[Captured]:
+        """A tap of the wanted rows."""
+        return tap(model, layer_index=self._subject.layer_index, positions=self._wanted)
+
+    def _run(self, model: Any, **options: Any) -> Any:
+        return model(input_ids=self._ids, use_cache=False, logits_to_keep=1, **options)
+
+    def _choose(self, hidden_states: Tensor) -> Tensor:
+        """[1, t, d] -> [rows, d] float32; who does it by hand sends the positions each time."""
+        return hidden_states[0, torch.tensor(self._chosen, device=self._subject.device)].float()
+
+
+@torch.inference_mode()
+def model_pass(subject: Subject, cell: Cell) -> Iterator[dict[str, Any]]:
+    """A text run through the whole model."""
+    ways = _Ways(subject, cell)
+    expected = ways.asked()
+    with ways.tap(subject.tapped) as captured:
         found = overheads(
-            ways,
+            {
+                PLAIN: Way(run=ways.plain),
+                AGAIN: Way(run=ways.plain),
+                TAP: Way(run=ways.tapped),
+                TAP_OPEN: Way(run=partial(ways.kept_open, captured)),
+                TAP_INJECTED: Way(run=ways.tapped_injected, injected=ways.injected),
+                HIDDEN_STATES: Way(run=ways.asked, injected=ways.injected),
+                HOOK: Way(run=ways.hooked),
+            },
             expected,
-            injection_scale=buffer.injection_scale,
-            device=device,
+            injection_scale=subject.buffer.injection_scale,
+            device=subject.device,
             seconds=cell.seconds,
         )
     for row in found:
         yield {"subject": subject.name, "pass": "transformers", "tokens": cell.length, **row}
-    buffer.release(places.tolist())
+    subject.buffer.release(ways.places.tolist())
 
 
 @torch.inference_mode()
