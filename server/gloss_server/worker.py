@@ -42,12 +42,15 @@ from gloss_server.link.messages import (
     TokenColumns,
     WarmingUp,
 )
+from gloss_server.link.reading_parts import ReadingParts
 
 if TYPE_CHECKING:
     # Not there without OpenTelemetry.
     from gloss_server.tracing.run_spans import RunSpans
 
 HEARTBEAT_SECONDS = 1.0
+MOST_READING_BYTES = 4 << 20
+"""Of rows that go to the front with a step."""
 _PR_SET_PDEATHSIG = 1
 _ALIVE = Alive()
 
@@ -113,6 +116,11 @@ class Worker:
     ) -> None:
         self._engine, self._channel, self._spans = engine, channel, spans
         self._num_samples: dict[str, int] = {}
+        self._readings = ReadingParts(MOST_READING_BYTES)
+
+    @property
+    def _has_work(self) -> bool:
+        return self._engine.has_work or bool(self._readings)
 
     def run(self) -> None:
         """Serve until the front is gone.
@@ -121,12 +129,12 @@ class Worker:
             Closed: it is.
         """
         while True:
-            waits = 0.0 if self._engine.has_work else HEARTBEAT_SECONDS
+            waits = 0.0 if self._has_work else HEARTBEAT_SECONDS
             refusals: list[Refusal] = []
             for commands in self._channel.receive(waits):
                 assert isinstance(commands, Commands)
                 self._obey(commands, refusals)
-            if self._engine.has_work or refusals:
+            if self._has_work or refusals:
                 self._step(refusals)
             else:
                 self._channel.send(_ALIVE)
@@ -151,6 +159,7 @@ class Worker:
                 )
         for run_id in commands.cancels:
             self._engine.cancel(str(run_id))
+            self._readings.drop(str(run_id))
             if self._spans is not None:
                 self._spans.ended(str(run_id), time.monotonic(), "cancelled")
 
@@ -164,7 +173,8 @@ class Worker:
 
     def _step(self, refusals: list[Refusal]) -> None:
         began = time.monotonic()
-        out = self._engine.step()
+        out = self._engine.step() if self._engine.has_work else StepOutput()
+        self._readings.add(out.readings)
         started: dict[int, int] = {}
         for name, _ in out.started:
             started[int(name)] = started.get(int(name), 0) + 1
@@ -181,8 +191,8 @@ class Worker:
             target_tokens=_target_columns(out.target_tokens),
             target_ends=out.target_ends,
             skipped=out.skipped,
-            readings=out.readings,
-            finished=[int(name) for name in out.finished],
+            readings=self._readings.take(),
+            finished=[int(name) for name in self._readings.told(out.finished)],
             failed={int(name): error for name, error in out.failed.items()},
             refusals=refusals,
             stats=self._engine.stats(),

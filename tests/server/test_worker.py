@@ -18,6 +18,7 @@ from gloss_engine.text_request import (
     CaptureRequest,
     ExplainRequest,
     OpenedText,
+    Reading,
     SkippedToken,
     TargetEnd,
     TargetToken,
@@ -25,8 +26,9 @@ from gloss_engine.text_request import (
     TokenPlace,
     WatchRequest,
 )
+from gloss_server import worker
 from gloss_server.link.channel import Closed, EngineChannel, encode
-from gloss_server.link.messages import Commands, EngineRequest, StepReport, Submit
+from gloss_server.link.messages import Alive, Commands, EngineRequest, StepReport, Submit
 from gloss_server.worker import Worker
 
 TEXT = TextInput(text="words")
@@ -75,6 +77,7 @@ class Front:
     def __init__(self, sock: socket.socket) -> None:
         # The same framing both ways.
         self._socket, self._channel = sock, EngineChannel(sock)
+        self._arrived: list[Any] = []
 
     def tell(self, submits: dict[int, EngineRequest], cancels: tuple[int, ...] = ()) -> None:
         made = [
@@ -83,9 +86,14 @@ class Front:
         self._socket.sendall(encode(Commands(submits=made, cancels=list(cancels))))
 
     def hear(self) -> StepReport:
-        report: Any = self._channel.receive(10)[0]
-        assert isinstance(report, StepReport)
-        return report
+        """The next step's report."""
+        while True:
+            while not self._arrived:
+                self._arrived += self._channel.receive(10)
+            report = self._arrived.pop(0)
+            if not isinstance(report, Alive):
+                assert isinstance(report, StepReport)
+                return report
 
 
 @pytest.fixture
@@ -165,3 +173,36 @@ def test_what_a_step_brings_comes_in_one_message(
     assert columns.token_ids.tolist() == [11, 12]
     assert (report.opened, report.captured) == (output.opened, output.captured)
     assert (report.target_ends, report.skipped) == (output.target_ends, output.skipped)
+
+
+def test_rows_of_a_long_text_come_with_several_steps(
+    ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other runs' steps come between, and its end is told when all of it was."""
+    monkeypatch.setattr(worker, "MOST_READING_BYTES", 2 * 3 * 4)
+    rows = np.arange(15, dtype=np.float32).reshape(5, 3)
+    reading = Reading(
+        request_id="7",
+        index=0,
+        token_ids=tuple(range(9)),
+        positions=(0, 2, 4, 6, 8),
+        activations=rows,
+        norms=np.arange(5, dtype=np.float32),
+        is_special=(True, *[False] * 4),
+    )
+    first = StepOutput(readings=[reading], finished=["7"])
+    front, _, thread = _serve(ends, [first, StepOutput(num_rows=1)])
+    front.tell({7: CaptureRequest(inputs=(TEXT,))})
+    reports = [front.hear() for _ in range(3)]
+    ends[0].close()
+    thread.join(10)
+    parts = [part for report in reports for part in report.readings]
+    assert [len(report.readings) for report in reports] == [1, 1, 1]
+    assert [len(part.reading.positions) for part in parts] == [2, 2, 1]
+    assert [part.is_last for part in parts] == [False, False, True]
+    assert [report.finished for report in reports] == [[], [], [7]]
+    assert reports[1].num_rows == 1
+    assert np.array_equal(np.concatenate([part.reading.activations for part in parts]), rows)
+    assert sum((part.reading.positions for part in parts), ()) == reading.positions
+    assert sum((part.reading.is_special for part in parts), ()) == reading.is_special
+    assert {part.reading.token_ids for part in parts} == {reading.token_ids}

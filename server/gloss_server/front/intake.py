@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gloss_engine.errors import ItemError, RequestError
 from gloss_engine.request import Explanation, TextResult
-from gloss_engine.text_request import CapturedToken, OpenedText, Reading
+from gloss_engine.text_request import CapturedToken, OpenedText
 from gloss_server.front.admission import Admission
 from gloss_server.front.call_error import CODES, CallError
 from gloss_server.front.call_log import CallLog
@@ -13,6 +13,7 @@ from gloss_server.front.run import Run
 from gloss_server.front.telemetry import Telemetry
 from gloss_server.front.text_run import CaptureRun, TextRun
 from gloss_server.link.messages import Refusal, StepReport, TokenColumns
+from gloss_server.link.reading_parts import ReadingPart
 
 _RETRY_SECONDS = 1.0
 """After which a text may be read for which the device's memory did not suffice."""
@@ -52,8 +53,8 @@ class Intake:
             self._explain(explanation)
         for result in report.texts:
             self._take_text(result)
-        for reading in report.readings:
-            self._read(reading, report.began)
+        for part in report.readings:
+            self._read(part, report.began)
         for run in self._touched:
             run.wake()
         self._touched.clear()
@@ -187,13 +188,14 @@ class Intake:
         if result.error is not None:
             self._telemetry.item_error(result.error.reason)
 
-    def _read(self, reading: Reading, began: float) -> None:
+    def _read(self, part: ReadingPart, began: float) -> None:
+        reading = part.reading
         found = self._find(reading.request_id)
         if found is None:
             return
         run = found.run
         assert isinstance(run, CaptureRun)
-        run.read(reading)
+        run.read(part)
         if run.started_at is None:
             run.started_at = max(began, run.arrived)
         if reading.error is not None:

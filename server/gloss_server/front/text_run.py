@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from gloss_engine.text_request import OpenedText, Reading, SkippedToken, TokenPlace
 from gloss_server.front.run import Run
+from gloss_server.link.reading_parts import ReadingPart
 from gloss_server.link.trace_context import TraceContext
 
 
@@ -121,9 +122,6 @@ class CaptureRun(Run):
     Args:
         run_id, arrived, trace: as for a Run.
         num_texts: how many.
-
-    Attributes:
-        num_read: readings that have come.
     """
 
     def __init__(
@@ -140,14 +138,13 @@ class CaptureRun(Run):
             trace=trace,
         )
         self.paths = {}
-        self.num_read = 0
         self._readings: list[Reading] = []
 
-    def read(self, reading: Reading) -> None:
+    def read(self, part: ReadingPart) -> None:
         """A text was read, or why it could not be."""
-        self._readings.append(reading)
-        self.num_read += 1
-        self.num_text_tokens += len(reading.token_ids)
+        self._readings.append(part.reading)
+        if part.is_last:
+            self.num_text_tokens += len(part.reading.token_ids)
 
     def take(self) -> list[Reading]:
         """What has come since the last time."""

@@ -20,11 +20,11 @@ from gloss_engine.text_request import (
     CaptureRequest,
     ExplainRequest,
     OpenedText,
-    Reading,
     SkippedToken,
     TargetEnd,
     WatchRequest,
 )
+from gloss_server.link.reading_parts import ReadingPart
 from gloss_server.link.trace_context import TraceContext
 
 EngineRequest = VerbalizeRequest | TextRequest | ExplainRequest | WatchRequest | CaptureRequest
@@ -165,7 +165,8 @@ class StepReport:
         tokens: new tokens, streaming runs only.
         explanations, texts: results; their request_id is the run id as text, as it is in all that
             follows but the columns.
-        opened, captured, target_tokens, target_ends, skipped, readings: as in StepOutput.
+        opened, captured, target_tokens, target_ends, skipped: as in StepOutput.
+        readings: texts of Captures that were read by this step or before.
         finished: runs whose last result is among them.
         failed: of them, those that end with an error as a whole.
         refusals: runs that were not taken.
@@ -184,7 +185,7 @@ class StepReport:
     target_tokens: TargetTokenColumns
     target_ends: list[TargetEnd]
     skipped: list[SkippedToken]
-    readings: list[Reading]
+    readings: list[ReadingPart]
     finished: list[int]
     failed: dict[int, ItemError]
     refusals: list[Refusal]

@@ -29,6 +29,7 @@ from gloss_server.front.call_error import CallError
 from gloss_server.front.call_log import CallLog
 from gloss_server.front.text_run import TextRun
 from gloss_server.link.messages import Refusal
+from gloss_server.link.reading_parts import ReadingPart
 from support.checkpoints import Pair
 from support.front_parts import PlayedEngine, caller, make_info
 
@@ -414,10 +415,13 @@ def test_readings_are_taken_once(make: Any) -> None:
         name = str(run.run_id)
         error = ItemError(code="INVALID_ARGUMENT", reason="EMPTY_TEXT", message="input: none")
         first = Reading(request_id=name, index=1, token_ids=(1, 2, 3))
-        engine.report(readings=[first])
-        assert run.take() == [first] and run.take() == []
+        engine.report(readings=[ReadingPart(reading=first, is_last=False)])
+        assert run.take() == [first] and run.take() == [] and run.num_text_tokens == 0
+        engine.report(readings=[ReadingPart(reading=first, is_last=True)])
+        assert run.take() == [first] and run.num_text_tokens == 3
         second = Reading(request_id=name, index=0, error=error)
-        engine.report(readings=[second], finished=[run.run_id])
+        last = ReadingPart(reading=second, is_last=True)
+        engine.report(readings=[last], finished=[run.run_id])
         assert run.take() == [second] and run.has_ended and run.num_text_tokens == 3
     assert not engine.cancelled
     failed = _item_errors(engine)
