@@ -291,8 +291,10 @@ def test_a_float32_reference_leaves_the_peer_its_attention() -> None:
 
 
 @pytest.mark.usefixtures("benchmarks")
-def test_setting_up_generate_batch_does_not_shorten_its_run() -> None:
-    from suite_peers import generate_batch
+def test_setting_up_generate_batch_does_not_shorten_its_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import suite_peers
     from suite_shape import SMOKE, plain_targets, random_decoder, random_pair
     from suite_transformers import on_weights
 
@@ -303,14 +305,18 @@ def test_setting_up_generate_batch_does_not_shorten_its_run() -> None:
     plain = model.generate_batch
     calls: list[int] = []
 
-    def slow_to_set_up(requests: list[list[int]], **options: Any) -> Any:
-        if not calls:
-            time.sleep(2.0)
+    def noted(requests: list[list[int]], **options: Any) -> Any:
         calls.append(len(requests))
         return plain(requests, **options)
 
-    model.generate_batch = slow_to_set_up
-    (row,) = generate_batch(model, pair, batch=1, count=3, seconds=2.0)
+    def seconds(work: Callable[[], object]) -> float:
+        is_first = not calls
+        work()
+        return 10.0 if is_first else 0.5
+
+    model.generate_batch = noted
+    monkeypatch.setattr(suite_peers, "_seconds", seconds)
+    (row,) = suite_peers.generate_batch(model, pair, batch=1, count=3, seconds=2.0)
     assert calls[:2] == [1, 1] and row.activations == calls[-1] > 1
 
 
