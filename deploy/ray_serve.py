@@ -14,6 +14,7 @@ loses them. `Ingress` puts both on and takes both off again, in the proxy.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
@@ -34,6 +35,8 @@ _STATUS_DETAILS = "grpc-status-details-bin"
 _SERVE = (sys.executable, "-m", "gloss_server.command", "serve")
 _POLL_SECONDS = 0.1
 _END_SECONDS = 10.0
+_TURNS = 3
+"""Of the event loop, in which what was asked for a message has come to where it waits."""
 # Ray's own keys, and what belongs to one connection only.
 _NOT_PASSED_ON = ("application", "request_id", "multiplexed_model_id", "session_id", "user-agent")
 
@@ -72,11 +75,36 @@ class Reply(NamedTuple):
         return self.content
 
 
+class KeptContext:
+    """A call's context that may be asked when the call has ended: gRPC crashes where it has freed
+    what it would answer from.
+
+    Args:
+        context: gRPC's.
+    """
+
+    def __init__(self, context: Any) -> None:
+        self._context, self._peer = context, context.peer()
+        self._metadata = context.invocation_metadata()
+
+    def peer(self) -> str:
+        """See ServicerContext."""
+        return str(self._peer)
+
+    def invocation_metadata(self) -> Any:
+        """See ServicerContext."""
+        return self._metadata
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
 class Ingress(grpc.GenericRpcHandler):
     """Our methods within Ray's gRPC server. Ray puts behaviours of its own into the handlers."""
 
     def __init__(self) -> None:
         self._method_handlers: dict[str, Any] = {}
+        self._giving_up = set[asyncio.Task[None]]()
         for method in _CONTRACT.methods:
             make = (
                 grpc.unary_stream_rpc_method_handler
@@ -98,10 +126,22 @@ class Ingress(grpc.GenericRpcHandler):
             return reply
 
         async def stream(content: bytes, context: Any) -> AsyncIterator[bytes]:
-            async for message in routed_stream(Passed.of(content, context), context):
+            messages = routed_stream(Passed.of(content, context), KeptContext(context))
+            is_sending = False
+
+            def ended(_: object) -> None:
+                if is_sending:
+                    task = asyncio.ensure_future(_give_up(messages))
+                    self._giving_up.add(task)
+                    task.add_done_callback(self._giving_up.discard)
+
+            context.add_done_callback(ended)
+            async for message in messages:
                 # No message of ours is empty: this one brought the status.
                 if message:
+                    is_sending = True
                     yield message
+                    is_sending = False
             _say_that_the_replica_is_gone(context)
 
         return handler._replace(unary_unary=unary, unary_stream=stream)
@@ -110,6 +150,22 @@ class Ingress(grpc.GenericRpcHandler):
 def add_gloss_to_server(servicer: object, server: Any) -> None:
     """What `grpc_servicer_functions` of Ray's gRPC options names."""
     server.add_generic_rpc_handlers((Ingress(),))
+
+
+async def _give_up(messages: AsyncIterator[bytes]) -> None:
+    """Have Ray cancel what it streams.
+
+    Ray hears of a caller who goes only while it waits for a message, and not of one who goes while
+    a message is on its way to him: the replica would go on to the end. So it is asked for messages
+    until it waits for one, and is given up there.
+    """
+    with contextlib.suppress(StopAsyncIteration, asyncio.CancelledError):
+        while True:
+            waiting = asyncio.ensure_future(anext(messages))
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+            waiting.cancel()
+            await waiting
 
 
 def _path(method: str) -> str:

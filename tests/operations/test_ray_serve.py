@@ -7,9 +7,11 @@ for them, and each is asked over its own socket what is left behind.
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from gloss_api.v1 import gloss_pb2_grpc
 from gloss_client import Client
 from support.checkpoints import Pair
 from support.edits import long_winded
-from support.ray_service import RayService
+from support.ray_service import DEPLOY, RayService
 from support.service_calls import fault, pushback_ms, stream_request, verbalize_request
 from support.token_calls import ALICE, OURS, answer, bearer, write_tokens
 
@@ -43,6 +45,8 @@ def service(
         "tokens": str(write_tokens(root / "tokens.toml")),
         "num_threads": 1,
         "num_slots": 2,
+        # However slow a machine is: none is refused for what it may take.
+        "default_deadline_seconds": 3600,
         "max_new_tokens": 20_000,
         "max_queued_explanations": 2,
         "max_queued_tokens": 80_000,
@@ -190,3 +194,54 @@ def test_a_replica_dies(service: RayService, stub: Stub) -> None:
 def _children(pid: int) -> list[int]:
     found = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for path in found for child in path.read_text().split()]
+
+
+# Ray's own.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("goes", ["cancel", "close"])
+def test_who_goes_while_a_message_is_on_its_way_is_given_up(
+    runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch, goes: str
+) -> None:
+    """Ray's own part is waiting for a message when it hears of it: elsewhere it hears nothing, and
+    the replica wrote to the end. What it asks of the call then, gRPC has freed."""
+    monkeypatch.syspath_prepend(str(DEPLOY))
+    ingress = importlib.import_module("ray_serve").Ingress()
+
+    async def go() -> None:
+        has_heard, num_sent = asyncio.Event(), 0
+
+        async def routed(passed: Any, context: Any) -> AsyncIterator[bytes]:
+            nonlocal num_sent
+            for _ in range(500):
+                num_sent += 1
+                yield b"x" * 65_536
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                assert context.peer().startswith("ipv4:") and not context.code()
+                has_heard.set()
+
+        name = "StreamVerbalize"
+        handlers = ingress._method_handlers
+        handlers[f"/{OURS}/{name}"] = handlers[f"/{OURS}/{name}"]._replace(unary_stream=routed)
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((ingress,))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        call = channel.unary_stream(f"/{OURS}/{name}")(b"")
+        assert await call.read() == b"x" * 65_536
+        while True:
+            before = num_sent
+            await asyncio.sleep(0.2)
+            if before == num_sent:
+                break
+        # Nothing more is taken: the last message waits for its client.
+        assert num_sent < 500 and not has_heard.is_set()
+        if goes == "cancel":
+            call.cancel()
+        await channel.close()
+        await asyncio.wait_for(has_heard.wait(), 30)
+        await server.stop(None)
+
+    runner.run(go())
