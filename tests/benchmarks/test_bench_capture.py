@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -157,6 +158,24 @@ def test_watch_by_load(smoke: dict[str, Any]) -> None:
         assert abs(row["target_tokens"] - told) <= 2 * row["watches"]
         assert (row["goal"] is None) == (row["pace"] is None)
     assert any(row["lag_p50"] for row in rows if row["subject"] == "smoke" and row["share"])
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_the_committed_verdicts_are_those_of_the_rule() -> None:
+    from capture_watch import Load, Seen, _verdict
+
+    result = json.loads((ROOT / "benchmarks" / "results" / "capture.json").read_text())
+    rows = _rows(result, "watch")
+    for row in rows:
+        load = Load(num_watches=row["watches"], pace=row["pace"], share=row["share"])
+        seen = Seen(
+            seconds=row["seconds"],
+            num_tokens=row["target_tokens"],
+            skipped=Counter(row["skipped"]),
+            lags=[row["lag_p95"] / 1e3],
+        )
+        assert row["goal"] == _verdict(load, seen), row
+    assert len([row for row in rows if row["goal"] is not None]) == 8
 
 
 def test_the_gpus_part_needs_nothing_of_services() -> None:
