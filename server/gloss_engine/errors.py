@@ -97,6 +97,12 @@ class ItemError:
     reason: str
     message: str
 
+    @classmethod
+    def of_request(cls, error: RequestError) -> ItemError:
+        """Why an item fails alone that would be refused if it were the whole request."""
+        code = "OUT_OF_RANGE" if error.reason == "POSITION_OUT_OF_RANGE" else "INVALID_ARGUMENT"
+        return cls(code=code, reason=error.reason, message=str(error))
+
 
 NON_FINITE_OUTPUT = ItemError(
     code="INTERNAL",

@@ -157,7 +157,7 @@ class TargetRequests:
                 positions = request.positions.resolve(len(ids))
             except RequestError as error:
                 self._add_reading(
-                    Reading(request_id=request_id, index=index, error=_item_error(error))
+                    Reading(request_id=request_id, index=index, error=ItemError.of_request(error))
                 )
                 continue
             self.work.add_text(
@@ -318,8 +318,3 @@ def _chosen(selection: Positions, length: int, most: int | None) -> tuple[int, .
             f"most {most}; choose fewer, or send several requests",
         )
     return positions
-
-
-def _item_error(error: RequestError) -> ItemError:
-    code = "OUT_OF_RANGE" if error.reason == "POSITION_OUT_OF_RANGE" else "INVALID_ARGUMENT"
-    return ItemError(code=code, reason=error.reason, message=str(error))

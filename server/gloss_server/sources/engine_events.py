@@ -67,7 +67,7 @@ class EngineEvents:
             text = self._texts.pop(request_id)
             ended: TextEvent = TextEnded(skip_counts=dict(text.skip_counts))
             if request_id in out.failed:
-                ended = TextFailed(error=_item_error(out.failed[request_id]))
+                ended = TextFailed(error=item_error(out.failed[request_id]))
             found.append(Came(row=text.row, event=ended))
         return found
 
@@ -114,7 +114,7 @@ class EngineEvents:
 
     def _explanation(self, made: EngineExplanation) -> Explanation:
         self._texts[made.request_id].growing.pop((made.index, made.sample), None)
-        error = None if made.error is None else _item_error(made.error)
+        error = None if made.error is None else item_error(made.error)
         assert made.place is not None
         return Explanation(
             index=made.index,
@@ -143,5 +143,6 @@ class EngineEvents:
         )
 
 
-def _item_error(error: EngineError) -> ItemError:
+def item_error(error: EngineError) -> ItemError:
+    """Why an item failed, as the client says it."""
     return ItemError(code=error.code, reason=error.reason, message=error.message)

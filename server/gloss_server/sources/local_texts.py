@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gloss_client import ItemError
-from gloss_engine import Engine, RequestError, load_engine
+from gloss_engine import Engine, ItemError, RequestError, load_engine
 from gloss_engine.checkpoint import fingerprint
 from gloss_engine.text_request import ExplainRequest, WatchRequest
 from gloss_server.command_error import CommandError
 from gloss_server.embedded import embedded_pair
 from gloss_server.files.run_state import Option
-from gloss_server.sources.engine_events import EngineEvents
+from gloss_server.sources.engine_events import EngineEvents, item_error
 from gloss_server.sources.explanation_options import ExplanationOptions
 from gloss_server.sources.local_models import LocalModels
 from gloss_server.sources.text_source import Came, TextFailed, is_of_text
@@ -103,7 +102,7 @@ class EngineTexts:
         except RequestError as error:
             if not is_of_text(error.field):
                 raise
-            failure = ItemError(code="INVALID_ARGUMENT", reason=error.reason, message=str(error))
+            failure = item_error(ItemError.of_request(error))
             self._failed.append(Came(row=row, event=TextFailed(error=failure)))
         else:
             self._events.begin(request_id, row)

@@ -211,52 +211,6 @@ def test_an_activation_that_fails_alone(gloss: Command, echo: EchoServer, tmp_pa
     assert gloss(*arguments).status == 3
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ([], "got nothing to read, expected TEXT or --file FILE"),
-        (["abc", "-f", "x.txt"], "got TEXT and --file"),
-        (["-f", "none.txt"], "--file none.txt: cannot read it: No such file"),
-        (["-f", "none.jsonl"], "none.jsonl: got no such file"),
-        (["abc", "--output", "out.parquet"], "got suffix '.parquet', expected .jsonl"),
-        (["abc", "--positions", "some"], "positions: got 'some'"),
-        (["abc", "--samples", "0"], "--samples: got 0"),
-        (["abc", "--temperature", "-1"], "temperature: got -1.0"),
-        (["no chat", "--chat"], "--chat: messages: got text that is no JSON"),
-        (["abc", "--score"], "has no AR loaded"),
-        (["abc", "--device", "cpu"], "--device without --local"),
-        (["abc", "--local", "--token-file", "t"], "--token-file with --local"),
-        (["abc", "--local", "--av", "d"], "--av without --target"),
-        (["abc", "--local", "--target", "d"], "--target without --av"),
-        (["", "--local"], "input: got no token"),
-        (["abc", "--local", "--positions", "7"], "positions: got 7, expected -1 to 0"),
-    ],
-)
-def test_refused(
-    gloss: Command,
-    echo: EchoServer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    said: str,
-) -> None:
-    """One line, and nothing is written, not even where there is an output."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("gloss_server.sources.explainer_choice.DEFAULT_ADDRESS", echo.address)
-    more = [] if "--output" in arguments else ["--output", "out.jsonl"]
-    for given in (arguments, [*arguments, *more]):
-        ended = gloss("explain", *given)
-        assert ended.status == 2 and said in ended.error
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_server_without_a_target(gloss: Command, echo: EchoServer) -> None:
-    echo.service.has_target = False
-    ended = gloss("explain", "abc", "--address", echo.address)
-    assert ended.status == 2 and "has no target loaded" in ended.error
-    assert "gloss serve --target DIR" in ended.error
-
-
 def test_other_checkpoints_than_the_embedded(
     gloss: Command, small_pair: Pair, tmp_path: Path
 ) -> None:

@@ -36,6 +36,8 @@ _ROWS_A_WRITE = 32
 _SECONDS_A_WRITE = 0.5
 """Rows written at once, or as many as come meanwhile: about what a kill can cost."""
 _INVALID = "INVALID_ARGUMENT"
+_REFUSED = (_INVALID, "OUT_OF_RANGE")
+"""Codes of a text that cannot be read, whoever reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +123,7 @@ class _Job:
             return coming
         first = next(coming)
         event = first[0].event
-        if isinstance(event, TextFailed) and event.error.code == _INVALID:
+        if isinstance(event, TextFailed) and event.error.code in _REFUSED:
             raise CommandError(event.error.message)
         return chain([first], coming)
 
