@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
 from typer import Argument, Option
 
+from gloss_engine.errors import RequestError
 from gloss_engine.sampling import SamplingParams
+from gloss_server.command_error import CommandError
 from gloss_server.sources.explanation_options import ExplanationOptions
 
 DEFAULT_TOKENS = 200
@@ -82,6 +85,19 @@ class WatchOptions(ExplanationOptions):
     target_max_new_tokens: int | None = None
     target_seed: int | None = None
 
+    def check(self) -> None:
+        """Refuse what no source takes.
+
+        Raises:
+            CommandError, RequestError: a setting that cannot be used.
+        """
+        super().check()
+        pace = self.tokens_per_second
+        if not 0 <= pace < math.inf:
+            raise CommandError(
+                f"--tokens-per-second: got {pace}, expected a finite number, 0 or more"
+            )
+
     def target_sampling(self, seed: int, most: int) -> SamplingParams:
         """How the target generates.
 
@@ -93,8 +109,12 @@ class WatchOptions(ExplanationOptions):
             RequestError: a setting that cannot be used.
         """
         wanted = self.target_max_new_tokens
-        return SamplingParams(
-            temperature=self.target_temperature,
-            max_new_tokens=min(DEFAULT_TOKENS, most) if wanted is None else wanted,
-            seed=seed if self.target_seed is None else self.target_seed,
-        )
+        try:
+            return SamplingParams(
+                temperature=self.target_temperature,
+                max_new_tokens=min(DEFAULT_TOKENS, most) if wanted is None else wanted,
+                seed=seed if self.target_seed is None else self.target_seed,
+            )
+        except RequestError as error:
+            # Its fields are those of the options with this before them.
+            raise RequestError(error.reason, f"target_{error.field}", f"target_{error}") from error
