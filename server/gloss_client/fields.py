@@ -6,7 +6,19 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
 from gloss_client.errors import InvalidRequest
+
+_EXPECTED = {
+    FieldDescriptor.TYPE_BOOL: "True or False",
+    FieldDescriptor.TYPE_DOUBLE: "a number",
+    FieldDescriptor.TYPE_INT32: "a whole number, -2^31 to 2^31 - 1",
+    FieldDescriptor.TYPE_STRING: "a string that UTF-8 can hold",
+    FieldDescriptor.TYPE_UINT64: "a whole number, 0 to 2^64 - 1",
+}
+"""What fields of requests can hold, by their type."""
 
 
 def check_known(options: Mapping[str, object], known: type, prefix: str = "") -> None:
@@ -26,7 +38,7 @@ def check_known(options: Mapping[str, object], known: type, prefix: str = "") ->
 
 
 def set_field(
-    message: object, name: str, value: object, field: str | None = None, reason: str = ""
+    message: Message, name: str, value: object, field: str | None = None, reason: str = ""
 ) -> None:
     """Sets a field of a message.
 
@@ -41,29 +53,41 @@ def set_field(
     """
     try:
         setattr(message, name, value)
-    except (TypeError, ValueError) as error:
-        path = field or name
-        raise InvalidRequest(f"{path}: got {value!r}: {error}", reason=reason, field=path) from None
+    except (OverflowError, TypeError, ValueError):
+        raise _cannot_hold(message, name, value, field or name, reason) from None
 
 
-def extend_field(values: Any, given: Iterable[object], field: str, reason: str) -> None:
+def extend_field(
+    message: Message, name: str, given: Iterable[object], field: str, reason: str
+) -> None:
     """Adds whole numbers to a repeated field.
+
+    Args:
+        message, name: the field.
+        given: what is added to it.
+        field: the caller's name for it, in errors.
+        reason: of those errors.
 
     Raises:
         InvalidRequest: one that is none, or that its type cannot hold.
     """
+    values = getattr(message, name)
     for index, value in enumerate(given):
         try:
             if isinstance(value, bool):
-                raise TypeError("a truth value is no number")
+                raise TypeError
             values.append(operator.index(value))  # type: ignore[arg-type]
-        except (TypeError, ValueError) as error:
-            path = f"{field}[{index}]"
-            raise InvalidRequest(
-                f"{path}: got {value!r:.80}, expected a whole number: {error}",
-                reason=reason,
-                field=path,
-            ) from None
+        except (TypeError, ValueError):
+            raise _cannot_hold(message, name, value, f"{field}[{index}]", reason) from None
+
+
+def _cannot_hold(
+    message: Message, name: str, value: object, path: str, reason: str
+) -> InvalidRequest:
+    """What a field's type cannot hold, and what it can."""
+    expected = _EXPECTED[message.DESCRIPTOR.fields_by_name[name].type]
+    said = f"{path}: got {value!r:.80}, expected {expected}"
+    return InvalidRequest(said, reason=reason, field=path)
 
 
 def is_sequence(value: object) -> TypeGuard[Sequence[Any]]:

@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
+from google.protobuf.message import Message
+
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_client.errors import InvalidRequest
 from gloss_client.fields import set_field
@@ -107,8 +109,9 @@ def generation_options(options: SamplingOptions, prefix: str = "") -> pb.Generat
         raise InvalidRequest(f"{path}: got {stop!r}, expected a sequence of strings", field=path)
     try:
         message = pb.GenerationOptions(stop=stop)
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"{path}: got {stop!r}: {error}", field=path) from None
+    except (TypeError, ValueError):
+        said = f"{path}: got {stop!r:.80}, expected a sequence of strings that UTF-8 can hold"
+        raise InvalidRequest(said, field=path) from None
     for name in (
         "num_samples",
         "temperature",
@@ -129,7 +132,7 @@ def generation_options(options: SamplingOptions, prefix: str = "") -> pb.Generat
     return message
 
 
-def name_call(request: object, options: ExplanationOptions) -> None:
+def name_call(request: Message, options: ExplanationOptions) -> None:
     """Sets a request's id, a new one where none is given, and its model.
 
     Raises:

@@ -34,7 +34,7 @@ def position_selection(positions: Positions, field: str) -> pb.PositionSelection
     given: object = positions.tolist() if isinstance(positions, np.ndarray) else positions
     values = given if is_sequence(given) else [given]
     message = pb.PositionList()
-    extend_field(message.positions, values, field, _REASON)
+    extend_field(message, "positions", values, field, _REASON)
     return pb.PositionSelection(list=message)
 
 

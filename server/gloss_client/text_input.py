@@ -49,7 +49,7 @@ def text_input(text: Text, field: str) -> pb.TextInput:
 
 def _token_ids(values: Sequence[int], field: str) -> pb.TokenIds:
     message = pb.TokenIds()
-    extend_field(message.ids, values, field, "INVALID_TOKEN_IDS")
+    extend_field(message, "ids", values, field, "INVALID_TOKEN_IDS")
     negative = next((index for index, value in enumerate(message.ids) if value < 0), None)
     if negative is not None:
         path = f"{field}[{negative}]"

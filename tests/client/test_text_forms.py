@@ -57,7 +57,7 @@ def test_a_text_has_three_forms(text: Any, message: dict[str, Any]) -> None:
         ([3, -1], "INVALID_TOKEN_IDS", "text[1]", "got -1, expected a token id"),
         ([3, 2**31], "INVALID_TOKEN_IDS", "text[1]", "got 2147483648"),
         ([3, 1.0], "INVALID_TOKEN_IDS", "text[1]", "expected a whole number"),
-        ([True], "INVALID_TOKEN_IDS", "text[0]", "truth value"),
+        ([True], "INVALID_TOKEN_IDS", "text[0]", "got True, expected a whole number"),
         (["a", "b"], "INVALID_TOKEN_IDS", "text[0]", "got 'a'"),
         (np.eye(2, dtype=np.int64), "INVALID_TOKEN_IDS", "text[0]", "expected a whole number"),
         ([1, CHAT[1]], "INVALID_TOKEN_IDS", "text[1]", "expected a whole number"),

@@ -11,6 +11,7 @@ import pytest
 
 from gloss_api.v1 import gloss_pb2 as pb
 from gloss_client import InvalidRequest, ItemError, ServerError, TextDelta, Usage
+from gloss_client.verbalize_call import VerbalizeCall
 from support.echo_server import EchoServer
 from support.echo_service import Fault
 
@@ -153,6 +154,28 @@ def test_what_cannot_be_sent_is_refused_here(
         getattr(client, method)(rows[:2], **options)
     assert caught.value.field == field
     assert server.service.received == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seed": 2**64}, "seed: got 18446744073709551616, expected a whole number, 0 to 2^64 - 1"),
+        ({"seed": "a"}, "seed: got 'a', expected a whole number, 0 to 2^64 - 1"),
+        ({"item_keys": [-1]}, "items[0].item_key: got -1, expected a whole number, 0 to 2^64 - 1"),
+        ({"top_k": 2**31}, "top_k: got 2147483648, expected a whole number, -2^31 to 2^31 - 1"),
+        ({"top_p": "x"}, "top_p: got 'x', expected a number"),
+        ({"temperature": 10**400}, f"temperature: got 1{'0' * 79}, expected a number"),
+        ({"score": "x"}, "score: got 'x', expected True or False"),
+        ({"model": 5}, "model: got 5, expected a string that UTF-8 can hold"),
+        ({"stop": [1]}, "stop: got [1], expected a sequence of strings that UTF-8 can hold"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_in_our_words(
+    rows: np.ndarray, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        VerbalizeCall.of(rows[:1], stream=False, **options)
+    assert caught.value.message == said
 
 
 def test_an_unknown_argument_is_a_type_error(client: Any, rows: np.ndarray) -> None:
