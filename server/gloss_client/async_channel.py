@@ -44,8 +44,10 @@ class AsyncChannel:
         """The service on this loop's connection.
 
         Raises:
+            Cancelled: the client is closed.
             RuntimeError: the connection belongs to another loop, where gRPC would wait for ever.
         """
+        self._connection.check_open()
         loop = asyncio.get_running_loop()
         if self._channel is None:
             self._channel = open_async_channel(self._connection)
@@ -57,6 +59,7 @@ class AsyncChannel:
         return gloss_pb2_grpc.GlossServiceStub(self._channel)
 
     async def close(self) -> None:
-        """End the connection; calls under way are cancelled."""
+        """End the connection; calls under way are cancelled, and none begins after it."""
+        self._connection.closed.set()
         if self._channel is not None:
             await self._channel.close()

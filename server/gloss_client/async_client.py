@@ -201,7 +201,7 @@ class AsyncClient:
         return client
 
     async def close(self) -> None:
-        """Ends the connections; calls under way are cancelled."""
+        """Ends the connections; calls under way are cancelled, and none begins after it."""
         self._pauses.close()
         await self._channel.close()
 
@@ -223,7 +223,7 @@ class AsyncClient:
         method = getattr(self._channel.stub(), call.method)
         await send_pieces(
             progress,
-            lambda piece: method(call.request(piece), **self._connection.call_options(deadline)),
+            lambda piece: self._connection.begin(method, call.request(piece), deadline),
             lambda ended, piece: self._connection.error(ended, call.request_id(piece), piece.start),
         )
         result = call.merge(progress.parts())
@@ -239,8 +239,8 @@ class AsyncClient:
 
         return AsyncPieceStreams(
             begin,
-            lambda piece: getattr(self._channel.stub(), call.method)(
-                call.request(piece), **self._connection.call_options(deadline)
+            lambda piece: self._connection.begin(
+                getattr(self._channel.stub(), call.method), call.request(piece), deadline
             ),
             lambda ended, piece: self._connection.error(ended, call.request_id(piece), piece.start),
             self._connection.retry,
@@ -265,7 +265,7 @@ class AsyncClient:
     async def _one(self, method: Any, request: object, deadline: Deadline) -> Any:
         """A single small call."""
         try:
-            return await method(request, **self._connection.call_options(deadline))
+            return await self._connection.begin(method, request, deadline)
         except grpc.aio.AioRpcError as error:
             raise self._connection.error(error) from None
         except asyncio.CancelledError:

@@ -278,7 +278,8 @@ class Client:
         return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status).lower()
 
     def close(self) -> None:
-        """Ends the connections; calls under way are cancelled."""
+        """Ends the connections; calls under way are cancelled, and none begins after it."""
+        self._connection.closed.set()
         self._pauses.close()
         self._channel.close()
 
@@ -300,9 +301,7 @@ class Client:
         method = getattr(self._stub, call.method)
         send_pieces(
             progress,
-            lambda piece: method.future(
-                call.request(piece), **self._connection.call_options(deadline)
-            ),
+            lambda piece: self._connection.begin(method.future, call.request(piece), deadline),
             lambda ended, piece: self._connection.error(ended, call.request_id(piece), piece.start),
         )
         result = call.merge(progress.parts())
@@ -315,7 +314,7 @@ class Client:
         method = getattr(self._stub, call.method)
         return PieceStreams(
             lambda: Progress(self._plan(call, deadline), deadline),
-            lambda piece: method(call.request(piece), **self._connection.call_options(deadline)),
+            lambda piece: self._connection.begin(method, call.request(piece), deadline),
             lambda ended, piece: self._connection.error(ended, call.request_id(piece), piece.start),
             self._connection.retry,
             self._pauses,
@@ -339,6 +338,6 @@ class Client:
     def _one(self, method: Any, request: object, deadline: Deadline) -> Any:
         """A single small call."""
         try:
-            return method(request, **self._connection.call_options(deadline))
+            return self._connection.begin(method, request, deadline)
         except grpc.RpcError as error:
             raise self._connection.error(error) from None

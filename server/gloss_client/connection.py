@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import grpc
@@ -16,7 +17,7 @@ from gloss_api.v1 import gloss_pb2 as pb
 from gloss_client.address import Address
 from gloss_client.credentials import BearerToken, TlsOptions
 from gloss_client.deadline import Deadline
-from gloss_client.errors import ConfigError, GlossClientError
+from gloss_client.errors import Cancelled, ConfigError, GlossClientError
 from gloss_client.retry_policy import RetryPolicy
 from gloss_client.status import EndedCall, error_of
 from gloss_client.trace import trace_headers
@@ -48,6 +49,7 @@ class Connection:
         timeout: seconds of a call that states none.
         max_in_flight: most calls at once of a batch that does not fit into one.
         pid: the process that may use it.
+        closed: set once no call may begin any more, of all connections that were made from it.
     """
 
     address: Address
@@ -59,6 +61,7 @@ class Connection:
     timeout: float
     max_in_flight: int
     pid: int = field(default_factory=os.getpid)
+    closed: Event = field(default_factory=Event)
 
     @classmethod
     def of(
@@ -140,10 +143,19 @@ class Connection:
         """The channel's credentials; None: plaintext."""
         return None if self.tls is None else self.tls.credentials()
 
-    def call_options(self, deadline: Deadline) -> dict[str, Any]:
-        """Keyword arguments of every call that is sent.
+    def begin(self, method: Any, request: object, deadline: Deadline) -> Any:
+        """Begins a call, as all are begun.
+
+        Args:
+            method: gRPC's, which sends the request.
+            request: of the contract.
+            deadline: of the call.
+
+        Returns:
+            What the method returns.
 
         Raises:
+            Cancelled: the client is closed.
             ConfigError: the token file cannot be read any more.
             RuntimeError: this is not the process that made the client.
         """
@@ -152,8 +164,24 @@ class Connection:
                 "this client was made before a fork, and gRPC's threads did not come along; make "
                 "the client in the child process"
             )
-        metadata = () if self.token is None else self.token.metadata()
-        return {"timeout": deadline.remaining(), "metadata": (*metadata, *trace_headers())}
+        self.check_open()
+        token = () if self.token is None else self.token.metadata()
+        metadata = (*token, *trace_headers())
+        try:
+            return method(request, timeout=deadline.remaining(), metadata=metadata)
+        except ValueError:
+            # So gRPC says that another thread has closed the channel since.
+            self.check_open()
+            raise
+
+    def check_open(self) -> None:
+        """Refuse calls of a client that was closed.
+
+        Raises:
+            Cancelled: as it says, like a call that was under way then.
+        """
+        if self.closed.is_set():
+            raise Cancelled("this client is closed; make another one")
 
     def options(self) -> list[tuple[str, str | int]]:
         """The channel's options."""

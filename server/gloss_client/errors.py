@@ -11,7 +11,7 @@
     ├── ResourceExhausted    the server is full, or this caller's quota is used up
     ├── Unavailable          nobody answers, or the server cannot answer now
     ├── DeadlineExceeded     the call's time is over
-    ├── Cancelled            the call was cancelled
+    ├── Cancelled            the call was cancelled, or the client is closed
     ├── Unimplemented        the server does not know this method
     ├── ServerError          a defect of the server
     └── InconsistentReply    parts of one batch were answered by different checkpoints
@@ -123,7 +123,7 @@ class DeadlineExceeded(GlossClientError):
 
 
 class Cancelled(GlossClientError):
-    """The call was cancelled, here or by the server: CANCELLED."""
+    """The call was cancelled, here or by the server, or the client is closed: CANCELLED."""
 
     default_code = "CANCELLED"
 
