@@ -162,6 +162,36 @@ def test_a_file_is_no_run(tmp_path: Path) -> None:
         folder_of(tmp_path / "file")
 
 
+@pytest.mark.parametrize(
+    "name", ["data/av.parquet", "rl/av/model.safetensors", "logs/av.jsonl", "judgements.jsonl"]
+)
+def test_what_no_run_has_made_is_not_written_over(name: str, tmp_path: Path) -> None:
+    foreign = tmp_path / name
+    foreign.parent.mkdir(parents=True, exist_ok=True)
+    foreign.write_text("mine")
+    with pytest.raises(RunFolderError, match="which no run has put there, expected a run's"):
+        folder_of(tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [foreign]
+
+
+@pytest.mark.parametrize(
+    "name", ["mine.toml", "logs/job.out", "tensorboard/av/events", "data/", "stages/data.json"]
+)
+def test_a_run_begins_beside_other_files(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir() if name.endswith("/") else path.write_text("{}")
+    finish(tmp_path, "target")
+
+
+def test_a_first_start_that_was_killed_at_once_can_begin_again(tmp_path: Path) -> None:
+    with run_lock(tmp_path):
+        pass
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "half").touch()
+    finish(tmp_path, "target")
+
+
 @pytest.mark.parametrize("stage", ["data", "ar", "evaluate"])
 def test_seconds_are_those_of_all_its_processes(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -26,7 +26,7 @@ from typing import Any, Final
 from gloss_training.capture.parts import CAPTURED
 from gloss_training.errors import RunFolderError
 from gloss_training.models.sharding import ALONE, Ranks
-from gloss_training.run.lock import run_lock
+from gloss_training.run.lock import LOCK_FILE, run_lock
 from gloss_training.run.stage_clock import StageClock
 from gloss_training.run.stage_settings import SECTIONS, changes, settings_of
 from gloss_training.storage import checkpoints
@@ -44,6 +44,13 @@ _BEFORE: Final[Mapping[str, tuple[str, ...]]] = {
 """What has to be finished before a stage; there is a stage target in the tiny world only."""
 _EVALUATED: Final = ("ar", "av", "rl")
 """Stages whose pair is evaluated: once one of them is made anew, so is the evaluation."""
+_RECORDS: Final = (LOCK_FILE, "configuration.json", "stages/*.json")
+"""What makes a directory a run's. The lock comes before all else that a stage leaves, and stays."""
+_WRITTEN: Final = (
+    *("target/*", "data/*", "ar/*", "av/*", "rl/*", "adapters/*", "checkpoints/*", "evaluation/*"),
+    *("logs/*.jsonl", "samples/*.md", "judgements.jsonl", "rewordings.jsonl"),
+)
+"""What stages write over. Other files may lie beside them."""
 
 
 class RunFolder:
@@ -55,7 +62,8 @@ class RunFolder:
         ranks: processes that work on it; the first one writes.
 
     Raises:
-        RunFolderError: a stage that was begun there read other settings, or it is no directory.
+        RunFolderError: a stage that was begun there read other settings, it is no directory, or
+            it holds what no run has put there and a stage would write over.
     """
 
     def __init__(self, root: Path, configuration: Mapping[str, Any], ranks: Ranks = ALONE) -> None:
@@ -65,6 +73,7 @@ class RunFolder:
         self._clock: StageClock | None = None
         if root.exists() and not root.is_dir():
             raise RunFolderError(f"{root}: got a file, expected a run's directory; name another")
+        _refuse_foreign(root)
         for stage in SECTIONS:
             if stage != "evaluate" and self._has_begun(stage):
                 self._compare(stage)
@@ -234,6 +243,18 @@ class RunFolder:
 
     def _settings_path(self, stage: str) -> Path:
         return self.root / "stages" / f"{stage}.settings.json"
+
+
+def _refuse_foreign(root: Path) -> None:
+    """Refuses a directory without a run that has files where a run's go."""
+    if any(any(root.glob(pattern)) for pattern in _RECORDS):
+        return
+    for pattern in _WRITTEN:
+        for path in root.glob(pattern):
+            raise RunFolderError(
+                f"{root}: got {path.relative_to(root)}, which no run has put there, expected a "
+                "run's directory or a new one; choose another --output, or move it elsewhere"
+            )
 
 
 def read_json(path: Path, fix: str) -> dict[str, Any]:
