@@ -235,7 +235,7 @@ def test_a_terminal_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     estimate = Estimate(teacher="x", num_questions=5, cost=None, most_cost=None)
     said: list[str] = []
     monkeypatch.setattr("sys.stdin", type("Tty", (), {"isatty": staticmethod(lambda: True)})())
-    monkeypatch.setattr("typer.confirm", lambda text, default: said.append(text) or False)
+    monkeypatch.setattr("typer.confirm", lambda text, default, err: said.append(text) or False)
     assert not confirmer(Console(quiet=True))(estimate)
     assert said == ["Ask the teacher?"]
     assert confirmer(Console(quiet=True), is_confirmed=True)(estimate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from gloss_engine.errors import GlossError
 from gloss_training.cli_confirm import confirmer
+from gloss_training.cli_output import Outlet, lasting_stdout
 from gloss_training.embed import embed as write_embedded
 from gloss_training.errors import INTERRUPTED, ConfigError, Declined, TrainingError
 from gloss_training.evidence.arms import ARMS
@@ -47,6 +49,9 @@ Overrides = Annotated[
 ]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on from the newest checkpoint of a stopped stage.")
+]
+Smoke = Annotated[
+    bool, typer.Option("--smoke", help="In seconds, with a configuration of its own.")
 ]
 
 
@@ -134,8 +139,12 @@ def evaluate(
 def tiny(
     output: Output,
     config: Annotated[
-        str, typer.Option(help="A TOML file of a tiny world, or a shipped one: tiny or larger.")
-    ] = "tiny",
+        str | None,
+        typer.Option(
+            show_default="tiny",
+            help="A TOML file of a tiny world, or a shipped one: tiny or larger.",
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(min=0, help="In place of the file's; same seed and threads, same bytes."),
@@ -143,14 +152,15 @@ def tiny(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads, in place of the file's.")
     ] = None,
-    is_smoke: Annotated[bool, typer.Option("--smoke", help="A run of seconds.")] = False,
+    is_smoke: Smoke = False,
     overrides: Overrides = None,
     resume: Resume = False,
 ) -> None:
     """Run every stage on the tiny world: its target is trained first."""
     stated = {"seed": seed, "num_threads": threads}
     settings = [f"{name}={value}" for name, value in stated.items() if value is not None]
-    chosen = "smoke" if is_smoke else config
+    with _errors():
+        chosen = _chosen(config, "tiny", is_smoke=is_smoke)
     _stages((), chosen, output, [*settings, *(overrides or ())], resume)
     Console().print(f"Pair: {output / 'rl'}; before RL: {output}; target: {output / 'target'}")
 
@@ -181,26 +191,30 @@ def export(
 def evidence(
     output: Output,
     config: Annotated[
-        str, typer.Option(help="A TOML file or the name of a shipped one that arms change.")
-    ] = DEFAULT_CONFIG,
+        str | None,
+        typer.Option(
+            show_default=DEFAULT_CONFIG,
+            help="A TOML file or the name of a shipped one that arms change.",
+        ),
+    ] = None,
     arms: Annotated[
         list[str] | None, typer.Option("--arm", help="Run this one alone. Repeatable.")
     ] = None,
     seeds: Annotated[list[int] | None, typer.Option("--seed", min=0, help="Repeatable.")] = None,
-    is_smoke: Annotated[bool, typer.Option("--smoke", help="Runs of seconds.")] = False,
+    is_smoke: Smoke = False,
     overrides: Overrides = None,
 ) -> None:
     """Train pairs with and without RL, KL and planted facts, and judge what RL is worth.
 
     Arm by arm and seed by seed, on the tiny world. Give the same command again to go on.
     """
-    experiment = Experiment(
-        root=output,
-        config="smoke" if is_smoke else config,
-        overrides=tuple(overrides or ()),
-        console=Console(),
-    )
     with _errors("give the same command again to go on"):
+        experiment = Experiment(
+            root=output,
+            config=_chosen(config, DEFAULT_CONFIG, is_smoke=is_smoke),
+            overrides=tuple(overrides or ()),
+            console=Console(),
+        )
         experiment.run(seeds or SEEDS, arms or tuple(ARMS))
     Console().print(f"Summary: {experiment.results / SUMMARY_FILE}")
 
@@ -230,11 +244,34 @@ def summary(records: dict[str, dict[str, Any]]) -> Table:
 
 def main() -> None:
     """Entry point."""
-    try:
-        app()
-    except SystemExit as ended:
-        leave(int(ended.code or 0))
-        raise
+    with lasting_stdout() as outlet:
+        try:
+            app()
+        except SystemExit as ended:
+            status = int(ended.code or 0) or _unsaid(outlet)
+            leave(status)
+            raise SystemExit(status) from ended
+
+
+def _unsaid(outlet: Outlet) -> int:
+    """The exit status of a command that did all it was asked to: 1 where stdout was given up."""
+    sys.stdout.flush()
+    reason = outlet.reason()
+    if reason is not None:
+        typer.echo(f"error: stdout: {reason}", err=True)
+    return int(reason is not None)
+
+
+def _chosen(config: str | None, usual: str, *, is_smoke: bool) -> str:
+    """The configuration that --config or --smoke names, else the usual one."""
+    if is_smoke and config is not None:
+        raise ConfigError(
+            f"--config: got {config} with --smoke, which is a configuration of its own, expected "
+            "one of them; leave out the other (--set goes with both)"
+        )
+    if is_smoke:
+        return "smoke"
+    return usual if config is None else config
 
 
 def _shown(value: object) -> str:

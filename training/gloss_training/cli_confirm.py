@@ -36,6 +36,7 @@ def confirmer(
                 "nobody is there to confirm this: got no terminal, expected one, or --yes to go "
                 "on (--dry-run shows what it will take)"
             )
-        return typer.confirm("Ask the teacher?", default=False)
+        # On stderr: a stdout that goes into a file would leave the person waiting for a question.
+        return typer.confirm("Ask the teacher?", default=False, err=True)
 
     return confirm

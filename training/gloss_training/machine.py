@@ -21,7 +21,9 @@ def prepare(device: str, num_threads: int) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device != "cpu" and not torch.cuda.is_available():
-        raise ConfigError(f"device: got {device!r} without a GPU, expected cpu or auto")
+        raise ConfigError(
+            f"device: got {device!r} without a GPU, expected cpu or auto; give --set device=cpu"
+        )
     torch.use_deterministic_algorithms(device == "cpu")
     if device == "cpu":
         return torch.device(device)
