@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from gloss_engine.errors import GlossError
 from gloss_training.cli_confirm import confirmer
-from gloss_training.cli_output import Outlet, lasting_stdout
+from gloss_training.cli_output import lasting_stdout
 from gloss_training.embed import embed as write_embedded
 from gloss_training.errors import INTERRUPTED, ConfigError, Declined, TrainingError
 from gloss_training.evidence.arms import ARMS
@@ -248,18 +247,9 @@ def main() -> None:
         try:
             app()
         except SystemExit as ended:
-            status = int(ended.code or 0) or _unsaid(outlet)
+            status = int(ended.code or 0) or outlet.status()
             leave(status)
             raise SystemExit(status) from ended
-
-
-def _unsaid(outlet: Outlet) -> int:
-    """The exit status of a command that did all it was asked to: 1 where stdout was given up."""
-    sys.stdout.flush()
-    reason = outlet.reason()
-    if reason is not None:
-        typer.echo(f"error: stdout: {reason}", err=True)
-    return int(reason is not None)
 
 
 def _chosen(config: str | None, usual: str, *, is_smoke: bool) -> str:

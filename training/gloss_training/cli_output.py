@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import typer
+
 
 class Outlet(io.FileIO):
     """A descriptor to write to; with the first write that fails it is given up, the rest dropped.
@@ -33,13 +35,15 @@ class Outlet(io.FileIO):
                 self.failure = error
         return memoryview(data).nbytes
 
-    def reason(self) -> str | None:
-        """Why it was given up; None where it was not."""
+    def status(self) -> int:
+        """The exit status of a command that did all else: 1, with a line, where it was given up."""
+        sys.stdout.flush()
         if self.failure is None:
-            return None
-        if isinstance(self.failure, BrokenPipeError):
-            return "nobody reads it any more"
-        return self.failure.strerror or str(self.failure)
+            return 0
+        gone = isinstance(self.failure, BrokenPipeError)
+        reason = "nobody reads it any more" if gone else self.failure.strerror
+        typer.echo(f"error: stdout: {reason}", err=True)
+        return 1
 
 
 @contextmanager
