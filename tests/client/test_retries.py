@@ -180,12 +180,18 @@ def test_a_stream_ends_although_health_turned_meanwhile(
     """Were it gRPC that tries it again, it would never end."""
     server.service.faults = deque([Fault(code=UNAVAILABLE, reason="LOADING", pushback_ms=400)] * 9)
     client = connect(server.address, retry=FAST, wait_for_ready=wait_for_ready)
-    timer = threading.Timer(0.2, server.set_serving, (False,))
-    timer.start()
+
+    def turn() -> None:
+        while not server.service.received:
+            time.sleep(0.01)
+        server.set_serving(False)
+
+    thread = threading.Thread(target=turn)
+    thread.start()
     began = time.monotonic()
     with pytest.raises(DeadlineExceeded if wait_for_ready else Unavailable):
         call(client, method, rows[:2], timeout=1)
-    timer.join()
+    thread.join()
     assert 0.39 < time.monotonic() - began < 2
     assert len(server.service.received) == 1
 

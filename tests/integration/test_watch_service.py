@@ -133,7 +133,8 @@ def test_a_pace(embedded: ServerProcess) -> None:
 def test_the_target_speaks_while_it_is_explained(embedded: ServerProcess) -> None:
     """Tokens, texts and explanations come in turns, not one after the other."""
     target = GREEDY | {"max_new_tokens": 36}
-    request = watch_request(target_options=target, tokens_per_second=20)
+    brief = {"max_new_tokens": 6}
+    request = watch_request(target_options=target, options=brief, tokens_per_second=20)
     kinds = []
     for message in embedded.stub.Watch(request):
         kinds += ["token"] * bool(message.target_tokens) + ["done"] * bool(message.explanations)
