@@ -148,7 +148,7 @@ def test_what_is_read_late_comes_whole_from_a_server_that_ends(
             time.sleep(0.5)
             connection.widen(stream)
             assert connection.status(stream) == 0
-        assert server.process.wait(5) == 0
+        assert server.process.wait(30) == 0
         assert [message.status for message in watch] == [NOT_SERVING]
 
 

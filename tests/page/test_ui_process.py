@@ -200,7 +200,7 @@ def test_a_signal_ends_open_streams_with_a_last_word(
             for answer in (stats, watch):
                 *_, last = answer.read().decode().split("event: ")
                 assert last.startswith("failed") and "PAGE_CLOSING" in last
-        assert page.process.wait(5) == 0
+        assert page.process.wait(30) == 0
         assert page.output().count("\n") == 1
     narrow.wait_idle()
 

@@ -168,7 +168,7 @@ def test_a_browser_that_goes_away_cancels_the_call(
 
     answer = site.run(leave)
     assert not answer.is_whole and bool(answer.status) == bool(seen)
-    assert server.service.cancelled.wait(5)
+    assert server.service.cancelled.wait(30)
 
 
 def _hold_first_message(site: Any, server: EchoServer) -> None:
@@ -197,7 +197,7 @@ def test_a_page_that_is_shut_down_says_so(
     answer = site.run(close)
     name, problem = answer.events()[-1]
     assert answer.is_whole and (name, problem["reason"]) == ("failed", "PAGE_CLOSING")
-    assert server.service.cancelled.wait(5)
+    assert server.service.cancelled.wait(30)
     # One that begins then is told the same, or ended before.
     later = site.ask("POST", path, body=body)
     assert (later.status, later.json()["reason"]) == (503, "PAGE_CLOSING")
@@ -246,7 +246,7 @@ def test_a_browser_that_takes_nothing_for_long_is_given_up(
         return await exchange.end()
 
     assert not site.run(stall).is_whole
-    assert server.service.cancelled.wait(5)
+    assert server.service.cancelled.wait(30)
 
 
 def test_hostile_text_stays_inside_its_event(site: Any) -> None:
