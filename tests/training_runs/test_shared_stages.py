@@ -21,7 +21,7 @@ from support import shared_stages
 
 # At smoke's own rate the steps of adapters are so large that the order of sums decides them.
 KINDS = {
-    "full": ("rl.reward.judge=0.5",),
+    "full": ("rl.reward.judge=0.5", "av.vocabulary_chunk=50"),
     "lora": ("lora.rank=4", "ar.gradient_checkpointing=true", "av.learning_rate=1e-2"),
 }
 

@@ -40,7 +40,7 @@ class ReadingParts:
         self._finished: list[str] = []
 
     def __bool__(self) -> bool:
-        return bool(self._readings)
+        return bool(self._readings or self._finished)
 
     def add(self, readings: Iterable[Reading]) -> None:
         """What a step has read."""

@@ -88,7 +88,10 @@ def test_what_is_cancelled_is_not_sent() -> None:
     waiting.add([_reading("1", 0, 6), _reading("2", 0, 1)])
     assert len(waiting.take()) == 1 and waiting.told(["1"]) == []
     waiting.drop("1")
-    assert waiting.told([]) == ["1"]
+    waiting.drop("2")
+    # Nothing is left to send, and an end to tell.
+    assert waiting and waiting.take() == [] and waiting.told([]) == ["1"] and not waiting
+    waiting.add([_reading("2", 0, 1)])
     (part,) = waiting.take()
     assert part.reading.request_id == "2" and part.is_last
     assert waiting.told(["2"]) == ["2"] and not waiting and waiting.take() == []

@@ -7,7 +7,6 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from gloss_training.models.prompts import marked_prompt
-from gloss_training.models.sharding import ALONE, Ranks
 from gloss_training.models.verbalizer import (
     Verbalizer,
     encode_responses,
@@ -93,9 +92,9 @@ def test_a_loss_asks_nothing_of_its_device(
     response_loss(speaker, rows, responses, chunk=8).backward()
 
 
-@pytest.mark.parametrize("num_chunks", [None, 9])
+@pytest.mark.parametrize("num_chunks", [1, 9])
 def test_logits_are_held_for_a_chunk_at_a_time(
-    target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, num_chunks: int | None
+    target: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, num_chunks: int
 ) -> None:
     """Loss and gradients are the same, also where another rank has more chunks."""
     model, held = target.double(), []
@@ -105,26 +104,22 @@ def test_logits_are_held_for_a_chunk_at_a_time(
             held.append(len(states))
             return super().logits(states)
 
-    class Others(Ranks):
-        def largest(self, value: int) -> int:
-            return value if num_chunks is None else num_chunks
-
     torch.manual_seed(1)
     rows = torch.randn(2, 32, dtype=torch.float64)
     responses = encode_responses(tokenizer, TEXTS, tokenizer.eos_token_id)
     speaker = Speaker(model, marked_prompt(tokenizer, WORLD_PROMPT))
     losses, gradients = [], []
-    for chunk, ranks in ((1000, ALONE), (5, Others())):
+    for chunk, least in ((1000, 1), (5, num_chunks)):
         held.clear()
         model.zero_grad()
-        loss = response_loss(speaker, rows, responses, chunk=chunk, ranks=ranks)
+        loss = response_loss(speaker, rows, responses, chunk=chunk, num_chunks=least)
         loss.backward()
         losses.append(loss.detach())
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     num_tokens = sum(map(len, responses))
     # Once forward and once for the backward pass.
     assert max(held) == 5 and sum(held) == 2 * num_tokens
-    assert len(held) == 2 * (num_chunks or -(-num_tokens // 5))
+    assert len(held) == 2 * max(num_chunks, -(-num_tokens // 5))
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-6, atol=1e-6)
     for whole, parts in zip(*gradients, strict=True):
         torch.testing.assert_close(whole, parts, rtol=1e-5, atol=1e-7)

@@ -116,13 +116,17 @@ def av_supervision(
 
     def losses(step: int) -> Iterator[Losses]:
         total = num_tokens(step)
+        # As many chunks on all ranks, which know each other's rows: nobody has to be asked.
+        longest = max(len(responses[row]) for row in lesson.rows(settings, step, "av"))
         for chosen in lesson.micro_batches(settings, step, "av"):
             loss = response_loss(
                 speaker,
                 injected[chosen].to(lesson.device),
                 [responses[row] for row in chosen],
                 chunk=settings.vocabulary_chunk,
-                ranks=lesson.ranks,
+                num_chunks=1
+                if lesson.ranks.count == 1
+                else -(-len(chosen) * longest // settings.vocabulary_chunk),
             )
             yield {"loss": loss / total}
 

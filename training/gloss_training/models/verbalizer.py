@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from gloss_training.batches import pad_right, places_of
 from gloss_training.models.decoder import Decoder
 from gloss_training.models.prompts import MarkedPrompt, wrap
-from gloss_training.models.sharding import ALONE, Ranks, whole
+from gloss_training.models.sharding import whole
 from gloss_training.scoring import EPSILON
 
 IGNORED: Final = -100
@@ -87,7 +87,7 @@ def response_loss(
     responses: Sequence[Sequence[int]],
     *,
     chunk: int,
-    ranks: Ranks = ALONE,
+    num_chunks: int = 1,
 ) -> torch.Tensor:
     """Summed cross-entropy of the response tokens given the injected rows [n, d]; nats, scalar.
 
@@ -95,7 +95,8 @@ def response_loss(
         chunk: most tokens whose logits are held at once. Those of 64 responses of 122 tokens over
             152,000 words are 4.7 GB in float32, and their gradient as much again: of several chunks
             each one's are made, used and dropped, and made again for the backward pass.
-        ranks: all of them call the head equally often.
+        num_chunks: least number of chunks, empty ones included: where weights are sharded, all
+            ranks must call the head equally often.
     """
     targets = pad_right(responses, IGNORED)
     places = places_of(targets != IGNORED, rows.device)
@@ -106,7 +107,7 @@ def response_loss(
         logits = speaker.logits(states[span])
         return torch.nn.functional.cross_entropy(logits, wanted[span], reduction="sum")
 
-    count = ranks.largest(-(-len(wanted) // chunk))
+    count = max(num_chunks, -(-len(wanted) // chunk))
     if count == 1:
         return of_chunk(slice(None))
     spans = [slice(index * chunk, (index + 1) * chunk) for index in range(count)]

@@ -34,7 +34,7 @@ from gloss_training.world.settings import WORLD_PROMPT, WorldSettings
 
 SHIPPED: Final = Path(__file__).parents[1] / "configs"
 """The configurations that come with the package; a command takes their bare names."""
-LATER: Final = (*("judge", "world.num_attributes", "world.vocabulary_size", "av.vocabulary_chunk"),)
+LATER: Final = ("judge", "world.num_attributes", "world.vocabulary_size", "av.vocabulary_chunk")
 """Settings that came after runs and evidence: kept where they are not the default, so that what was
 made before them is still of the same settings."""
 _EXPECTED: Final = {
